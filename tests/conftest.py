@@ -1,0 +1,48 @@
+"""What every test gets: fixed seeds (printed when it fails), one thread for torch, the path of shared material."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import hypothesis
+import numpy
+import pytest
+import torch
+
+SEED = 20191
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Several workers share few cores: one thread each is faster, and sums come in the same order every time.
+torch.set_num_threads(1)
+
+# Derandomized: the same examples on every machine and every day. No deadline: a loaded machine is not a bug.
+hypothesis.settings.register_profile("house", deadline=None, derandomize=True, print_blob=True, max_examples=50)
+hypothesis.settings.load_profile("house")
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """Seed every global generator before every test, so that no test depends on its neighbours; answers the seed."""
+    random.seed(SEED)
+    numpy.random.seed(SEED)  # noqa: NPY002 - the global generator is the one that libraries draw from
+    torch.manual_seed(SEED)
+    return SEED
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
+    """Print the seed with every failure."""
+    report = yield
+    if report.failed:
+        report.sections.append(("Seed", f"random, numpy and torch were seeded with {SEED}; torch {torch.__version__}"))
+    return report
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared material beside the repository; the test skips where it is absent."""
+    folder = REPOSITORY.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("no folder 'shared' beside the repository")
+    return folder
