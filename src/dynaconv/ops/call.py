@@ -1,0 +1,53 @@
+"""What a strategy may know of a call before it runs: shapes and circumstances, no values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dynaconv.ops.geometry import Geometry
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of the mixing operation; ``geometry`` is already resolved to numeric zero padding."""
+
+    x_shape: tuple[int, ...]
+    bank_shape: tuple[int, ...]
+    geometry: Geometry
+    device: str
+    dtype: torch.dtype
+    needs_grad: bool
+    exporting: bool
+
+    @property
+    def batch(self) -> int:
+        return self.x_shape[0]
+
+    @property
+    def experts(self) -> int:
+        return self.bank_shape[0]
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        dims = self.geometry.dims
+        return self.bank_shape[-dims:] if dims else ()
+
+    @property
+    def pointwise(self) -> bool:
+        """A kernel of one tap: the convolution is a matrix product at every position."""
+        return all(size == 1 for size in self.kernel)
+
+    @property
+    def depthwise(self) -> bool:
+        """One input channel per group."""
+        return self.geometry.dims > 0 and self.geometry.groups > 1 and self.x_shape[1] == self.geometry.groups
+
+    @classmethod
+    def of(cls, x: Tensor, bank: Tensor, routing: Tensor, geometry: Geometry) -> Call:
+        grad = torch.is_grad_enabled() and (x.requires_grad or bank.requires_grad or routing.requires_grad)
+        return cls(
+            tuple(x.shape), tuple(bank.shape), geometry, x.device.type, x.dtype, grad, torch.compiler.is_exporting()
+        )

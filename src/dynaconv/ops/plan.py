@@ -1,0 +1,89 @@
+"""Which strategy runs a call, why, and why not the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from dynaconv.errors import suggest
+from dynaconv.ops import branches, grouped, matmul, single, unfold
+from dynaconv.ops.call import Call
+from dynaconv.ops.geometry import Geometry
+
+
+class Strategy(NamedTuple):
+    """One way to run the mixing operation: when it cannot, and how it does."""
+
+    refuses: Callable[[Call], str | None]
+    run: Callable[[Tensor, Tensor, Tensor, Tensor | None, Geometry], Tensor]
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "single": Strategy(single.refuses, single.run),
+    "matmul": Strategy(matmul.refuses, matmul.run),
+    "grouped": Strategy(grouped.refuses, grouped.run),
+    "branches": Strategy(branches.refuses, branches.run),
+    "unfold": Strategy(unfold.refuses, unfold.run),
+}
+
+CHOICES = ("auto", "reference", *STRATEGIES)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The strategy of a call, why it was chosen, and for every other one why not."""
+
+    strategy: str
+    why: str
+    others: dict[str, str]
+
+    def __str__(self) -> str:
+        lines = [f"{self.strategy}: {self.why}"]
+        return "\n".join(lines + [f"  not {name}: {reason}" for name, reason in self.others.items()])
+
+
+def check_choice(strategy: str) -> None:
+    """Raise ValueError unless ``strategy`` is ``"auto"``, ``"reference"`` or the name of a strategy."""
+    if strategy not in CHOICES:
+        raise ValueError(f"strategy is {strategy!r}. {suggest(str(strategy), CHOICES)}")
+
+
+def choose(call: Call, strategy: str = "auto") -> str:
+    """The name of the strategy that runs ``call``; an explicit choice is obeyed or raises ValueError."""
+    if strategy != "auto":
+        check_choice(strategy)
+        reason = None if strategy == "reference" else STRATEGIES[strategy].refuses(call)
+        if reason is not None:
+            raise ValueError(f"strategy {strategy!r} cannot run this call: {reason}; choose 'auto' or another one")
+        return strategy
+    return next(name for name, _ in _preferences(call) if STRATEGIES[name].refuses(call) is None)
+
+
+def plan(call: Call, strategy: str = "auto") -> Plan:
+    """As :func:`choose`, with the reasons."""
+    chosen = choose(call, strategy)
+    reasons = dict(_preferences(call))
+    others = {}
+    for name, candidate in STRATEGIES.items():
+        if name != chosen:
+            others[name] = candidate.refuses(call) or f"possible, but {reasons.get(name, 'slower here')}"
+    return Plan(chosen, "you asked for it" if strategy != "auto" else reasons[chosen], others)
+
+
+def _preferences(call: Call) -> tuple[tuple[str, str], ...]:
+    """Strategies in the order of preference, each with the reason that stands when it is the first that can run."""
+    if call.exporting:
+        if call.depthwise and not call.pointwise:
+            return (("branches", "a depthwise layer exports with a free batch as K cheap convolutions"),)
+        return (
+            ("matmul", "a 1x1 kernel is one matrix product, and the batch stays free"),
+            ("unfold", "only a product over patches keeps the batch free"),
+        )
+    return (
+        ("single", "one example needs one ordinary convolution"),
+        ("matmul", "a 1x1 kernel or a linear layer is one batched matrix product"),
+        ("grouped", "one convolution serves the whole batch"),
+    )

@@ -1,0 +1,14 @@
+"""Global average pooling: what both papers' routers read."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def global_average_pool(x: Tensor) -> Tensor:
+    """``(B, C, *space) -> (B, C)``, the mean over space, in float32 or better; ``(B, C)`` stays as it is."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    if x.dim() == 2:
+        return x.to(wide)
+    return x.mean(dim=tuple(range(2, x.dim())), dtype=wide)

@@ -1,0 +1,125 @@
+"""Scopes: several layers of a block that share one router's answer, computed once per pass from the block's input.
+
+While a block runs, its routing weights stand in a table of the running thread, under the scope's key. Two threads that
+run one model never see each other's; a block that is run again (activation checkpointing) fills its entry anew; copies
+of a model have keys of their own.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from torch import Tensor, nn
+
+from dynaconv.routing.router import Router
+
+
+class Scope:
+    """The key of a scope; it is told from others by identity, and copied and pickled together with its model."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Scope({self.name!r})"
+
+
+class _Table(threading.local):
+    def __init__(self) -> None:
+        self.answers: dict[Scope, Tensor] = {}
+
+
+_TABLE = _Table()
+
+
+class ScopedRouter(Router):
+    """A layer's view of its scope: answers with the routing weights that the block computed in this pass.
+
+    It has no parameters. Outside the block's forward it raises RuntimeError.
+    """
+
+    def __init__(self, scope: Scope, in_channels: int, experts: int) -> None:
+        super().__init__(in_channels, experts)
+        self.scope = scope
+
+    def forward(self, x: Tensor) -> Tensor:
+        routing = _TABLE.answers.get(self.scope)
+        if routing is None:
+            raise RuntimeError(
+                f"this layer shares the router of {self.scope.name!r}, which is not running; "
+                "call that block, or pass routing weights: layer(x, routing)"
+            )
+        return routing
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, scope={self.scope.name!r}"
+
+
+class _Open:
+    """Forward pre-hook of a block: compute its routing weights. A class, so that models pickle."""
+
+    def __init__(self, scope: Scope, after: Scope | None) -> None:
+        self.scope, self.after = scope, after
+
+    def __call__(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        x = args[0] if args else next(iter(kwargs.values()), None)
+        if not isinstance(x, Tensor):
+            raise TypeError(
+                f"{self.scope.name!r} shares one router and got {type(x).__name__} as its input; expected one tensor: "
+                "give its layers routers of their own (share='layer')"
+            )
+        router = block.get_submodule("router")
+        if self.after is None:
+            _TABLE.answers[self.scope] = router(x)
+            return
+        previous = _TABLE.answers.get(self.after)
+        if previous is None:
+            raise RuntimeError(
+                f"{self.scope.name!r} needs the routing weights of {self.after.name!r}, which is not running; call the "
+                "whole network (hierarchical routing cannot recompute a part of it)"
+            )
+        _TABLE.answers[self.scope] = router(x, previous)
+
+
+class _Close:
+    """Forward hook: forget the routing weights, also when the block raised."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+    def __call__(self, block: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        _TABLE.answers.pop(self.scope, None)
+
+
+def share_router(
+    block: nn.Module,
+    router: nn.Module,
+    *,
+    name: str = "block",
+    until: nn.Module | None = None,
+    after: Scope | None = None,
+) -> Scope:
+    """Make ``block`` a scope: ``router`` becomes its child ``router`` and runs once per pass, on the block's input.
+
+    Give the layers inside ``router=ScopedRouter(scope, in_channels, experts)``.
+
+    Args:
+        block: the module whose first argument the router reads.
+        router: ``(B, C, *space) -> (B, K)``.
+        name: how errors call this scope.
+        until: the module at whose end the routing weights are forgotten, when layers beyond ``block`` use them (one
+            router for many blocks; Hierarchical routing). ``block`` itself by default.
+        after: the scope whose routing weights are fed to ``router`` as its second argument (Hierarchical routing of
+            Yang et al. 2019, Table 3); it must still be known when ``block`` runs, see ``until``.
+
+    Raises:
+        ValueError: ``block`` has a child or attribute named ``router`` already.
+    """
+    if hasattr(block, "router"):
+        raise ValueError(f"{name!r} has an attribute 'router' already; a scope needs that name")
+    scope = Scope(name)
+    block.add_module("router", router)
+    block.register_forward_pre_hook(_Open(scope, after), with_kwargs=True)
+    (block if until is None else until).register_forward_hook(_Close(scope), always_call=True)
+    return scope

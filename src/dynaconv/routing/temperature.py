@@ -1,0 +1,90 @@
+"""Temperature: setting it, and annealing it in training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from dynaconv.routing.router import check_temperature
+
+
+def temperatures(model: nn.Module) -> Iterator[Tensor]:
+    """The temperature buffer of every softmax router in ``model``."""
+    for module in model.modules():
+        if getattr(module, "is_router", False) and isinstance(getattr(module, "temperature", None), Tensor):
+            yield module.temperature
+
+
+def set_temperature(model: nn.Module, temperature: float) -> int:
+    """Set the temperature of every softmax router; answer how many there are."""
+    value = check_temperature(temperature)
+    count = 0
+    for buffer in temperatures(model):
+        buffer.fill_(value)
+        count += 1
+    return count
+
+
+class TemperatureSchedule:
+    """Anneal the temperature of a model's softmax routers linearly from ``start`` to ``end``.
+
+    Formula, after n calls of :meth:`step`: ``start + (end - start) * min(n / steps, 1)``, where ``steps`` is ``epochs``,
+    or ``epochs * steps_per_epoch``. The default is the paper's: 30 to 1 over the first 10 epochs (Chen et al. 2020,
+    section 4.2; the paper does not say whether it steps by epoch or by iteration, both are offered).
+
+    The model is at ``start`` once the schedule is made. A model without softmax routers is left alone.
+
+    Args:
+        model: the network; routers added later are found too, at the next step.
+        start, end: temperatures above 0.
+        epochs: length of the annealing; 0 means ``end`` from the beginning.
+        steps_per_epoch: None to call :meth:`step` once an epoch; a number of optimizer steps to call it after each.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        start: float = 30.0,
+        end: float = 1.0,
+        epochs: int = 10,
+        steps_per_epoch: int | None = None,
+    ) -> None:
+        self.start, self.end = check_temperature(start), check_temperature(end)
+        if epochs < 0:
+            raise ValueError(f"epochs is {epochs!r}; expected at least 0")
+        if steps_per_epoch is not None and steps_per_epoch < 1:
+            raise ValueError(f"steps_per_epoch is {steps_per_epoch!r}; expected at least 1, or None to step by epoch")
+        self.model = model
+        self.steps = epochs * (steps_per_epoch or 1)
+        self.position = 0
+        self._apply()
+
+    @property
+    def temperature(self) -> float:
+        """The temperature at the present position."""
+        share = 1.0 if self.steps == 0 else min(self.position / self.steps, 1.0)
+        return self.start + (self.end - self.start) * share
+
+    def step(self) -> float:
+        """Go on by one step; answer the new temperature."""
+        self.position += 1
+        return self._apply()
+
+    def _apply(self) -> float:
+        set_temperature(self.model, self.temperature)
+        return self.temperature
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position and settings, as plain numbers."""
+        return {"position": self.position, "steps": self.steps, "start": self.start, "end": self.end}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved position, with the saved settings."""
+        missing = {"position", "steps", "start", "end"} - set(state)
+        if missing:
+            raise ValueError(f"temperature schedule state lacks {sorted(missing)}; it has {sorted(state)}")
+        self.position, self.steps = int(state["position"]), int(state["steps"])
+        self.start, self.end = check_temperature(state["start"]), check_temperature(state["end"])
+        self._apply()
