@@ -3,7 +3,31 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave; the command line prints the message alone and exits 2."""
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on though nothing was typed wrongly (disk full, loss not finite); printed alone, exit 1."""
+
+
+@contextmanager
+def blame_input() -> Iterator[None]:
+    """Turn the errors with which the library answers bad arguments into :class:`UserError`.
+
+    Meant for the few lines that hand a user's words on (build the model, open the data, validate the settings), so that a
+    ``ValueError`` from anywhere else still shows its traceback.
+    """
+    try:
+        yield
+    except (UserError, RunError):
+        raise
+    except (ValueError, TypeError, OSError) as error:
+        raise UserError(str(error)) from error
 
 
 def suggest(word: str, known: Iterable[str], limit: int = 12) -> str:
