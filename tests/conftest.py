@@ -1,9 +1,17 @@
-"""What every test gets: fixed seeds (printed when it fails), one thread for torch, the path of shared material."""
+"""What every test gets: fixed seeds (printed when it fails), one thread for torch, no network, the shared folder."""
 
 from __future__ import annotations
 
+import os
 import random
+from collections.abc import Generator
 from pathlib import Path
+
+# Before any library reads them; child processes inherit them. One thread each: several test processes share few
+# cores. A plain, wide terminal: messages stand on one line whoever runs the tests.
+os.environ.update(OMP_NUM_THREADS="1", MPLBACKEND="Agg", HF_HUB_OFFLINE="1", NO_COLOR="1", TERM="dumb", COLUMNS="160")
+for forced in ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS"):
+    os.environ.pop(forced, None)
 
 import hypothesis
 import numpy
@@ -13,7 +21,6 @@ import torch
 SEED = 20191
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# Several workers share few cores: one thread each is faster, and sums come in the same order every time.
 torch.set_num_threads(1)
 
 # Derandomized: the same examples on every machine and every day. No deadline: a loaded machine is not a bug.
@@ -31,7 +38,7 @@ def seed() -> int:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Print the seed with every failure."""
     report = yield
     if report.failed:

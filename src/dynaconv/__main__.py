@@ -1,6 +1,47 @@
-"""``python -m dynaconv``: the same command as ``dynaconv``."""
+"""The command ``dynaconv``, also as ``python -m dynaconv``; says in one line which extra is missing."""
 
-from dynaconv.cli import main
+from __future__ import annotations
+
+import sys
+
+EXTRA_OF_MODULE = {
+    "PIL": "train",
+    "accelerate": "train",
+    "huggingface_hub": "train",
+    "matplotlib": "train",
+    "numpy": "train",
+    "pydantic": "train",
+    "rich": "train",
+    "safetensors": "train",
+    "sklearn": "train",
+    "tensorboard": "train",
+    "timm": "train",
+    "torchmetrics": "train",
+    "torchvision": "train",
+    "typer": "train",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
+    "datasets": "data",
+    "webdataset": "data",
+    "faster_coco_eval": "detection",
+}
+
+
+def main() -> int:
+    """Run the command line and answer its exit code; 2 when the command needs an extra that is not installed."""
+    try:
+        from dynaconv import cli
+
+        return cli.main()
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        extra = EXTRA_OF_MODULE.get(package)
+        if extra is None:
+            raise
+        sys.stderr.write(f"dynaconv: {package} is not installed and this needs it; pip install 'dynaconv[{extra}]'\n")
+        return 2
+
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

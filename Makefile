@@ -1,0 +1,55 @@
+# What a newcomer needs: `make demo` and `make test`. Each makes .venv with the pinned versions when it is missing.
+#   make PYTHON=/path/to/python3.12 test    another Python (3.10 or newer)
+#   make DEMO_FLAGS="--epochs 2" demo       other flags for the demonstration
+#   make WORKERS=8 test                     more test processes
+PYTHON ?= python3
+WORKERS ?= 2
+DEMO_FLAGS ?=
+
+BIN := .venv/bin
+READY := .venv/installed
+
+.PHONY: help demo test test-all lint format pins clean
+
+help:
+	@echo "make demo      compare a static network with its dynamic twins on scikit-learn's digits"
+	@echo "make test      the fast tests"
+	@echo "make test-all  every test, the slow ones too"
+	@echo "make lint      ruff, mypy, import-linter"
+	@echo "make format    let ruff rewrite what it can"
+	@echo "make pins      resolve requirements.txt anew (needs uv)"
+	@echo "make clean     remove .venv and every cache"
+
+demo: $(READY)
+	$(BIN)/dynaconv compare $(DEMO_FLAGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The stamp is written last: an interrupted installation is done again, never half used.
+$(READY): requirements.txt pyproject.toml tools/make_venv.py
+	@command -v "$(PYTHON)" >/dev/null || { echo "no $(PYTHON) here; name one: make PYTHON=/path/to/python3.12 ..."; exit 2; }
+	@"$(PYTHON)" tools/make_venv.py
+
+# One file for every Python and platform that torch supports. Versions already in it stay unless they no longer fit;
+# `make pins UPGRADE=--upgrade` takes the newest.
+pins:
+	uv pip compile --universal --python-version 3.10 --extra train --extra dev --no-annotate --quiet $(UPGRADE) \
+		--custom-compile-command "make pins" --output-file requirements.txt pyproject.toml
+
+clean:
+	rm -rf .venv build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

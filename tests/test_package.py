@@ -1,0 +1,163 @@
+"""The package as a whole: what importing it costs, the command without its extras, what the repository may hold."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dynaconv
+from dynaconv.__main__ import EXTRA_OF_MODULE
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+IMPORT_NAMES = {"faster-coco-eval": "faster_coco_eval", "pillow": "PIL", "scikit-learn": "sklearn"}
+
+# Run in an interpreter that has none of the extras, by refusing to find them.
+WITHOUT_EXTRAS = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Refuse(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {extras!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter that finds this checkout's dynaconv, as pytest does."""
+    path = [str(REPOSITORY / "src")]
+    start = f"import sys; sys.path[:0] = {path!r}\n"
+    return subprocess.run(
+        [sys.executable, "-c", start + code, *arguments], capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+def without_extras(*but: str) -> str:
+    return WITHOUT_EXTRAS.format(extras=set(EXTRA_OF_MODULE) - set(but))
+
+
+def project() -> dict:
+    return tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_version_is_one_that_packaging_accepts() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|rc\d+)?", dynaconv.__version__)
+
+
+def test_import_needs_torch_alone() -> None:
+    answer = python(without_extras("numpy") + "import dynaconv; print(dynaconv.__version__)")
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.strip() == dynaconv.__version__
+
+
+def test_import_brings_no_extra_and_is_quick_beside_torch() -> None:
+    # Processor time, not the clock: other work on the machine must not decide.
+    answer = python(
+        "import json, time\n"
+        "start = time.process_time()\n"
+        "import torch\n"
+        "after_torch, before = time.process_time(), set(sys.modules)\n"
+        "import dynaconv\n"
+        "end = time.process_time()\n"
+        "new = sorted({name.partition('.')[0] for name in set(sys.modules) - before})\n"
+        "print(json.dumps([after_torch - start, end - after_torch, new]))\n"
+    )
+    assert answer.returncode == 0, answer.stderr
+    torch_seconds, own_seconds, new_modules = json.loads(answer.stdout)
+    assert not set(new_modules) & set(EXTRA_OF_MODULE), new_modules
+    assert own_seconds < 0.5 * torch_seconds, f"torch took {torch_seconds:.2f} s, dynaconv {own_seconds:.2f} s more"
+
+
+@pytest.mark.parametrize(("package", "extra"), [("typer", "train"), ("onnx", "export"), ("datasets", "data")])
+def test_command_without_its_extra_says_which_to_install(package: str, extra: str) -> None:
+    answer = python(
+        without_extras()
+        + "from dynaconv import __main__, cli\n"
+        + f"cli.main = lambda: __import__({package!r} + '.some.part')\n"
+        + "sys.exit(__main__.main())"
+    )
+    assert answer.returncode == 2, answer.stderr
+    assert answer.stderr == f"dynaconv: {package} is not installed and this needs it; pip install 'dynaconv[{extra}]'\n"
+
+
+def test_compare_without_typer_says_which_extra_to_install() -> None:
+    answer = python(
+        without_extras() + "from dynaconv.__main__ import main\nsys.argv = ['dynaconv', 'compare', 'resnet10t']\n"
+        "sys.exit(main())"
+    )
+    assert answer.returncode == 2, answer.stderr
+    assert answer.stderr.count("\n") == 1, answer.stderr
+    assert "pip install 'dynaconv[train]'" in answer.stderr
+
+
+def test_command_does_not_hide_a_broken_import_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dynaconv import cli
+    from dynaconv.__main__ import main
+
+    def broken() -> int:
+        raise ModuleNotFoundError("No module named 'dynaconv.nothing'", name="dynaconv.nothing")
+
+    monkeypatch.setattr(cli, "main", broken)
+    with pytest.raises(ModuleNotFoundError, match="nothing"):
+        main()
+
+
+def test_every_optional_package_is_known_to_the_command() -> None:
+    for extra, requirements in project()["optional-dependencies"].items():
+        if extra == "dev":
+            continue
+        for requirement in requirements:
+            name = re.split(r"[<>=!~; ]", requirement)[0]
+            assert EXTRA_OF_MODULE.get(IMPORT_NAMES.get(name, name)) == extra, requirement
+
+
+def test_requirements_pin_every_package_and_name_no_place() -> None:
+    lines = (REPOSITORY / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert len(pins) > 50
+    odd = [line for line in pins if not re.fullmatch(r"[\w.-]+==[\w.+]+( ; [\w.'<>=!() ]+)?", line)]
+    assert odd == []
+
+
+def test_requirements_cover_what_the_project_asks_for() -> None:
+    lines = (REPOSITORY / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {line.partition("==")[0] for line in lines}
+    extras = project()["optional-dependencies"]
+    asked = [*project()["dependencies"], *extras["train"], *extras["dev"]]
+    missing = {re.split(r"[<>=]", requirement)[0].replace("_", "-") for requirement in asked} - pinned
+    assert missing == set()
+
+
+def test_no_committed_file_names_a_path_of_one_machine() -> None:
+    listing = subprocess.run(
+        ["git", "-C", str(REPOSITORY), "ls-files", "-z"], capture_output=True, text=True, check=False
+    )
+    if listing.returncode:
+        pytest.skip("not a git checkout: cannot tell what is committed")
+    # A folder that belongs to one machine or person, at the start of an absolute path.
+    private = re.compile(rb"(?<![\w.~/$}-])/(?:home|root|Users|work|tmp|workspace)/[\w.-]+")
+    found = []
+    for name in filter(None, listing.stdout.split("\0")):
+        path = REPOSITORY / name
+        if path.is_file():
+            found += [f"{name}: {match.decode()}" for match in private.findall(path.read_bytes())]
+    assert found == []
+
+
+def test_package_is_typed_and_licensed() -> None:
+    assert (Path(dynaconv.__file__).parent / "py.typed").is_file()
+    text = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in text
+    assert "END OF TERMS AND CONDITIONS" in text
