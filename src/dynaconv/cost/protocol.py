@@ -1,18 +1,18 @@
 """How a layer tells the counter its own cost in closed form.
 
-A dynamic layer runs as whatever its strategy chooses (grouped convolution, batched matrix products, K branches), and each
-of those performs different operations for the same result. The cost of the *method* is none of these accidents, so such a
-layer answers :meth:`Counted.count`, and the counter takes its answer in place of the operations it sees.
+A dynamic layer runs as whatever its strategy chooses (grouped convolution, batched matrix products, K branches), and
+each of those performs different operations for the same result. The cost of the *method* is none of these accidents, so
+such a layer answers :meth:`Counted.count`, and the counter takes its answer in place of the operations it sees.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol, TypeGuard, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
@@ -97,12 +97,12 @@ def layer_count(
     )
 
 
-def is_counted(module: nn.Module) -> TypeGuard[Counted]:
+def is_counted(module: nn.Module) -> bool:
     """Whether ``module`` follows :class:`Counted`, judged by the names of the parameters of its ``count``."""
     return _class_is_counted(type(module))
 
 
 @cache
-def _class_is_counted(kind: type) -> bool:
+def _class_is_counted(kind: Hashable) -> bool:
     method = getattr(kind, "count", None)
     return callable(method) and list(inspect.signature(method).parameters)[1:] == ["input_shape", "output_shape"]
