@@ -18,7 +18,7 @@ SECONDS_BETWEEN_REPORTS = 10
 
 
 def main():
-    """Answer the exit code: 0 when the environment stands, 1 when a step failed, 2 when Python is too old."""
+    """Answer the exit code: 0 the environment stands, 1 a step failed, 2 Python is too old, 130 interrupted."""
     if sys.version_info < (3, 10):
         came = ".".join(str(part) for part in sys.version_info[:3])
         say(f"dynaconv needs Python 3.10 or newer; {sys.executable} is {came}. Next: make PYTHON=python3.12 ...")
@@ -28,10 +28,13 @@ def main():
         prepare()
         install_pinned()
         run("pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", ".")
-        run("pip", "check", stdout=subprocess.DEVNULL)
+        run("pip", "check")
     except subprocess.CalledProcessError as error:
         say(f"making {VENV} failed (exit code {error.returncode}); the reason is above. The next make starts anew.")
         return 1
+    except KeyboardInterrupt:
+        say(f"interrupted; the next make starts {VENV} anew")
+        return 130
     with open(STAMP, "w") as stamp:
         stamp.write(sys.version + "\n")
     say(f"{VENV} is ready after {time.monotonic() - started:.0f} s")
@@ -53,18 +56,22 @@ def prepare():
 def install_pinned():
     """Install every pinned package; tell every few seconds how far it is, for pip alone says too much or nothing."""
     with open(REQUIREMENTS) as lines:
-        pinned = sum("==" in line and not line.startswith("#") for line in lines)
+        pinned = [line.strip() for line in lines if "==" in line and not line.startswith("#")]
+    # The pinned pip first: the one that Python brings may be years old, and takes twice as long.
+    run("pip", "install", "--quiet", *(pin for pin in pinned if pin.startswith("pip==")))
     say(f"installing {REQUIREMENTS} (torch brings gigabytes; minutes when nothing is cached)")
-    command = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--requirement", REQUIREMENTS]
+    # The list is complete (`pip check` proves it afterwards), so nothing is resolved; modules are compiled when imported.
+    options = ["--no-deps", "--no-compile", "--disable-pip-version-check"]
+    command = [PYTHON, "-m", "pip", "install", *options, "--requirement", REQUIREMENTS]
     seen, reported = 0, time.monotonic()
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as pip:
         for line in pip.stdout:
             seen += line.startswith(("Collecting ", "Requirement already", "Ignoring "))
             if line.startswith("Installing collected packages"):
                 say("all is downloaded; unpacking, about a minute")
-            elif line.lstrip().startswith("Downloading ") and time.monotonic() - reported > SECONDS_BETWEEN_REPORTS:
+            elif time.monotonic() - reported > SECONDS_BETWEEN_REPORTS:
                 reported = time.monotonic()
-                say(f"{seen} of {pinned}: {line.strip().lower()}")
+                say(f"{seen} of {len(pinned)} lines of {REQUIREMENTS} are looked up and downloaded")
     if pip.returncode:
         raise subprocess.CalledProcessError(pip.returncode, command)
 
