@@ -14,6 +14,8 @@ class UserError(ValueError):
 class RunError(RuntimeError):
     """A run that cannot go on though nothing was typed wrongly (disk full, loss not finite); printed alone, exit 1."""
 
+    exit_code = 1
+
 
 @contextmanager
 def blame_input() -> Iterator[None]:

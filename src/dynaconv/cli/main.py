@@ -27,7 +27,7 @@ def run(arguments: list[str] | None = None) -> int:
     except UserError as error:
         return _complain(error, 2)
     except RunError as error:
-        return _complain(error, 1)
+        return _complain(error, error.exit_code)
     except KeyboardInterrupt:
         return _complain("Interrupted.", INTERRUPTED)
 

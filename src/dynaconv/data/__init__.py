@@ -1,0 +1,13 @@
+"""Data sets and loaders.
+
+>>> data = open_data("digits", batch_size=32)
+>>> images, labels = next(iter(data.train_loader))
+>>> images.shape
+torch.Size([32, 3, 32, 32])
+"""
+
+from .augment import Augment, Preprocess
+from .decode import BadImage, decode
+from .open import ImageData, open_data
+
+__all__ = ["Augment", "BadImage", "ImageData", "Preprocess", "decode", "open_data"]

@@ -1,0 +1,72 @@
+"""The one way from bytes to pixels: training, evaluation and prediction all decode here.
+
+Always RGB; the EXIF orientation is always applied. (timm's ``ImageDataset`` and ``torchvision.io`` leave it out.)
+"""
+
+from __future__ import annotations
+
+import warnings
+from os import PathLike
+from typing import IO
+
+from PIL import Image, ImageOps
+
+MAX_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb: twice its warning limit
+
+
+class BadImage(ValueError):
+    """An image that cannot be decoded: its name and the reason."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"cannot read the image {name}: {reason}")
+        self.name = name
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[BadImage], tuple[str, str]]:
+        return (BadImage, (self.name, self.reason))
+
+
+def decode(source: str | PathLike[str] | IO[bytes], name: str | None = None) -> Image.Image:
+    """Read an image file as upright RGB.
+
+    Args:
+        source: a path, or a binary file.
+        name: what to call it in an error (the path if ``None``).
+
+    Returns:
+        a PIL image of mode RGB. Transparency is dropped, CMYK, grey, palette and 16-bit images are converted.
+
+    Raises:
+        BadImage: missing, empty, truncated, not an image, or larger than ``MAX_PIXELS``.
+    """
+    called = str(source) if name is None else name
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns from half of MAX_PIXELS on, and on palettes with transparency: neither damages the picture.
+            warnings.simplefilter("ignore")
+            with Image.open(source) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise BadImage(called, f"{image.width}x{image.height} pixels; at most {MAX_PIXELS:,} are read")
+                image.load()
+                return _to_rgb(ImageOps.exif_transpose(image))
+    except BadImage:
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files make Pillow's decoders raise nearly every type there is
+        raise BadImage(called, _reason(error)) from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode == "I":
+        # 16-bit grey: Pillow's own conversion clips at 255 instead of scaling
+        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "it is empty or not an image"
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,37 @@
+"""Base of settings: frozen, keyword-only, validated once, with errors that a person can use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..errors import UserError, suggest
+
+
+class Frozen(BaseModel):
+    """A pydantic model whose mistakes raise :class:`~dynaconv.errors.UserError` and name the nearest known field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    def __init__(self, /, **values: Any) -> None:
+        known = type(self).model_fields
+        for name in values:
+            if name not in known:
+                raise UserError(f"There is no setting {name!r}. {suggest(name, known)}")
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise UserError(_sentence(error)) from error
+
+
+def _sentence(error: ValidationError) -> str:
+    parts = []
+    for problem in error.errors():
+        where = ".".join(str(step) for step in problem["loc"]) or "settings"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "value_error" and not problem["loc"]:
+            parts.append(message)
+        else:
+            parts.append(f"{where} is {problem['input']!r}: {message[0].lower()}{message[1:]}")
+    return "; ".join(parts)

@@ -1,0 +1,133 @@
+"""Loaders: worker processes, batches, normalisation on the device."""
+
+from __future__ import annotations
+
+import atexit
+import signal
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler, default_collate
+
+from ..errors import RunError
+from .augment import Preprocess
+from .bad_images import BadImages
+from .examples import Examples, Loaded
+from .sampling import Draw, EvaluationBatches, TrainBatches
+
+Batch = tuple[Tensor, Tensor]
+GRACE = 30  # seconds that a worker goes on after SIGTERM, for its parent to finish the step
+
+_open: weakref.WeakSet[Batches] = weakref.WeakSet()
+
+
+class Batches:
+    """Iterate over ``(images, labels)``: images ``(B, 3, S, S)`` float32, normalised, on ``device``; labels ``(B,)`` int64.
+
+    Args:
+        examples: the data set.
+        batches: which examples form which batch.
+        workers: loader processes; 0 loads in this process. The batches are the same.
+        timeout: seconds without a batch after which workers count as hung.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        batches: TrainBatches | EvaluationBatches,
+        preprocess: Preprocess,
+        bad_images: BadImages,
+        *,
+        workers: int = 0,
+        timeout: float = 120.0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.batches, self.bad_images = batches, bad_images
+        self.device = torch.device(device)
+        self._loader = _data_loader(examples, batches, workers, timeout, pin=self.device.type == "cuda")
+        self._mean = _channels([255 * value for value in preprocess.mean], self.device)
+        self._std = _channels([255 * value for value in preprocess.std], self.device)
+        _open.add(self)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        try:
+            for images, labels, bad in self._loader:
+                self.bad_images.report(bad)
+                if len(labels):
+                    yield self._normalise(images), labels.to(self.device, non_blocking=True)
+        except RuntimeError as error:
+            if "DataLoader" not in str(error):
+                raise
+            raise RunError(
+                f"A loader worker died or hung: {error} Fewer --workers or more memory may help; --workers 0 shows the cause."
+            ) from error
+
+    def close(self) -> None:
+        """End the worker processes; iterating again starts new ones."""
+        iterator, self._loader._iterator = self._loader._iterator, None
+        if iterator is not None and hasattr(iterator, "_shutdown_workers"):
+            iterator._shutdown_workers()
+
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Choose the epoch that the next iteration goes through, and where in it to begin. Training only."""
+        if not isinstance(self.batches, TrainBatches):
+            raise TypeError("set_epoch is for training; evaluation has one order")
+        self.batches.epoch, self.batches.first = epoch, first_batch
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        images = images.to(self.device, non_blocking=True)
+        if images.dtype != torch.uint8:
+            return images  # normalised by its transform
+        return images.float().sub_(self._mean).div_(self._std)
+
+
+def _data_loader(
+    examples: Examples, batches: Sampler[list[Draw]], workers: int, timeout: float, *, pin: bool
+) -> DataLoader[Any]:
+    return DataLoader(
+        examples,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=pin,
+        timeout=timeout if workers else 0,
+        worker_init_fn=_leave_signals_to_the_parent,
+        persistent_workers=workers > 0,
+        # The iterator draws a seed when it is made; from a generator of its own, so that the run's numbers stay untouched.
+        generator=torch.Generator(),
+    )
+
+
+def _collate(examples: list[Loaded]) -> tuple[Tensor, Tensor, list[tuple[str, str]]]:
+    images = [example.image for example in examples if example.image is not None]
+    labels = [example.label for example in examples if example.image is not None]
+    bad = [pair for example in examples for pair in example.bad]
+    stacked = default_collate(images) if images else torch.empty(0)
+    return stacked, torch.tensor(labels, dtype=torch.int64), bad
+
+
+def _leave_signals_to_the_parent(_worker: int) -> None:
+    """A signal to the whole process group must not take the loader from under the step that is being finished."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, _end_later)
+
+
+def _end_later(_signal: int, _frame: object) -> None:
+    signal.alarm(GRACE)
+
+
+@atexit.register  # runs before multiprocessing's own exit handler, which would wait for workers that end later
+def _close_all() -> None:
+    for batches in list(_open):
+        batches.close()
+
+
+def _channels(values: list[float], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)

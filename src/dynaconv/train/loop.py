@@ -1,0 +1,297 @@
+"""The training loop: steps, epochs, evaluation. One loop for every task."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..data import ImageData
+from ..errors import RunError
+from .accelerator import copy_buffers_from_first_process
+from .buffers import BufferGuard
+from .progress import Progress
+from .record import EpochRecord
+from .routing_watch import WATCHED_BATCHES, RoutingWatch
+from .settings import TrainSettings
+from .signals import Stopped, StopSignals
+from .state import TrainState
+from .task import Batch, Task
+
+AGREE_EVERY = 4  # steps between the processes' agreements on whether one of them was asked to stop
+
+
+class Loop:
+    """One run in one process.
+
+    Args:
+        state: model, optimizer, schedules, position.
+        prepared: the model as accelerate wrapped it, for training.
+        optimizer: the optimizer as accelerate wrapped it.
+        save: writes a checkpoint; told whether this epoch is the best so far.
+    """
+
+    def __init__(
+        self,
+        state: TrainState,
+        prepared: nn.Module,
+        optimizer: Any,
+        accelerator: Any,
+        task: Task,
+        data: ImageData,
+        settings: TrainSettings,
+        progress: Progress,
+        signals: StopSignals,
+        save: Callable[[bool], Any],
+        on_epoch: Callable[[EpochRecord], None],
+        on_step: Callable[[int, dict[str, float]], None],
+    ) -> None:
+        self.state, self.prepared, self.optimizer, self.accelerator = state, prepared, optimizer, accelerator
+        self.task, self.settings, self.progress, self.signals = task, settings, progress, signals
+        self.save, self.on_epoch, self.on_step = save, on_epoch, on_step
+        share = {
+            "processes": accelerator.num_processes,
+            "process": accelerator.process_index,
+            "device": accelerator.device,
+        }
+        self.data = data
+        self.train_batches = data.training_batches(settings.augment, **share)
+        self.eval_batches = data.evaluation_batches(**share)
+        self.guard = BufferGuard(state.model)
+        self._parameters = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
+        # Stays on the device: reading it waits for the device. One sum from first to last, so that a resumed run adds in
+        # the same order.
+        self._loss_sum = torch.tensor(state.position.loss_sum, dtype=torch.float64, device=accelerator.device)
+        self._watch = RoutingWatch()
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The model that counts: the averaged weights if there are any."""
+        return self.state.model if self.state.ema is None else self.state.ema.module
+
+    def run(self) -> None:
+        """Train from the present position to the last epoch."""
+        position = self.state.position
+        self.progress.start(self.settings.epochs, len(self.train_batches), position.epoch, position.step)
+        try:
+            while position.epoch < self.settings.epochs:
+                self.train_epoch()
+                self.finish_epoch()
+        finally:
+            self.progress.close()
+            self.train_batches.close()
+            self.eval_batches.close()
+
+    def train_epoch(self) -> None:
+        """The steps of the present epoch that are left."""
+        position = self.state.position
+        self.train_batches.set_epoch(position.epoch, first_batch=position.step)
+        self.prepared.train()
+        began = time.perf_counter()
+        for batch in self.train_batches:
+            self.train_step(batch)
+            position.step += 1
+            position.total_steps += 1
+            now = time.perf_counter()
+            position.seconds, began = position.seconds + now - began, now
+            self._report(self.task.size(batch))
+            if self._asked_to_stop(position.step):
+                self._stop()
+            if position.step % self.settings.checkpoint_every == 0 and position.step < len(self.train_batches):
+                self._read_losses()
+                self.save(False)
+                began = time.perf_counter()
+        self._read_losses()
+
+    def train_step(self, batch: Batch) -> None:
+        """One optimizer step; dropped, with every trace of it, if a gradient is not finite."""
+        state = self.state
+        self.guard.remember()
+        size = self.task.size(batch)
+        loss = self._gradients(self.task.prepare(batch), size)
+        if self._clip_gradients():
+            self.optimizer.step()
+            self._add_loss(loss, size)
+            state.position.dropped_in_row = 0
+            if state.ema is not None:
+                state.ema.update(state.model, step=state.position.total_steps + 1)
+        else:
+            self._drop_step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._step_schedules()
+
+    def _gradients(self, batch: Batch, size: int) -> torch.Tensor:
+        parts = self.task.split(batch, self.settings.accumulate)
+        total = torch.zeros((), device=self.accelerator.device)
+        for index, part in enumerate(parts):
+            last = index == len(parts) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.prepared):
+                with self.accelerator.autocast():
+                    loss = self.task.loss(self.prepared, part) * (self.task.size(part) / size)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
+
+    def _clip_gradients(self) -> bool:
+        """Answer whether the gradient's norm is finite (all processes see the same one). Waits for the device."""
+        self.accelerator.unscale_gradients(self.optimizer)
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        finite = math.isfinite(norm.item())
+        if finite and self.settings.clip_grad is not None:
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, self.settings.clip_grad, norm)
+        return finite
+
+    def _drop_step(self) -> None:
+        position, scaler = self.state.position, self.state.scaler
+        self.guard.restore()
+        if scaler is not None:
+            self.optimizer.step()  # does nothing but lower the scale, which is what fp16 needs here
+        position.dropped += 1
+        position.dropped_in_row += 1
+        if position.dropped_in_row >= self.settings.nan_patience:
+            raise RunError(
+                f"Loss or gradient was not finite for {position.dropped_in_row} steps in a row (epoch {position.epoch}, "
+                f"up to step {position.step + 1}). The weights are those before these steps, and so is the last "
+                "checkpoint. Try a lower --lr, --clip-grad 1, --warmup-epochs, or --amp no; and look at the data."
+            )
+
+    def _step_schedules(self) -> None:
+        state = self.state
+        state.position.lr = self._lr()
+        state.schedule.step_update(state.position.total_steps + 1)
+        if self.settings.temperature_per == "step":
+            self._step_temperature()
+
+    def _step_temperature(self) -> None:
+        self.state.temperature.step()
+        if self.state.ema_temperature is not None:
+            self.state.ema_temperature.step()
+
+    def finish_epoch(self) -> None:
+        """Evaluate, write the record, move on to the next epoch, save."""
+        state, position = self.state, self.state.position
+        record = self._record()
+        state.history.append(record)
+        state.schedule.step(position.epoch + 1)
+        if self.settings.temperature_per == "epoch":
+            self._step_temperature()
+        position.begin_epoch(position.epoch + 1)
+        self._loss_sum.zero_()
+        self.save(self._is_best(record))
+        self.progress.epoch(record)
+        self.on_epoch(record)
+
+    def _record(self) -> EpochRecord:
+        position = self.state.position
+        last = position.epoch == self.settings.epochs - 1
+        began = time.perf_counter()
+        metrics: dict[str, float] = {}
+        entropy: dict[str, float] = {}
+        if last or (position.epoch + 1) % self.settings.eval_every == 0:
+            metrics, entropy = self.evaluate()
+        images = position.step * self.data.batch_size
+        return EpochRecord(
+            epoch=position.epoch,
+            train_loss=position.loss_sum / position.examples if position.examples else math.nan,
+            metrics=metrics,
+            lr=position.lr,
+            temperature=self._temperature(),
+            images_per_second=images / position.seconds if position.seconds else 0.0,
+            train_seconds=position.seconds,
+            eval_seconds=time.perf_counter() - began,
+            dropped_steps=position.dropped,
+            bad_images=len(self.data.bad_images.reasons),
+            routing_entropy=entropy,
+        )
+
+    def evaluate(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Metrics of the evaluation split, over all processes; and the routers' entropies."""
+        model = self.evaluated
+        copy_buffers_from_first_process(self.accelerator, model)
+        with self._watch.over(model):
+            metrics = evaluate(
+                model, self.eval_batches, self.task, self.accelerator, after_batch=self._after_evaluation_batch
+            )
+        return metrics, self._watch.entropies()
+
+    def _after_evaluation_batch(self, batch: int, batches: int) -> None:
+        if batch == WATCHED_BATCHES:
+            self._watch.stop()
+        self.progress.evaluating(self.state.position.epoch, batch, batches)
+        if self._asked_to_stop(batch):
+            self._stop()
+
+    def _is_best(self, record: EpochRecord) -> bool:
+        name = self.task.best
+        earlier = [old.metrics[name] for old in self.state.history[:-1] if name in old.metrics]
+        return name in record.metrics and record.metrics[name] > max(earlier, default=-math.inf)
+
+    def _asked_to_stop(self, count: int) -> bool:
+        """Whether to stop now: in several processes all must answer the same, so they ask each other now and then."""
+        asked = self.signals.received is not None
+        if self.accelerator.num_processes == 1:
+            return asked
+        if asked:
+            self.accelerator.set_trigger()
+        return count % AGREE_EVERY == 0 and self.accelerator.check_trigger()
+
+    def _stop(self) -> None:
+        self._read_losses()
+        checkpoint = self.save(False)
+        raise Stopped(self.signals.received or 15, checkpoint)
+
+    def _report(self, images: int) -> None:
+        position = self.state.position
+        loss = None
+        if position.total_steps % self.settings.log_every == 0:
+            self._read_losses()
+            loss = position.loss_sum / position.examples if position.examples else math.nan
+            self.on_step(position.total_steps, {"train_loss": loss, "lr": position.lr})
+        self.progress.step(position.epoch, position.step, images * self.accelerator.num_processes, loss)
+
+    def _add_loss(self, loss: torch.Tensor, size: int) -> None:
+        self.state.position.examples += size
+        self._loss_sum += loss * size
+
+    def _read_losses(self) -> None:
+        self.state.position.loss_sum = float(self._loss_sum)
+
+    def _lr(self) -> float:
+        return float(max(group["lr"] for group in self.state.optimizer.param_groups))
+
+    def _temperature(self) -> float | None:
+        from ..routing.temperature import temperatures
+
+        found = next(temperatures(self.state.model), None)
+        return None if found is None else float(found)
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Any,
+    task: Task,
+    accelerator: Any,
+    after_batch: Callable[[int, int], None] = lambda batch, batches: None,
+) -> dict[str, float]:
+    """Metrics of ``model`` over ``batches``, each example counted once whatever the number of processes."""
+    metrics = task.metrics(accelerator.device)
+    training = model.training
+    model.eval()
+    iterator = iter(batches)
+    rounds = batches.batches.rounds
+    try:
+        with torch.no_grad(), accelerator.autocast():
+            for done in range(rounds):
+                batch = next(iterator, None)  # a process may have a batch less than others
+                if batch is not None:
+                    metrics.update(model, batch)
+                after_batch(done + 1, rounds)
+            return metrics.compute()
+    finally:
+        model.train(training)

@@ -1,0 +1,90 @@
+"""Do the routers still choose? Looks at the first batches of every evaluation; training steps pay nothing for it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+WATCHED_BATCHES = 4
+LOW_ENTROPY = 0.1  # of log K
+NEARLY_ALL = 0.95  # of the examples
+
+
+@dataclass
+class Seen:
+    """What one router answered: sums over examples."""
+
+    entropy: Tensor
+    favourites: Tensor  # (K,) how often each expert had the largest weight
+    examples: int = 0
+
+
+class RoutingWatch:
+    """Gathers the entropy of every router's answers; warns of the layers whose routing has collapsed."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, Seen] = {}
+        self._handles: list[Any] = []
+        self._compiled: tuple[nn.Module, Any] | None = None
+
+    @contextmanager
+    def over(self, model: nn.Module) -> Iterator[None]:
+        """Watch ``model`` inside; :meth:`stop` ends it earlier."""
+        self._seen = {}
+        # A compiled graph would have to be compiled anew with the hooks in it; the few batches run uncompiled.
+        self._compiled = (model, model._compiled_call_impl)
+        model._compiled_call_impl = None
+        for name, module in model.named_modules():
+            if getattr(module, "is_router", False):
+                self._handles.append(module.register_forward_hook(self._hook(name)))
+        try:
+            yield
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        if self._compiled is not None:
+            model, model._compiled_call_impl = self._compiled
+            self._compiled = None
+
+    def entropies(self) -> dict[str, float]:
+        """Mean entropy by router as a share of log K; the log gets a warning for each collapsed one."""
+        answer = {}
+        for name, seen in self._seen.items():
+            entropy = float(seen.entropy) / seen.examples
+            share, expert = (float(value) for value in (seen.favourites / seen.examples).max(dim=0))
+            if entropy < LOW_ENTROPY and share > NEARLY_ALL:
+                log.warning(
+                    "routing of %s has collapsed: expert %d for %.0f %% of the examples, entropy %.3f of log K. "
+                    "A higher temperature for longer, or expert dropout, may help.",
+                    *(name, int(expert), 100 * share, entropy),
+                )
+            answer[name] = entropy
+        return answer
+
+    def _hook(self, name: str) -> Any:
+        def note(_module: nn.Module, _arguments: Any, routing: Tensor) -> None:
+            if routing.dim() != 2 or routing.shape[1] < 2 or not len(routing):
+                return
+            share = routing.detach().float()
+            share = share / share.sum(dim=1, keepdim=True).clamp_min(torch.finfo(share.dtype).tiny)
+            entropy = torch.special.entr(share).sum() / math.log(routing.shape[1])
+            favourites = share.argmax(dim=1).bincount(minlength=routing.shape[1])
+            seen = self._seen.setdefault(name, Seen(torch.zeros_like(entropy), torch.zeros_like(favourites)))
+            seen.entropy += entropy
+            seen.favourites += favourites
+            seen.examples += len(routing)
+
+        return note

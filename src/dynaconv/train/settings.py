@@ -1,0 +1,110 @@
+"""Everything a training run can be told, validated once."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from ..data.augment import Augment
+
+
+class TrainSettings(Augment):
+    """Settings of a training run; the augmentation's (:class:`~dynaconv.data.Augment`) stand among them.
+
+    The batch size belongs to the data (``open_data(batch_size=...)``): the examples of one optimizer step.
+
+    Attributes:
+        epochs: passes over the training data.
+        seed: of everything random in the loop (dropout, mixup); the data has its own.
+        opt, lr, momentum, weight_decay, opt_args: timm's optimizer by name; ``opt_args`` are passed on to it.
+        decay_all: decay normalisation parameters and biases too (off: weights only, timm's custom).
+        sched: timm's schedule by name; ``multistep`` multiplies by ``decay_rate`` at ``milestones`` (epochs), ``step``
+            every ``decay_epochs``.
+        warmup_epochs, warmup_lr, min_lr: linear warm-up from ``warmup_lr``; the schedule's lowest rate.
+        sched_per: change the rate after every ``step`` or every ``epoch``.
+        label_smoothing, mixup, cutmix, mixup_prob: timm's Mixup; the two alphas are 0 for off.
+        clip_grad: largest gradient norm, or ``None``.
+        accumulate: parts into which a batch is cut to save memory; the gradient is the same up to batch norm's statistics.
+        ema: decay of the averaged weights, or ``None``; they are what is evaluated then. ``ema_warmup`` begins with less.
+        amp: ``no``, ``bf16`` or ``fp16`` (mixed precision).
+        compile, channels_last, deterministic: torch's switches of these names.
+        device: ``auto`` (what accelerate finds) or ``cpu``.
+        temperature_start, temperature_end, temperature_epochs, temperature_per: annealing of softmax routers (30 to 1 in
+            10 epochs: Chen et al. 2020, section 4.2); nothing happens to a model without them.
+        eval_every: epochs between evaluations; the last epoch is always evaluated.
+        checkpoint_every: steps between checkpoints inside an epoch; every epoch ends with one.
+        keep: checkpoints kept besides the best.
+        nan_patience: steps in a row with a loss or gradient that is not finite (each is dropped) after which the run stops.
+        log_every: steps between points in TensorBoard.
+        tensorboard, wandb: log there too (CSV and a picture are always written).
+        timeout: seconds that a process waits for the others before it gives up.
+    """
+
+    epochs: int = Field(default=10, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+    opt: str = "sgd"
+    lr: float = Field(default=0.05, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=4e-5, ge=0)
+    decay_all: bool = False
+    opt_args: dict[str, Any] = Field(default_factory=dict)
+
+    sched: Literal["cosine", "step", "multistep", "poly", "tanh", "constant"] = "cosine"
+    sched_per: Literal["step", "epoch"] = "step"
+    warmup_epochs: int = Field(default=0, ge=0)
+    warmup_lr: float = Field(default=1e-5, ge=0)
+    min_lr: float = Field(default=0.0, ge=0)
+    milestones: tuple[int, ...] = (30, 60, 90)
+    decay_rate: float = Field(default=0.1, gt=0)
+    decay_epochs: float = Field(default=30, gt=0)
+
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    mixup: float = Field(default=0.0, ge=0)
+    cutmix: float = Field(default=0.0, ge=0)
+    mixup_prob: float = Field(default=1.0, ge=0, le=1)
+
+    clip_grad: float | None = Field(default=None, gt=0)
+    accumulate: int = Field(default=1, ge=1)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    ema_warmup: bool = False
+    amp: Literal["no", "bf16", "fp16"] = "no"
+    compile: bool = False
+    channels_last: bool = False
+    deterministic: bool = False
+    device: Literal["auto", "cpu"] = "auto"
+
+    temperature_start: float = Field(default=30.0, gt=0)
+    temperature_end: float = Field(default=1.0, gt=0)
+    temperature_epochs: int = Field(default=10, ge=0)
+    temperature_per: Literal["step", "epoch"] = "epoch"
+
+    eval_every: int = Field(default=1, ge=1)
+    checkpoint_every: int = Field(default=1000, ge=1)
+    keep: int = Field(default=2, ge=1)
+    nan_patience: int = Field(default=20, ge=1)
+    log_every: int = Field(default=50, ge=1)
+    tensorboard: bool = True
+    wandb: bool = False
+    timeout: float = Field(default=600.0, gt=0)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.warmup_epochs and self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs is {self.warmup_epochs} and epochs is {self.epochs}; expected the warm-up to be shorter"
+            )
+        return self
+
+    @property
+    def augment(self) -> Augment:
+        """The augmentation alone."""
+        return Augment(**{name: getattr(self, name) for name in Augment.model_fields})
+
+
+OPERATIONAL = frozenset(
+    {"checkpoint_every", "keep", "nan_patience", "log_every", "tensorboard", "wandb", "timeout", "device"}
+)
+"""Settings that may differ between a run and its resumption: they do not change what is computed."""

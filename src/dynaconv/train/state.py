@@ -1,0 +1,113 @@
+"""Everything that a resumed run needs to be bit-equal to one that was never stopped."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..routing import TemperatureSchedule
+from .record import EpochRecord
+
+
+@dataclass
+class Position:
+    """Where the run is, and what the epoch has gathered so far.
+
+    Attributes:
+        epoch, step: the epoch, and the steps of it that are done.
+        total_steps: steps done since the run began.
+        loss_sum, examples: of the steps of this epoch that were not dropped.
+        dropped, dropped_in_row: steps dropped in this epoch, and without a good one between.
+        seconds: that this epoch has trained.
+        lr: learning rate of the last step.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    total_steps: int = 0
+    loss_sum: float = 0.0
+    examples: int = 0
+    dropped: int = 0
+    dropped_in_row: int = 0
+    seconds: float = 0.0
+    lr: float = 0.0
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Go to the start of ``epoch`` with empty sums."""
+        self.epoch, self.step = epoch, 0
+        self.loss_sum, self.examples, self.dropped, self.seconds = 0.0, 0, 0, 0.0
+
+
+@dataclass
+class TrainState:
+    """The parts of a run that change as it trains."""
+
+    model: nn.Module
+    optimizer: Any  # timm's, unwrapped
+    schedule: Any  # timm's
+    temperature: TemperatureSchedule
+    ema: Any | None = None  # timm's ModelEmaV3
+    ema_temperature: TemperatureSchedule | None = None
+    scaler: Any | None = None  # of fp16
+    position: Position = field(default_factory=Position)
+    history: list[EpochRecord] = field(default_factory=list)
+
+    def capture(self) -> dict[str, Any]:
+        """As nested dictionaries of tensors and plain types. Without random numbers, which every process has its own of."""
+        return {
+            "model": self.model.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "temperature": self.temperature.state_dict(),
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+            "position": dict(vars(self.position)),
+            "history": [record.plain() for record in self.history],
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Take up what :meth:`capture` answered."""
+        self.model.load_state_dict(saved["model"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(saved["ema"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.load_state_dict(saved["schedule"])
+        self.temperature.load_state_dict(saved["temperature"])
+        if self.ema_temperature is not None:
+            self.ema_temperature.load_state_dict(saved["temperature"])
+        if self.scaler is not None:
+            self.scaler.load_state_dict(saved["scaler"])
+        self.position = Position(**saved["position"])
+        self.history = [EpochRecord(**record) for record in saved["history"]]
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """This process's generators: Python's, numpy's, torch's, the device's."""
+    version, numbers, gauss = random.getstate()
+    kind, keys, place, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - timm's Mixup draws from it
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": [kind, torch.from_numpy(np.asarray(keys).copy()), int(place), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+        "device": torch.get_device_module(device).get_rng_state(device) if device.type != "cpu" else None,
+    }
+
+
+def restore_random_state(saved: dict[str, Any], device: torch.device) -> None:
+    """Put the generators back as :func:`random_state` found them."""
+    version, numbers, gauss = saved["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    kind, keys, *rest = saved["numpy"]
+    np.random.set_state((kind, _array(keys), *rest))  # noqa: NPY002
+    torch.set_rng_state(saved["torch"].cpu())
+    if saved["device"] is not None and device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(saved["device"].cpu(), device)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.cpu().numpy()
