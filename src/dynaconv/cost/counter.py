@@ -84,7 +84,7 @@ def cost(
         _run(shadow, given, shapes, stack)
     parameters = count_parameters(shadow, stack.ledgers)
     return CostReport(
-        model=type(model).__name__,
+        model=type(shadow).__name__,
         rule=chosen.name,
         input_shapes=shapes,
         layers=_rows(stack),

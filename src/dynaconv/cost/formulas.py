@@ -57,6 +57,7 @@ FORMULAS: dict[OpOverloadPacket, Formula] = {
     aten.mv: _matrix_product(0, 1),
     aten.addmv: _matrix_product(1, 2),
     aten.dot: _matrix_product(0, 1),
+    aten.vdot: _matrix_product(0, 1),
     aten.mkldnn_rnn_layer: _recurrent_layer,
     aten._scaled_dot_product_flash_attention: _attention,
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,

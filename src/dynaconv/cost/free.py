@@ -10,7 +10,9 @@ import torch
 from torch._ops import OpOverload
 
 _FREE_TAGS = tuple(
-    getattr(torch.Tag, name) for name in ("pointwise", "reduction", "view_copy") if hasattr(torch.Tag, name)
+    getattr(torch.Tag, name)
+    for name in ("pointwise", "reduction", "view_copy", "inplace_view")
+    if hasattr(torch.Tag, name)
 )
 
 _REDUCTIONS = """

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 
-def check_input_size(input_size: Sequence[int] | str) -> tuple[int, ...]:
+def check_input_size(input_size: Any) -> tuple[int, ...]:
     """Answer ``input_size`` as a tuple of positive integers ``(C, *space)``, or say what is wrong with it.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -118,7 +118,7 @@ class ModuleStack:
         if first is not None and frame.own.output_shape is None:
             frame.own.output_shape = tuple(first.shape)
         if is_counted(module):
-            self._add_stated(frame, module, args, kwargs, output)
+            self._add_stated(frame, cast(Counted, module), args, kwargs, output)
 
     def _add_stated(self, frame: _Frame, module: Counted, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         given, made = next(tensors_in([args, kwargs])), next(tensors_in(output))
@@ -128,10 +128,10 @@ class ModuleStack:
         mixed_kernel = count.mixing // max(count.experts, 1) * made.element_size()
         self.memory.hold(output, transient=mixed_kernel)
         extra = self.rule.extra_bias(made.numel()) if count.bias_mixing else 0
-        frame.own.experts = count.experts
         if frame.routing:
             frame.target.routing += count.kernel + count.mixing + extra
             return
+        frame.own.experts = count.experts
         frame.own.kernel += count.kernel
         frame.own.mixing += count.mixing
         frame.own.bias_mixing += count.bias_mixing

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Protocol, runtime_checkable
 
 from torch import nn
@@ -99,10 +98,5 @@ def layer_count(
 
 def is_counted(module: nn.Module) -> bool:
     """Whether ``module`` follows :class:`Counted`, judged by the names of the parameters of its ``count``."""
-    return _class_is_counted(type(module))
-
-
-@cache
-def _class_is_counted(kind: Hashable) -> bool:
-    method = getattr(kind, "count", None)
+    method = getattr(type(module), "count", None)
     return callable(method) and list(inspect.signature(method).parameters)[1:] == ["input_shape", "output_shape"]

@@ -59,14 +59,14 @@ def _aligned(header: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def _summary(report: CostReport) -> list[str]:
-    parameters = report.parameters
+    parameters, peak = report.parameters, report.peak_activation_bytes
     apart = ", ".join(f"{name} {short(getattr(report, name))}" for name in _COLUMNS if getattr(report, name))
     lines = [
         f"MAdds       {short(report.total)} ({report.total:,.10g}) by rule {report.rule!r}: {RULES[report.rule].title}",
         f"            {apart}" if apart else "",
         f"parameters  {parameters.total:,} stored, {parameters.trainable:,} trainable"
         + (f", {parameters.experts:,} in experts, {parameters.routers:,} in routers" if parameters.experts else ""),
-        f"activations {report.peak_activation_bytes / 2**20:.2f} MiB at the peak, one example",
+        f"activations {peak:,} bytes at the peak ({peak / 2**20:.2f} MiB)",
     ]
     if report.bias_mixing:
         lines.append(f"not counted {short(report.bias_mixing)} for mixing per-expert biases, as in the papers")
