@@ -6,6 +6,8 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
+from signal import SIGTERM
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from ..data import ImageData
 from ..errors import RunError
 from .accelerator import copy_buffers_from_first_process
 from .buffers import BufferGuard
+from .keeper import Keeper
 from .progress import Progress
 from .record import EpochRecord
 from .routing_watch import WATCHED_BATCHES, RoutingWatch
@@ -33,7 +36,7 @@ class Loop:
         state: model, optimizer, schedules, position.
         prepared: the model as accelerate wrapped it, for training.
         optimizer: the optimizer as accelerate wrapped it.
-        save: writes a checkpoint; told whether this epoch is the best so far.
+        keeper: saves and logs.
     """
 
     def __init__(
@@ -47,13 +50,11 @@ class Loop:
         settings: TrainSettings,
         progress: Progress,
         signals: StopSignals,
-        save: Callable[[bool], Any],
-        on_epoch: Callable[[EpochRecord], None],
-        on_step: Callable[[int, dict[str, float]], None],
+        keeper: Keeper,
     ) -> None:
         self.state, self.prepared, self.optimizer, self.accelerator = state, prepared, optimizer, accelerator
         self.task, self.settings, self.progress, self.signals = task, settings, progress, signals
-        self.save, self.on_epoch, self.on_step = save, on_epoch, on_step
+        self.keeper = keeper
         share = {
             "processes": accelerator.num_processes,
             "process": accelerator.process_index,
@@ -94,22 +95,20 @@ class Loop:
         self.prepared.train()
         began = time.perf_counter()
         for batch in self.train_batches:
-            self.train_step(batch)
+            size = self.train_step(batch)
             position.step += 1
             position.total_steps += 1
             now = time.perf_counter()
             position.seconds, began = position.seconds + now - began, now
-            self._report(self.task.size(batch))
+            self._report(size)
             if self._asked_to_stop(position.step):
                 self._stop()
             if position.step % self.settings.checkpoint_every == 0 and position.step < len(self.train_batches):
-                self._read_losses()
-                self.save(False)
+                self.save()
                 began = time.perf_counter()
-        self._read_losses()
 
-    def train_step(self, batch: Batch) -> None:
-        """One optimizer step; dropped, with every trace of it, if a gradient is not finite."""
+    def train_step(self, batch: Batch) -> int:
+        """One optimizer step; dropped, with every trace of it, if a gradient is not finite. Answer its examples."""
         state = self.state
         self.guard.remember()
         size = self.task.size(batch)
@@ -124,6 +123,7 @@ class Loop:
             self._drop_step()
         self.optimizer.zero_grad(set_to_none=True)
         self._step_schedules()
+        return size
 
     def _gradients(self, batch: Batch, size: int) -> torch.Tensor:
         parts = self.task.split(batch, self.settings.accumulate)
@@ -183,9 +183,9 @@ class Loop:
             self._step_temperature()
         position.begin_epoch(position.epoch + 1)
         self._loss_sum.zero_()
-        self.save(self._is_best(record))
+        self.save(best=self._is_best(record))
         self.progress.epoch(record)
-        self.on_epoch(record)
+        self.keeper.epoch(state)
 
     def _record(self) -> EpochRecord:
         position = self.state.position
@@ -198,7 +198,7 @@ class Loop:
         images = position.step * self.data.batch_size
         return EpochRecord(
             epoch=position.epoch,
-            train_loss=position.loss_sum / position.examples if position.examples else math.nan,
+            train_loss=self._mean_loss(),
             metrics=metrics,
             lr=position.lr,
             temperature=self._temperature(),
@@ -242,9 +242,12 @@ class Loop:
         return count % AGREE_EVERY == 0 and self.accelerator.check_trigger()
 
     def _stop(self) -> None:
+        raise Stopped(self.signals.received or SIGTERM, self.save())
+
+    def save(self, best: bool = False) -> Path | None:
+        """Write a checkpoint of this moment; all processes together."""
         self._read_losses()
-        checkpoint = self.save(False)
-        raise Stopped(self.signals.received or 15, checkpoint)
+        return self.keeper.save(self.state, self.evaluated, best)
 
     def _report(self, images: int) -> None:
         position = self.state.position
@@ -252,7 +255,7 @@ class Loop:
         if position.total_steps % self.settings.log_every == 0:
             self._read_losses()
             loss = position.loss_sum / position.examples if position.examples else math.nan
-            self.on_step(position.total_steps, {"train_loss": loss, "lr": position.lr})
+            self.keeper.step(position.total_steps, {"train_loss": loss, "lr": position.lr})
         self.progress.step(position.epoch, position.step, images * self.accelerator.num_processes, loss)
 
     def _add_loss(self, loss: torch.Tensor, size: int) -> None:
@@ -261,6 +264,14 @@ class Loop:
 
     def _read_losses(self) -> None:
         self.state.position.loss_sum = float(self._loss_sum)
+
+    def _mean_loss(self) -> float:
+        """Of the epoch so far, over all processes."""
+        self._read_losses()
+        position = self.state.position
+        sums = torch.tensor([position.loss_sum, position.examples], dtype=torch.float64, device=self.accelerator.device)
+        loss, examples = self.accelerator.reduce(sums).tolist()
+        return loss / examples if examples else math.nan
 
     def _lr(self) -> float:
         return float(max(group["lr"] for group in self.state.optimizer.param_groups))

@@ -1,0 +1,66 @@
+"""One run per output folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import IO
+
+from typing_extensions import Self
+
+from ..errors import UserError
+
+NAME = ".lock"
+_held: set[Path] = set()  # the operating system does not keep a process from locking its own file twice
+
+
+class FolderLock:
+    """Holds a folder while it is entered; the operating system lets go of it when the process dies, however it dies.
+
+    A record lock (``fcntl.lockf``), because unlike ``flock`` it is not inherited by loader workers, which may outlive a
+    killed run by some seconds; and it works over NFS.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder.resolve() / NAME
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        import fcntl
+
+        if self.path in _held:
+            raise UserError(f"This process already has a run in {self.path.parent}. Choose another --out.")
+        file = open(self.path, "a+")  # noqa: SIM115 - open as long as the lock is held
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            owner = file.read()
+            file.close()
+            raise UserError(
+                f"Another run is writing to {self.path.parent}{_who(owner)}. Wait for it, stop it, or choose another --out."
+            ) from None
+        file.seek(0)
+        file.truncate()
+        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}, file)
+        file.flush()
+        self._file = file
+        _held.add(self.path)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            _held.discard(self.path)
+            self._file.close()  # lets go of the lock
+            self._file = None
+
+
+def _who(owner: str) -> str:
+    try:
+        facts = json.loads(owner)
+        return f" (process {facts['pid']} on {facts['host']}, since {facts['since']})"
+    except (ValueError, KeyError):
+        return ""

@@ -1,0 +1,115 @@
+"""The output folder of a run: lock, checks before the first step, checkpoints, weights, logs, picture."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..errors import UserError
+from .checkpoint import Checkpoints
+from .files import write_text
+from .lock import FolderLock
+from .record import EpochRecord
+from .settings import TrainSettings
+from .state import TrainState
+from .weights import save_weights
+
+CHECKPOINTS = "checkpoints"
+BEST = "best.safetensors"
+LAST = "last.safetensors"
+RECIPE = "run.json"
+RESUME = ("auto", "never")
+
+
+class Output:
+    """One run's folder. Only the first process writes.
+
+    Layout::
+
+        run.json               the model, the data, the resolved settings, the versions
+        checkpoints/           epoch_0003_step_0000000.pt and its .sha256: the last few and the best
+        best.safetensors       weights for inference, of the best epoch; last.safetensors of the last
+        log.csv, curves.png    one row per epoch; the learning curves
+        tensorboard/
+
+    Args:
+        about: what is needed to use the weights: model, classes, preprocessing.
+        facts: what must be the same when the run is resumed.
+    """
+
+    def __init__(
+        self, folder: Path, settings: TrainSettings, about: dict[str, Any], facts: dict[str, Any], resume: str
+    ) -> None:
+        self.folder, self.settings, self.about, self.facts, self.resume = folder, settings, about, facts, resume
+        self.checkpoints = Checkpoints(folder / CHECKPOINTS, settings.keep)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder, lock it, and see to it that it may be written."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_text(self.folder / ".writable", "")
+            (self.folder / ".writable").unlink()
+        except OSError as error:
+            raise UserError(f"Cannot write to --out {self.folder}: {error.strerror or error}.") from error
+        with FolderLock(self.folder):
+            self.checkpoints.clean()
+            if self.resume == "never" and any(self.checkpoints.newest_first()):
+                raise UserError(
+                    f"{self.folder} already holds a run. Go on with it by --resume auto, or choose another --out."
+                )
+            yield
+
+    def check_space(self, state: TrainState) -> None:
+        """Refuse to begin a run whose checkpoints cannot fit.
+
+        Space for one more checkpoint than will be kept: a new one is written before the oldest goes.
+        """
+        need = checkpoint_bytes(state) * (self.settings.keep + 2)
+        free = shutil.disk_usage(self.folder).free
+        if free < need:
+            raise UserError(
+                f"--out {self.folder} has {free / 1e6:,.0f} MB free, and the checkpoints will take about "
+                f"{need / 1e6:,.0f} MB. Free some space, choose another --out, or keep fewer (--keep)."
+            )
+
+    def write_recipe(self) -> None:
+        """The resolved recipe, beside the checkpoints."""
+        write_text(self.folder / RECIPE, json.dumps(self.recipe(), indent=2) + "\n")
+
+    def recipe(self) -> dict[str, Any]:
+        """Model, data and every setting."""
+        return {**self.about, **self.facts, "settings": self.settings.model_dump(mode="json")}
+
+    def save(self, state: dict[str, Any], best: bool, evaluated: nn.Module) -> Path:
+        """Write a checkpoint, and the inference weights if this epoch is the best so far."""
+        position, history = state["position"], state["history"]
+        if best:
+            self._save_weights(BEST, evaluated, history[-1])
+        whole = {**state, "facts": self.facts, "about": self.about, "settings": self.settings.model_dump(mode="json")}
+        return self.checkpoints.save(whole, position["epoch"], position["step"], best)
+
+    def finish(self, history: list[EpochRecord], evaluated: nn.Module) -> None:
+        """The last weights and the picture."""
+        from .curves import draw_curves
+
+        self._save_weights(LAST, evaluated, history[-1].plain())
+        draw_curves(history, self.folder / "curves.png")
+
+    def _save_weights(self, name: str, model: nn.Module, record: dict[str, Any]) -> None:
+        save_weights(
+            self.folder / name, model, {**self.about, "epoch": record["epoch"], "metrics": record["metrics"]}
+        )
+
+
+def checkpoint_bytes(state: TrainState) -> int:
+    """About how large a checkpoint becomes once the optimizer has its moments (two per parameter at most)."""
+    model = sum(tensor.nbytes for tensor in state.model.state_dict().values())
+    moments = 2 * sum(parameter.nbytes for parameter in state.model.parameters() if parameter.requires_grad)
+    return model * (1 if state.ema is None else 2) + moments + 100_000
