@@ -135,7 +135,7 @@ def test_requirements_cover_what_the_project_asks_for() -> None:
     lines = (REPOSITORY / "requirements.txt").read_text(encoding="utf-8").splitlines()
     pinned = {line.partition("==")[0] for line in lines}
     extras = project()["optional-dependencies"]
-    asked = [*project()["dependencies"], *extras["train"], *extras["dev"]]
+    asked = [*project()["dependencies"], *extras["train"], *extras["data"], *extras["dev"]]
     missing = {re.split(r"[<>=]", requirement)[0].replace("_", "-") for requirement in asked} - pinned
     assert missing == set()
 

@@ -60,7 +60,7 @@ def install_pinned():
     # The pinned pip first: the one that Python brings may be years old, and takes twice as long.
     run("pip", "install", "--quiet", *(pin for pin in pinned if pin.startswith("pip==")))
     say(f"installing {REQUIREMENTS} (torch brings gigabytes; minutes when nothing is cached)")
-    # The list is complete (`pip check` proves it afterwards), so nothing is resolved; modules are compiled when imported.
+    # The list is complete (`pip check` proves it), so nothing is resolved; modules are compiled when first imported.
     options = ["--no-deps", "--no-compile", "--disable-pip-version-check"]
     command = [PYTHON, "-m", "pip", "install", *options, "--requirement", REQUIREMENTS]
     seen, reported = 0, time.monotonic()
