@@ -30,8 +30,8 @@ def _sentence(error: ValidationError) -> str:
     for problem in error.errors():
         where = ".".join(str(step) for step in problem["loc"]) or "settings"
         message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "value_error" and not problem["loc"]:
-            parts.append(message)
+        if problem["type"] == "value_error":
+            parts.append(message)  # our own sentence, which names what came
         else:
             parts.append(f"{where} is {problem['input']!r}: {message[0].lower()}{message[1:]}")
     return "; ".join(parts)

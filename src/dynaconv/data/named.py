@@ -123,9 +123,7 @@ class HuggingFace:
         return f"{self.called}[{index}]"
 
 
-def _open_hugging_face(
-    name: str, root: str | Path | None, train_split: str | None, eval_split: str | None
-) -> Splits:
+def _open_hugging_face(name: str, root: str | Path | None, train_split: str | None, eval_split: str | None) -> Splits:
     train = _hugging_face_split(name, root, train_split or "train")
     held = _hugging_face_split(name, root, eval_split or "validation")
     names = train.reader.class_to_idx

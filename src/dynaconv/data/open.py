@@ -13,7 +13,7 @@ from .bad_images import POLICIES, BadImages, default_cap
 from .examples import Examples
 from .loader import Batches
 from .sampling import EvaluationBatches, TrainBatches
-from .source import Splits
+from .source import Source, Splits
 
 
 class ImageData:
@@ -68,6 +68,16 @@ class ImageData:
         return len(self._splits.evaluation)
 
     @property
+    def training_source(self) -> Source:
+        """The training split, undecorated."""
+        return self._splits.train
+
+    @property
+    def evaluation_source(self) -> Source:
+        """The evaluation split, undecorated."""
+        return self._splits.evaluation
+
+    @property
     def description(self) -> str:
         return (
             f"{self._splits.description} ({len(self.classes)} classes, {self.train_size:,} to train on, "
@@ -95,9 +105,7 @@ class ImageData:
         self, augment: Augment, *, processes: int = 1, process: int = 0, device: torch.device | str = "cpu"
     ) -> Batches:
         """One process's share of the training batches; ``set_epoch`` chooses the epoch."""
-        batches = TrainBatches(
-            self.train_size, self.batch_size, seed=self.seed, processes=processes, process=process
-        )
+        batches = TrainBatches(self.train_size, self.batch_size, seed=self.seed, processes=processes, process=process)
         transform = training_transform(self.preprocess, self.resolve(augment))
         return self._batches(Examples(self._splits.train, transform, seed=self.seed), batches, device)
 

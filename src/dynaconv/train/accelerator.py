@@ -60,3 +60,10 @@ def copy_buffers_from_first_process(accelerator: Any, model: nn.Module) -> None:
 
         for buffer in model.buffers():
             buffer.copy_(broadcast(buffer.clone()))
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes and prints, before an accelerator is made."""
+    from os import environ
+
+    return int(environ.get("RANK", "0")) == 0

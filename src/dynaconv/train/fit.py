@@ -26,6 +26,7 @@ from .signals import StopSignals
 from .state import TrainState
 from .task import Task
 
+
 def fit(
     model: nn.Module,
     data: ImageData,

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import dynaconv
 from torch import nn
 
 from ..errors import UserError
@@ -84,8 +85,14 @@ class Output:
         write_text(self.folder / RECIPE, json.dumps(self.recipe(), indent=2) + "\n")
 
     def recipe(self) -> dict[str, Any]:
-        """Model, data and every setting."""
-        return {**self.about, **self.facts, "settings": self.settings.model_dump(mode="json")}
+        """The run as a recipe (``--recipe run.json`` repeats it), and what it came to."""
+        import timm
+        import torch
+
+        about = dict(self.about)
+        recipe = {**about.pop("recipe", {}), "settings": self.settings.model_dump(mode="json")}
+        versions = {"dynaconv": dynaconv.__version__, "torch": torch.__version__, "timm": timm.__version__}
+        return {"recipe": recipe, **about, **self.facts, "versions": versions}
 
     def save(self, state: dict[str, Any], best: bool, evaluated: nn.Module) -> Path:
         """Write a checkpoint, and the inference weights if this epoch is the best so far."""
@@ -103,9 +110,7 @@ class Output:
         draw_curves(history, self.folder / "curves.png")
 
     def _save_weights(self, name: str, model: nn.Module, record: dict[str, Any]) -> None:
-        save_weights(
-            self.folder / name, model, {**self.about, "epoch": record["epoch"], "metrics": record["metrics"]}
-        )
+        save_weights(self.folder / name, model, {**self.about, "epoch": record["epoch"], "metrics": record["metrics"]})
 
 
 def checkpoint_bytes(state: TrainState) -> int:

@@ -22,7 +22,9 @@ class Stopped(RunError):
 
     def __init__(self, number: int, checkpoint: Path | None) -> None:
         name = signal.Signals(number).name
-        super().__init__(f"Stopped by {name} after writing {checkpoint}. Go on with the same command and --resume auto.")
+        super().__init__(
+            f"Stopped by {name} after writing {checkpoint}. Go on with the same command and --resume auto."
+        )
         self.exit_code = 128 + number
         self.checkpoint = checkpoint
 
@@ -51,4 +53,6 @@ class StopSignals:
         if self.received is None:
             self.received = number
         # os.write: print is not safe inside a handler
-        os.write(2, b"\ndynaconv: stopping after this step; a checkpoint is written first (a third signal quits at once)\n")
+        os.write(
+            2, b"\ndynaconv: stopping after this step; a checkpoint is written first (a third signal quits at once)\n"
+        )

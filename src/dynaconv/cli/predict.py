@@ -1,0 +1,94 @@
+"""``dynaconv predict``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument, Option
+
+from ..errors import UserError, suggest
+
+FORMATS = ("csv", "json")
+
+
+def predict(
+    run: Annotated[Path, Argument(help="A run's folder (its best weights) or a .safetensors file.")],
+    images: Annotated[list[Path], Argument(help="Image files, and folders of them.")],
+    top: Annotated[int, Option(min=1, help="Classes named for every image.")] = 5,
+    out: Annotated[Path | None, Option(help="File to write (.csv or .json). Default: CSV on the terminal.")] = None,
+    format: Annotated[str | None, Option(help="csv or json; by default as --out ends.")] = None,
+    batch_size: Annotated[int, Option(min=1, help="Images at a time.")] = 64,
+    workers: Annotated[int, Option(min=0, help="Loader processes.")] = 0,
+    device: Annotated[str, Option(help="auto or cpu.")] = "auto",
+    bad_images: Annotated[
+        str, Option(help="Unreadable images: 'error', or 'skip' to name them in the answer with the reason.")
+    ] = "error",
+) -> None:
+    """Classify images; every row names the file and its most probable classes."""
+    from ..data.bad_images import BadImages
+    from ..data.open_evaluation import Files, find_images, plain_batches
+    from ..train.accelerator import make_accelerator
+    from ..train.files import write_text
+    from ..train.settings import TrainSettings
+    from ..train.trained import load_trained
+    from .logging import log_to_terminal
+
+    style = format or (out.suffix.lstrip(".") if out is not None else "csv")
+    if style not in FORMATS:
+        raise UserError(f"The format is {style!r}; expected csv or json. {suggest(style, FORMATS)}")
+    log_to_terminal(True)
+    paths = find_images(images)
+    trained = load_trained(run)
+    accelerator = make_accelerator(TrainSettings(device=device))
+    policy = BadImages(bad_images, len(paths))
+    batches = plain_batches(
+        Files(paths),
+        trained.preprocess,
+        batch_size=batch_size,
+        workers=workers,
+        bad_images=policy,
+        device=accelerator.device,
+    )
+    found = _classify(trained.model.to(accelerator.device), batches, trained.classes, top)
+    rows = [
+        {"file": str(path), "error": policy.reasons.get(str(path)), "classes": found.get(index, [])}
+        for index, path in enumerate(paths)
+    ]
+    text = json.dumps(rows, indent=2) + "\n" if style == "json" else _as_csv(rows, min(top, len(trained.classes)))
+    if out is None:
+        print(text, end="")
+        return
+    try:
+        write_text(out, text)
+    except OSError as error:
+        raise UserError(f"Cannot write --out {out}: {error.strerror or error}.") from error
+
+
+def _classify(model: Any, batches: Any, classes: list[str], top: int) -> dict[int, list[dict[str, Any]]]:
+    import torch
+
+    found = {}
+    with torch.no_grad():
+        for pixels, numbers in batches:
+            shares, labels = model(pixels).float().softmax(dim=1).topk(min(top, len(classes)), dim=1)
+            for number, row_shares, row_labels in zip(numbers.tolist(), shares.tolist(), labels.tolist(), strict=True):
+                found[number] = [
+                    {"class": classes[label], "probability": round(share, 6)}
+                    for share, label in zip(row_shares, row_labels, strict=True)
+                ]
+    return found
+
+
+def _as_csv(rows: list[dict[str, Any]], top: int) -> str:
+    text = io.StringIO()
+    ranks = [name for rank in range(1, top + 1) for name in (f"class_{rank}", f"probability_{rank}")]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", *ranks, "error"])
+    for row in rows:
+        cells = [cell for answer in row["classes"] for cell in (answer["class"], answer["probability"])]
+        writer.writerow([row["file"], *cells, *[""] * (2 * top - len(cells)), row["error"] or ""])
+    return text.getvalue()

@@ -1,0 +1,100 @@
+"""Data to measure or classify with a trained network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Image
+
+from ..errors import UserError
+from .augment import Preprocess, evaluation_transform
+from .bad_images import BadImages, default_cap
+from .decode import decode
+from .examples import Examples
+from .folder import EXTENSIONS, read_classes
+from .loader import Batches
+from .open import open_splits
+from .sampling import EvaluationBatches
+from .source import Source
+
+
+def evaluation_source(name: str, classes: list[str], *, everything: bool = False, **opening: Any) -> Source:
+    """The evaluation split that training would have used, with labels for ``classes``.
+
+    Args:
+        name: of the data set, see ``open_data``.
+        classes: of the network.
+        everything: take all images below a folder of classes instead; some of the classes may be absent.
+
+    Raises:
+        UserError: the data's classes are not the network's.
+    """
+    if everything:
+        folder = Path(name)
+        if not folder.is_dir():
+            raise UserError(f"--all is for a folder with one folder per class, and {name} is none.")
+        return read_classes(folder, classes)
+    splits = open_splits(name, **opening)
+    if splits.classes != classes:
+        raise UserError(
+            f"{name} has {len(splits.classes)} classes ({', '.join(splits.classes[:4])} ...) and the network was trained for "
+            f"{len(classes)} ({', '.join(classes[:4])} ...). Expected the same names in the same order."
+        )
+    return splits.evaluation
+
+
+class Files:
+    """Image files without labels: an image's label is its own number, so that answers find their way back."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+        self.labels: Sequence[int] = range(len(paths))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def image(self, index: int) -> Image:
+        return decode(self.paths[index])
+
+    def name(self, index: int) -> str:
+        return str(self.paths[index])
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """Files as they are named, and every image below folders; in order.
+
+    Raises:
+        UserError: a path does not exist, or a folder holds no images.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            below = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
+            if not below:
+                raise UserError(f"{path} holds no images ({', '.join(EXTENSIONS)}).")
+            found += below
+        elif path.exists():
+            found.append(path)
+        else:
+            raise UserError(f"There is no file or folder {path}.")
+    return found
+
+
+def plain_batches(
+    source: Source,
+    preprocess: Preprocess,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    bad_images: BadImages | None = None,
+    processes: int = 1,
+    process: int = 0,
+    device: Any = "cpu",
+) -> Batches:
+    """Batches of ``source`` as evaluation sees them: every example once, in order."""
+    policy = bad_images or BadImages("error", default_cap(len(source)))
+    batches = EvaluationBatches(len(source), batch_size, processes=processes, process=process)
+    examples = Examples(source, evaluation_transform(preprocess), seed=None)
+    return Batches(examples, batches, preprocess, policy, workers=workers, device=device)

@@ -1,0 +1,77 @@
+"""From a model's name to the model; the same way in training, evaluation and prediction."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+from torch import nn
+from typing_extensions import Self
+
+from ..data.frozen import Frozen
+from ..errors import UserError, blame_input, suggest
+
+
+class ModelSpec(Frozen):
+    """How to build a model; saved with its weights.
+
+    Attributes:
+        name: timm's name of a network (dynaconv.models registers the papers' networks with timm).
+        method: ``dynamic`` or ``condconv`` to make its convolutions dynamic; ``None`` leaves it as it is.
+        experts: K of the dynamic layers; the method's own (4 and 8) if ``None``.
+        share: ``layer`` or ``block``: the layers that share one router's answer; the method's own if ``None``.
+        dropout: before the classifier.
+        drop_path: timm's stochastic depth.
+        args: passed on to ``timm.create_model``.
+    """
+
+    name: str
+    method: Literal["dynamic", "condconv"] | None = None
+    experts: int | None = Field(default=None, ge=1)
+    share: Literal["layer", "block"] | None = None
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+    drop_path: float | None = Field(default=None, ge=0, lt=1)
+    args: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.method is None and (self.experts or self.share):
+            raise ValueError("experts and share are for dynamic layers: choose a method, 'dynamic' or 'condconv'")
+        return self
+
+
+def build_model(spec: ModelSpec, classes: int, *, pretrained: bool = False) -> nn.Module:
+    """Build the network for RGB images and ``classes`` classes, with freshly drawn or timm's pretrained weights.
+
+    Raises:
+        UserError: no such network; options that it does not take; no pretrained weights or no network to fetch them.
+    """
+    import timm
+
+    register_zoo()
+    if not timm.is_model(spec.name):
+        raise UserError(f"There is no model {spec.name!r}. {suggest(spec.name, timm.list_models())}")
+    options = {"drop_rate": spec.dropout, "drop_path_rate": spec.drop_path}
+    chosen = {name: value for name, value in options.items() if value is not None}
+    try:
+        model = timm.create_model(spec.name, pretrained=pretrained, num_classes=classes, **chosen, **spec.args)
+    except Exception as error:  # a wrong option, no weights, no network: each library raises its own
+        what = "pretrained weights of" if pretrained else "model"
+        raise UserError(f"The {what} {spec.name} cannot be had: {type(error).__name__}: {error}") from error
+    if spec.method is None:
+        return model
+    from ..dynamize import dynamize
+
+    share = {} if spec.share is None else {"share": spec.share}
+    with blame_input():
+        return dynamize(model, method=spec.method, experts=spec.experts, inplace=True, **share)
+
+
+def register_zoo() -> None:
+    """Make the papers' networks known to timm."""
+    import importlib.util
+
+    if importlib.util.find_spec("dynaconv.models") is not None:
+        import importlib
+
+        importlib.import_module("dynaconv.models")

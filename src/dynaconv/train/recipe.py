@@ -1,0 +1,93 @@
+"""A recipe: everything a run needs but the place of the data, and the claim that it is meant to reproduce."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ..data.frozen import Frozen
+from ..errors import UserError
+from .build import ModelSpec
+from .settings import TrainSettings
+
+
+class Claim(Frozen):
+    """What a paper says, and whether we have seen it.
+
+    Attributes:
+        paper, row: where it stands.
+        top1: in percent.
+        static_top1: of the static twin, in percent.
+        reproduced: ``no`` until it is; then what was measured, with a link to the log.
+        notes: deviations from the paper, and what it leaves open.
+    """
+
+    paper: str
+    row: str
+    top1: float | None = None
+    static_top1: float | None = None
+    reproduced: str = "no"
+    notes: str = ""
+
+
+class Recipe(Frozen):
+    """One run, resolved.
+
+    Attributes:
+        model: how to build it.
+        settings: of the training.
+        batch_size: examples of one optimizer step, over all processes.
+        image_size, interpolation, crop_pct: preprocessing; the data set's own where ``None``.
+        data: name of the data set it is for; ``--data`` says where it is.
+        claim: what it is meant to reproduce.
+    """
+
+    model: ModelSpec
+    settings: TrainSettings = TrainSettings()
+    batch_size: int = Field(default=64, ge=1)
+    image_size: int | None = Field(default=None, ge=1)
+    interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
+    crop_pct: float | None = Field(default=None, gt=0, le=1)
+    data: str | None = None
+    claim: Claim | None = None
+
+
+def resolve_recipe(
+    base: dict[str, Any], model: dict[str, Any], settings: dict[str, Any], rest: dict[str, Any]
+) -> Recipe:
+    """A recipe's dictionary with the values of the command line laid over it; ``None`` leaves the recipe's."""
+    return Recipe(
+        **{
+            **base,
+            **_given(rest),
+            "model": ModelSpec(**{**base.get("model", {}), **_given(model)}),
+            "settings": TrainSettings(**{**base.get("settings", {}), **_given(settings)}),
+        }
+    )
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The dictionary of a recipe in a JSON file; a run's ``run.json`` is one.
+
+    Raises:
+        UserError: no such file; not JSON.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no recipe file {path}.")
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"The recipe {path} is not JSON: {error}.") from error
+    recipe = content.get("recipe", content) if isinstance(content, dict) else content
+    if not isinstance(recipe, dict):
+        raise UserError(
+            f"The recipe {path} holds a {type(recipe).__name__}; expected an object with 'model' and 'settings'."
+        )
+    return recipe
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
