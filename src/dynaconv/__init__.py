@@ -2,4 +2,57 @@
 
 from __future__ import annotations
 
+from dynaconv.cost import cost
+from dynaconv.layers import (
+    CondConv1d,
+    CondConv2d,
+    CondConv3d,
+    CondConvTranspose1d,
+    CondConvTranspose2d,
+    CondConvTranspose3d,
+    CondLinear,
+    DynamicConv1d,
+    DynamicConv2d,
+    DynamicConv3d,
+    DynamicConvTranspose1d,
+    DynamicConvTranspose2d,
+    DynamicConvTranspose3d,
+    DynamicLinear,
+)
+from dynaconv.ops import Geometry, mix
+from dynaconv.routing import (
+    Router,
+    SigmoidRouter,
+    SoftmaxRouter,
+    TemperatureSchedule,
+    set_temperature,
+    share_router,
+)
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "CondConv1d",
+    "CondConv2d",
+    "CondConv3d",
+    "CondConvTranspose1d",
+    "CondConvTranspose2d",
+    "CondConvTranspose3d",
+    "CondLinear",
+    "DynamicConv1d",
+    "DynamicConv2d",
+    "DynamicConv3d",
+    "DynamicConvTranspose1d",
+    "DynamicConvTranspose2d",
+    "DynamicConvTranspose3d",
+    "DynamicLinear",
+    "Geometry",
+    "Router",
+    "SigmoidRouter",
+    "SoftmaxRouter",
+    "TemperatureSchedule",
+    "cost",
+    "mix",
+    "set_temperature",
+    "share_router",
+]

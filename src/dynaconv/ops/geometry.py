@@ -61,9 +61,7 @@ class Geometry:
         if not isinstance(self.groups, int) or self.groups < 1:
             raise ValueError(f"groups is {self.groups!r}; expected a whole number of at least 1")
         if self.padding_mode not in PADDING_MODES:
-            raise ValueError(
-                f"padding_mode is {self.padding_mode!r}. {suggest(str(self.padding_mode), PADDING_MODES)}"
-            )
+            raise ValueError(f"padding_mode is {self.padding_mode!r}. {suggest(str(self.padding_mode), PADDING_MODES)}")
         if self.transposed and self.padding_mode != "zeros":
             raise ValueError(
                 f"padding_mode is {self.padding_mode!r}; a transposed convolution knows 'zeros' only, as in torch"
@@ -79,7 +77,7 @@ class Geometry:
 
 
 def as_tuple(name: str, value: Any, dims: int, *, least: int) -> tuple[int, ...]:
-    """``3`` -> ``(3, 3)`` for two dimensions; a sequence must have one number per dimension, each at least ``least``."""
+    """``3`` -> ``(3, 3)`` for two dimensions; a sequence must have one number per dimension, none below ``least``."""
     numbers = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,) * dims
     whole = all(isinstance(number, (int, torch.SymInt)) and not isinstance(number, bool) for number in numbers)
     if not whole or len(numbers) != dims or any(number < least for number in numbers):

@@ -10,7 +10,7 @@ from dynaconv.ops.ordinary import ordinary
 
 
 def reference(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """``y[b] = conv(x[b], sum_k routing[b, k] * bank[k]) + sum_k routing[b, k] * bias[k]``, one example after the other.
+    """``y[b] = conv(x[b], sum_k routing[b, k] * bank[k]) + sum_k routing[b, k] * bias[k]``, an example at a time.
 
     An empty batch is convolved with the empty sum, a kernel of zeros: the output is empty, of the right shape, and
     gradients are zeros.

@@ -22,7 +22,7 @@ def refuses(call: Call) -> str | None:
 
 
 def run(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """``y[b, g] = W[b, g] @ columns[b, g]``; columns hold ``in/groups * taps`` rows and one column per output position."""
+    """``y[b, g] = W[b, g] @ columns[b, g]``; columns: ``in/groups * taps`` rows, one column per output position."""
     kernels, biases = mixed_kernels(bank, routing), mixed_biases(bias, routing)
     if geometry.transposed:
         x, kernels, geometry = _as_convolution(x, kernels, geometry)
@@ -51,7 +51,8 @@ def _as_convolution(x: Tensor, kernels: Tensor, geometry: Geometry) -> tuple[Ten
     """A transposed convolution as a plain one: zeros between the inputs, the kernel mirrored, in and out exchanged."""
     spread = [(length - 1) * stride + 1 for length, stride in zip(x.shape[2:], geometry.stride, strict=True)]
     stuffed = x.new_zeros(*x.shape[:2], *spread)
-    stuffed[(slice(None), slice(None), *(slice(None, None, stride) for stride in geometry.stride))] = x
+    every = tuple(slice(None, None, stride) for stride in geometry.stride)
+    stuffed[(slice(None), slice(None)) + every] = x
     amounts = []
     for axis, size in enumerate(kernels.shape[3:]):
         before = geometry.dilation[axis] * (size - 1) - geometry.padding[axis]

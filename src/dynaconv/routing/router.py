@@ -90,7 +90,9 @@ class PooledRouter(Router):
 
     def _features(self, x: Tensor, previous: Tensor | None) -> Tensor:
         if x.dim() < 2 or x.shape[1] != self.in_channels:
-            raise ValueError(f"router got input of shape {tuple(x.shape)}; expected (batch, {self.in_channels}, *space)")
+            raise ValueError(
+                f"router got input of shape {tuple(x.shape)}; expected (batch, {self.in_channels}, *space)"
+            )
         pooled = global_average_pool(x)
         if not self.previous_experts:
             return pooled

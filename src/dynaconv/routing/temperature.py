@@ -13,8 +13,9 @@ from dynaconv.routing.router import check_temperature
 def temperatures(model: nn.Module) -> Iterator[Tensor]:
     """The temperature buffer of every softmax router in ``model``."""
     for module in model.modules():
-        if getattr(module, "is_router", False) and isinstance(getattr(module, "temperature", None), Tensor):
-            yield module.temperature
+        temperature = getattr(module, "temperature", None)
+        if getattr(module, "is_router", False) and isinstance(temperature, Tensor):
+            yield temperature
 
 
 def set_temperature(model: nn.Module, temperature: float) -> int:
@@ -30,8 +31,8 @@ def set_temperature(model: nn.Module, temperature: float) -> int:
 class TemperatureSchedule:
     """Anneal the temperature of a model's softmax routers linearly from ``start`` to ``end``.
 
-    Formula, after n calls of :meth:`step`: ``start + (end - start) * min(n / steps, 1)``, where ``steps`` is ``epochs``,
-    or ``epochs * steps_per_epoch``. The default is the paper's: 30 to 1 over the first 10 epochs (Chen et al. 2020,
+    Formula, after n calls of :meth:`step`: ``start + (end - start) * min(n / steps, 1)``, where ``steps`` is
+    ``epochs``, or ``epochs * steps_per_epoch``. The default is the paper's: 30 to 1 over the first 10 epochs (Chen et al. 2020,
     section 4.2; the paper does not say whether it steps by epoch or by iteration, both are offered).
 
     The model is at ``start`` once the schedule is made. A model without softmax routers is left alone.
