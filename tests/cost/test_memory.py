@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
@@ -67,6 +68,7 @@ def test_a_dynamic_layer_holds_one_mixed_kernel_whatever_its_strategy_does() -> 
         assert peak(nn.Sequential(layer, nn.Conv2d(6, 20, 1)), (8, 7, 7)) == 4 * 49 * (8 + 6 + 20)
 
 
+@pytest.mark.filterwarnings("ignore:.*Profiler clears events")  # PyTorch 2.11
 def test_as_pytorchs_allocator_sees_it() -> None:
     """Networks whose kernels take no workspace on the CPU: equal to the byte."""
 

@@ -133,6 +133,7 @@ def test_weight_norm_and_spectral_norm() -> None:
     assert cost(model, (4,)).total == 12 + 3 + 12  # u (W v), and the layer itself
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # PyTorch 2.11's own compiler
 def test_wrappers_are_looked_through() -> None:
     model = nn.Linear(4, 3)
     assert cost(torch.compile(model), (4,)) == cost(model, (4,))

@@ -7,7 +7,7 @@ name, which stands for its in-place form (``name_``) too.
 from __future__ import annotations
 
 import torch
-from torch._ops import OpOverload
+from torch._ops import OpOverload, OpOverloadPacket
 
 _FREE_TAGS = tuple(
     getattr(torch.Tag, name)
@@ -34,7 +34,7 @@ _POOLING = """
 
 _ACTIVATION = """
     _softmax _log_softmax _safe_softmax softmax glu prelu _prelu_kernel native_dropout rrelu_with_noise hardswish
-    hardsigmoid log_sigmoid_forward
+    hardsigmoid leaky_relu log_sigmoid_forward
 """
 
 _RESAMPLING = """
@@ -50,7 +50,7 @@ _MOVING = """
     scatter_add scatter_reduce index_put index_add index_copy index_fill masked_select masked_scatter embedding
     _embedding_bag im2col col2im pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle tril triu
     unfold_backward slice_scatter select_scatter diagonal_scatter as_strided_scatter _pin_memory set resize
-    alias_copy _conj_physical resolve_conj resolve_neg unsafe_split split_with_sizes_copy unbind_copy
+    take put diag_embed alias_copy _conj_physical resolve_conj resolve_neg unsafe_split split_with_sizes_copy unbind_copy
 """
 
 _MAKING = """
@@ -79,7 +79,18 @@ def is_free(op: OpOverload) -> bool:
     """Whether ``op`` is known to cost no multiply-adds."""
     if op.namespace == "prim":  # questions such as prim::device, which compute nothing
         return True
-    if op.is_view or any(tag in op.tags for tag in _FREE_TAGS):
-        return True
     namespace, _, name = op._schema.name.partition("::")
-    return namespace == "aten" and (name in _FREE_NAMES or name.removesuffix("_") in _FREE_NAMES)
+    if op.is_view or _is_tagged(op.overloadpacket):
+        return True
+    if namespace != "aten":
+        return False
+    twin = name.removesuffix("_")  # not every PyTorch tags an in-place form like its twin
+    return (
+        name in _FREE_NAMES or twin in _FREE_NAMES or (twin != name and _is_tagged(getattr(torch.ops.aten, twin, None)))
+    )
+
+
+def _is_tagged(packet: OpOverloadPacket | None) -> bool:
+    if packet is None:
+        return False
+    return any(tag in getattr(packet, overload).tags for overload in packet.overloads() for tag in _FREE_TAGS)
