@@ -2,10 +2,11 @@
 
 One file per command. To add one: write ``cli/<file>.py`` with a function whose arguments are typer's (``Annotated[...,
 typer.Option(...)]``), and name it in :data:`COMMANDS`. Nothing is imported before its command is called, so
-``dynaconv cost --help`` never waits for the training libraries; keep heavy imports inside the function for the same reason.
+``dynaconv cost --help`` never waits for the training libraries; keep heavy imports inside the function for the same
+reason.
 
-The function raises ``dynaconv.errors.UserError`` for a user's mistake (exit 2) and ``RunError`` for a run that had to stop
-(exit 1); both are printed as one paragraph without a traceback.
+The function raises ``dynaconv.errors.UserError`` for a user's mistake (exit 2) and ``RunError`` for a run that had to
+stop (exit 1); both are printed as one paragraph without a traceback.
 """
 
 from __future__ import annotations
@@ -34,6 +35,6 @@ COMMANDS: dict[str, Command] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run ``dynaconv`` with these arguments (the process's own if ``None``) and answer the exit code."""
-    from .main import run
+    from dynaconv.cli.runner import run
 
     return run(arguments)

@@ -24,16 +24,16 @@ def evaluate(
     as_json: Annotated[bool, Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure a trained network on a data set. Several processes (torchrun) give the number of one."""
-    from ..data.bad_images import BadImages, default_cap
-    from ..data.open_evaluation import evaluation_source, plain_batches
-    from ..train.accelerator import make_accelerator
-    from ..train.classification import Classification
-    from ..train.loop import evaluate as measure
-    from ..train.settings import TrainSettings
-    from ..train.trained import load_trained
-    from .logging import log_to_terminal
+    from dynaconv.cli.logging import log_to_terminal
+    from dynaconv.data.bad_images import BadImages, default_cap
+    from dynaconv.data.open_evaluation import evaluation_source, plain_batches
+    from dynaconv.train.accelerator import make_accelerator
+    from dynaconv.train.classification import Classification
+    from dynaconv.train.loop import evaluate as measure
+    from dynaconv.train.settings import TrainSettings
+    from dynaconv.train.trained import load_trained
 
-    settings = TrainSettings(amp=amp, device=device)
+    settings = TrainSettings.of({"amp": amp, "device": device})
     trained = load_trained(run)
     source = evaluation_source(data, trained.classes, everything=everything, root=data_root, eval_split=eval_split)
     accelerator = make_accelerator(settings)

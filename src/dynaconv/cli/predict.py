@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from ..errors import UserError, suggest
+from dynaconv.errors import UserError, suggest
 
 FORMATS = ("csv", "json")
 
@@ -29,13 +29,13 @@ def predict(
     ] = "error",
 ) -> None:
     """Classify images; every row names the file and its most probable classes."""
-    from ..data.bad_images import BadImages
-    from ..data.open_evaluation import Files, find_images, plain_batches
-    from ..train.accelerator import make_accelerator
-    from ..train.files import write_text
-    from ..train.settings import TrainSettings
-    from ..train.trained import load_trained
-    from .logging import log_to_terminal
+    from dynaconv.cli.logging import log_to_terminal
+    from dynaconv.data.bad_images import BadImages
+    from dynaconv.data.open_evaluation import Files, find_images, plain_batches
+    from dynaconv.train.accelerator import make_accelerator
+    from dynaconv.train.files import write_text
+    from dynaconv.train.settings import TrainSettings
+    from dynaconv.train.trained import load_trained
 
     style = format or (out.suffix.lstrip(".") if out is not None else "csv")
     if style not in FORMATS:
@@ -43,7 +43,7 @@ def predict(
     log_to_terminal(True)
     paths = find_images(images)
     trained = load_trained(run)
-    accelerator = make_accelerator(TrainSettings(device=device))
+    accelerator = make_accelerator(TrainSettings.of({"device": device}))
     policy = BadImages(bad_images, len(paths))
     batches = plain_batches(
         Files(paths),

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from ..errors import UserError
+from dynaconv.errors import UserError
 
 if TYPE_CHECKING:
-    from ..train.recipe import Recipe
+    from dynaconv.train.recipe import Recipe
 
 
 def train(
@@ -157,7 +157,7 @@ def default_folder(recipe: Recipe) -> Path:
 
 
 def _resolve(name: str | None, model: dict[str, Any], settings: dict[str, Any], rest: dict[str, Any]) -> Recipe:
-    from ..train.recipe import resolve_recipe
+    from dynaconv.train.recipe import resolve_recipe
 
     base = {} if name is None else _recipe(name)
     if model["name"] is None and "model" not in base:
@@ -169,17 +169,17 @@ def _resolve(name: str | None, model: dict[str, Any], settings: dict[str, Any], 
 
 
 def _recipe(name: str) -> dict[str, Any]:
+    from importlib import import_module
     from importlib.util import find_spec
 
-    from ..train.recipe import read_recipe
+    from dynaconv.train.recipe import read_recipe
 
     if Path(name).suffix == ".json" or Path(name).is_file():
         return read_recipe(Path(name))
     if find_spec("dynaconv.recipes") is None:
         raise UserError(f"There is no recipe {name!r}, and no file of that name.")
-    from .. import recipes
-
-    return recipes.load(name)
+    loaded: dict[str, Any] = import_module("dynaconv.recipes").load(name)
+    return loaded
 
 
 def _assignments(words: list[str]) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def _assignments(words: list[str]) -> dict[str, Any]:
 
 
 def _open(recipe: Recipe, opening: dict[str, Any]) -> Any:
-    from ..data import open_data
+    from dynaconv.data import open_data
 
     assert recipe.data is not None
     return open_data(
@@ -221,12 +221,12 @@ def _train(
 ) -> None:
     import torch
 
-    from ..train import fit
-    from ..train.accelerator import is_first_process
-    from ..train.bar import Bar
-    from ..train.build import build_model
-    from ..train.finetune import finetune_from
-    from .logging import log_to_terminal
+    from dynaconv.cli.logging import log_to_terminal
+    from dynaconv.train import fit
+    from dynaconv.train.accelerator import is_first_process
+    from dynaconv.train.bar import Bar
+    from dynaconv.train.build import build_model
+    from dynaconv.train.finetune import finetune_from
 
     first = is_first_process()
     log_to_terminal(first)
@@ -248,13 +248,14 @@ def _train(
     )
     if first:
         print(
-            f"top-1 {100 * result.top1:.2f} % (best {100 * result.best_top1:.2f} %); weights in {out / 'best.safetensors'}"
+            f"top-1 {100 * result.top1:.2f} % (best {100 * result.best_top1:.2f} %); "
+            f"weights in {out / 'best.safetensors'}"
         )
 
 
 def _profile(recipe: Recipe, opening: dict[str, Any]) -> None:
-    from ..train.build import build_model
-    from ..train.profile import profile
+    from dynaconv.train.build import build_model
+    from dynaconv.train.profile import profile
 
     data = _open(recipe, opening)
     network = build_model(recipe.model, len(data.classes))

@@ -6,8 +6,8 @@
 torch.Size([32, 3, 32, 32])
 """
 
-from .augment import Augment, Preprocess
-from .decode import BadImage, decode
-from .open import ImageData, open_data
+from dynaconv.data.augment import Augment, Preprocess
+from dynaconv.data.decode import BadImage, decode
+from dynaconv.data.open import ImageData, open_data
 
 __all__ = ["Augment", "BadImage", "ImageData", "Preprocess", "decode", "open_data"]

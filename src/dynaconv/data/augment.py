@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from .frozen import Frozen
+from dynaconv.data.frozen import Frozen
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -57,8 +57,8 @@ class Augment(Frozen):
 def training_transform(preprocess: Preprocess, augment: Augment) -> Transform:
     """Random crop and flips, then colours, then to a tensor.
 
-    Shapes: PIL RGB of any size -> ``(3, S, S)`` uint8; float32 and normalised when pixels are erased (they are erased to
-    noise of the normalised range).
+    Shapes: PIL RGB of any size -> ``(3, S, S)`` uint8; float32 and normalised when pixels are erased (they are erased
+    to noise of the normalised range).
     """
     from timm.data import create_transform
     from torchvision.transforms import Compose
@@ -70,7 +70,7 @@ def training_transform(preprocess: Preprocess, augment: Augment) -> Transform:
         ratio=augment.ratio,
         hflip=augment.hflip or 0.0,
         vflip=augment.vflip,
-        color_jitter=augment.color_jitter or None,
+        color_jitter=augment.color_jitter,
         auto_augment=augment.auto_augment,
         interpolation=augment.interpolation,
         mean=preprocess.mean,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from ..errors import RunError, UserError
+from dynaconv.errors import RunError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ class BadImages:
             log.warning("skipped the image %s: %s", name, reason)
             if len(self.reasons) > self.cap:
                 raise RunError(
-                    f"{len(self.reasons)} images could not be read, more than the {self.cap} that may be skipped; the last "
-                    f"is {name}: {reason}. Check the data, or raise --max-bad-images."
+                    f"{len(self.reasons)} images could not be read, more than the {self.cap} that may be skipped; "
+                    f"the last is {name}: {reason}. Check the data, or raise --max-bad-images."
                 )
 
     def state_dict(self) -> dict[str, str]:

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 MAX_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb: twice its warning limit
 
 
-class BadImage(ValueError):
+class BadImage(ValueError):  # noqa: N818 - what it is, not how it is raised
     """An image that cannot be decoded: its name and the reason."""
 
     def __init__(self, name: str, reason: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from .source import Splits, stratified_split
+from dynaconv.data.source import Splits, stratified_split
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .augment import Transform
-from .decode import BadImage
-from .sampling import Draw
-from .source import Source
+from dynaconv.data.augment import Transform
+from dynaconv.data.decode import BadImage
+from dynaconv.data.sampling import Draw
+from dynaconv.data.source import Source
 
 REPLACEMENTS = 100  # unreadable images in a row before a source counts as unreadable
 
@@ -31,9 +31,9 @@ class Loaded(NamedTuple):
 class Examples(Dataset[Loaded]):
     """A source with its transform.
 
-    In training the random numbers of an example's augmentation come from (seed, epoch, index) alone, so that they are the
-    same with any number of workers and after any resumption. An unreadable image is replaced by another one drawn from the
-    same random numbers; in evaluation it is left out. Both report it: the policy is the loader's.
+    In training the random numbers of an example's augmentation come from (seed, epoch, index) alone, so that they are
+    the same with any number of workers and after any resumption. An unreadable image is replaced by another one drawn
+    from the same random numbers; in evaluation it is left out. Both report it: the policy is the loader's.
     """
 
     def __init__(self, source: Source, transform: Transform, *, seed: int | None) -> None:
@@ -48,7 +48,7 @@ class Examples(Dataset[Loaded]):
 
     def __getitems__(self, draws: list[Draw]) -> list[Loaded]:
         if self.seed is None:
-            return [self._plain(draw.index) for draw in draws]
+            return [self._plain(draw.row) for draw in draws]
         with _generators_restored():
             return [self._augmented(draw, self.seed) for draw in draws]
 
@@ -60,10 +60,10 @@ class Examples(Dataset[Loaded]):
             return Loaded(None, label, ((error.name, error.reason),))
 
     def _augmented(self, draw: Draw, seed: int) -> Loaded:
-        numbers = np.random.default_rng([seed, draw.epoch, draw.index])
+        numbers = np.random.default_rng([seed, draw.epoch, draw.row])
         _seed_generators(int(numbers.integers(2**32)))
         bad: list[tuple[str, str]] = []
-        index = draw.index
+        index = draw.row
         for _ in range(REPLACEMENTS):
             try:
                 image = self.transform(self.source.image(index))
@@ -75,7 +75,7 @@ class Examples(Dataset[Loaded]):
 
 
 def _seed_generators(seed: int) -> None:
-    """timm and torchvision draw from all three; CUDA's generators (which torch.manual_seed would reset) are not ours."""
+    """timm and torchvision draw from all three. (torch.manual_seed would reset CUDA's generators too: not ours.)"""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - the global generator is what timm reads
     torch.default_generator.manual_seed(seed)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL.Image import Image
 
-from ..errors import UserError
-from .decode import decode
-from .source import Source, Splits, stratified_split
+from dynaconv.data.decode import decode
+from dynaconv.data.source import Source, Splits, stratified_split
+from dynaconv.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
 TRAIN_NAMES = ("train", "training")
@@ -35,7 +35,7 @@ class Folder:
 
 
 def open_folder(root: Path) -> Splits:
-    """Read ``root/train`` and ``root/val`` (or test, validation ...); without them, split ``root``'s own classes 80 : 20."""
+    """Read ``root/train`` and ``root/val`` (or test ...); without them, split ``root``'s classes 80 : 20."""
     if not root.is_dir():
         raise UserError(f"--data {root}: expected a folder with one folder of images per class, and this is a file.")
     train = _subfolder(root, TRAIN_NAMES)

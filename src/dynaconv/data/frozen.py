@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from typing_extensions import Self
 
-from ..errors import UserError, suggest
+from dynaconv.errors import UserError, suggest
 
 
 class Frozen(BaseModel):
@@ -23,6 +25,11 @@ class Frozen(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise UserError(_sentence(error)) from error
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """From a dictionary of values that are still to be checked."""
+        return cls(**values)
 
 
 def _sentence(error: ValidationError) -> str:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
 
-from ..errors import RunError
-from .augment import Preprocess
-from .bad_images import BadImages
-from .examples import Examples, Loaded
-from .sampling import Draw, EvaluationBatches, TrainBatches
+from dynaconv.data.augment import Preprocess
+from dynaconv.data.bad_images import BadImages
+from dynaconv.data.examples import Examples, Loaded
+from dynaconv.data.sampling import Draw, EvaluationBatches, TrainBatches
+from dynaconv.errors import RunError
 
 Batch = tuple[Tensor, Tensor]
 GRACE = 30  # seconds that a worker goes on after SIGTERM, for its parent to finish the step
@@ -25,7 +25,9 @@ _open: weakref.WeakSet[Batches] = weakref.WeakSet()
 
 
 class Batches:
-    """Iterate over ``(images, labels)``: images ``(B, 3, S, S)`` float32, normalised, on ``device``; labels ``(B,)`` int64.
+    """Iterate over ``(images, labels)``.
+
+    Shapes: images ``(B, 3, S, S)`` float32, normalised, on ``device``; labels ``(B,)`` int64.
 
     Args:
         examples: the data set.
@@ -65,7 +67,8 @@ class Batches:
             if "DataLoader" not in str(error):
                 raise
             raise RunError(
-                f"A loader worker died or hung: {error} Fewer --workers or more memory may help; --workers 0 shows the cause."
+                f"A loader worker died or hung: {error} Fewer --workers or more memory may help; "
+                "--workers 0 shows the cause."
             ) from error
 
     def close(self) -> None:
@@ -99,7 +102,7 @@ def _data_loader(
         timeout=timeout if workers else 0,
         worker_init_fn=_leave_signals_to_the_parent,
         persistent_workers=workers > 0,
-        # The iterator draws a seed when it is made; from a generator of its own, so that the run's numbers stay untouched.
+        # The iterator draws a seed when it is made: from a generator of its own, so that the run's numbers stay.
         generator=torch.Generator(),
     )
 

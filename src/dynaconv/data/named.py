@@ -9,9 +9,9 @@ from typing import Any
 
 from PIL.Image import Image
 
-from ..errors import UserError, suggest
-from .decode import BadImage, decode
-from .source import Source, Splits
+from dynaconv.data.decode import BadImage, decode
+from dynaconv.data.source import Source, Splits
+from dynaconv.errors import UserError, suggest
 
 SMALL = {"cifar10": 32, "cifar100": 32, "mnist": 28, "kmnist": 28, "qmnist": 28, "fashion_mnist": 28}
 OTHER_TORCH = ("image_folder", "imagenet", "inaturalist", "places365")
@@ -28,7 +28,7 @@ def open_named(
             f"evaluated exactly over several processes. Use hfds/{name}, or a folder of images."
         )
     if kind == "wds":
-        from .shards import open_shards
+        from dynaconv.data.shards import open_shards
 
         return open_shards(Path(root or "") / name, train_split, eval_split)
     if kind == "torch":

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ..errors import UserError, suggest
-from .augment import Augment, Preprocess, evaluation_transform, training_transform
-from .bad_images import POLICIES, BadImages, default_cap
-from .examples import Examples
-from .loader import Batches
-from .sampling import EvaluationBatches, TrainBatches
-from .source import Source, Splits
+from dynaconv.data.augment import Augment, Preprocess, evaluation_transform, training_transform
+from dynaconv.data.bad_images import POLICIES, BadImages, default_cap
+from dynaconv.data.examples import Examples
+from dynaconv.data.loader import Batches
+from dynaconv.data.sampling import EvaluationBatches, TrainBatches
+from dynaconv.data.source import Source, Splits
+from dynaconv.errors import UserError, suggest
 
 
 class ImageData:
@@ -96,7 +97,7 @@ class ImageData:
 
     def resolve(self, augment: Augment) -> Augment:
         """Fill in what ``augment`` leaves to the data set."""
-        filled = {"crop": augment.crop or self._splits.crop}
+        filled: dict[str, object] = {"crop": augment.crop or self._splits.crop}
         if augment.hflip is None:
             filled["hflip"] = self._splits.hflip
         return Augment(**{**augment.model_dump(), **filled})
@@ -158,8 +159,8 @@ def open_data(
 
     Args:
         name: ``digits`` (scikit-learn's, embedded); a folder in ImageFolder layout (``train/`` and ``val/``, or class
-            folders alone, of which a fixed 20 % is held out); ``torch/NAME`` (torchvision's, through timm), ``hfds/NAME``
-            (Hugging Face), or ``wds/FOLDER`` (WebDataset shards on a local disk).
+            folders alone, of which a fixed 20 % is held out); ``torch/NAME`` (torchvision's, through timm),
+            ``hfds/NAME`` (Hugging Face), or ``wds/FOLDER`` (WebDataset shards on a local disk).
         image_size: height and width the network sees; the data set's own (digits 32, CIFAR 32, photographs 224).
         batch_size: examples of one optimizer step over all processes.
         eval_batch_size: of evaluation; ``batch_size`` if ``None``.
@@ -177,13 +178,14 @@ def open_data(
     """
     _check(batch_size, eval_batch_size, workers, bad_images, image_size, seed)
     splits = open_splits(name, root=root, train_split=train_split, eval_split=eval_split, download=download)
-    preprocess = Preprocess(
-        image_size=image_size or splits.image_size,
-        mean=mean or splits.mean,
-        std=std or splits.std,
-        interpolation=interpolation or "bicubic",
-        crop_pct=crop_pct or splits.crop_pct,
-    )
+    chosen: dict[str, Any] = {
+        "image_size": image_size or splits.image_size,
+        "mean": mean or splits.mean,
+        "std": std or splits.std,
+        "interpolation": interpolation or "bicubic",
+        "crop_pct": crop_pct or splits.crop_pct,
+    }
+    preprocess = Preprocess(**chosen)
     return ImageData(
         splits,
         preprocess,
@@ -209,16 +211,16 @@ def open_splits(
     """Find the data set that ``name`` means."""
     kind, slash, rest = str(name).partition("/")
     if name == "digits":
-        from .digits import open_digits
+        from dynaconv.data.digits import open_digits
 
         return open_digits()
     if slash and rest and kind.lower() in ("torch", "hfds", "wds", "hfids", "tfds") and not Path(name).exists():
-        from .named import open_named
+        from dynaconv.data.named import open_named
 
         return open_named(kind.lower(), rest, root, train_split, eval_split, download)
     path = Path(name).expanduser()
     if path.exists():
-        from .folder import open_folder
+        from dynaconv.data.folder import open_folder
 
         return open_folder(path)
     raise UserError(_not_found(str(name)))
@@ -228,7 +230,8 @@ def _not_found(name: str) -> str:
     known = ["digits", "torch/cifar10", "torch/cifar100", "torch/mnist", "torch/fashion_mnist"]
     return (
         f"There is no data set {name!r}: it is no folder here, and no known name. {suggest(name, known)} "
-        "Expected 'digits', a folder with train/CLASS/IMAGE and val/CLASS/IMAGE, 'torch/NAME', 'hfds/NAME' or 'wds/FOLDER'."
+        "Expected 'digits', a folder with train/CLASS/IMAGE and val/CLASS/IMAGE, 'torch/NAME', 'hfds/NAME' or "
+        "'wds/FOLDER'."
     )
 
 

@@ -8,16 +8,16 @@ from typing import Any
 
 from PIL.Image import Image
 
-from ..errors import UserError
-from .augment import Preprocess, evaluation_transform
-from .bad_images import BadImages, default_cap
-from .decode import decode
-from .examples import Examples
-from .folder import EXTENSIONS, read_classes
-from .loader import Batches
-from .open import open_splits
-from .sampling import EvaluationBatches
-from .source import Source
+from dynaconv.data.augment import Preprocess, evaluation_transform
+from dynaconv.data.bad_images import BadImages, default_cap
+from dynaconv.data.decode import decode
+from dynaconv.data.examples import Examples
+from dynaconv.data.folder import EXTENSIONS, read_classes
+from dynaconv.data.loader import Batches
+from dynaconv.data.open import open_splits
+from dynaconv.data.sampling import EvaluationBatches
+from dynaconv.data.source import Source
+from dynaconv.errors import UserError
 
 
 def evaluation_source(name: str, classes: list[str], *, everything: bool = False, **opening: Any) -> Source:
@@ -39,8 +39,8 @@ def evaluation_source(name: str, classes: list[str], *, everything: bool = False
     splits = open_splits(name, **opening)
     if splits.classes != classes:
         raise UserError(
-            f"{name} has {len(splits.classes)} classes ({', '.join(splits.classes[:4])} ...) and the network was trained for "
-            f"{len(classes)} ({', '.join(classes[:4])} ...). Expected the same names in the same order."
+            f"{name} has {len(splits.classes)} classes ({', '.join(splits.classes[:4])} ...) and the network was "
+            f"trained for {len(classes)} ({', '.join(classes[:4])} ...). Expected the same names in the same order."
         )
     return splits.evaluation
 

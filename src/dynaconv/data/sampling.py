@@ -16,7 +16,7 @@ class Draw(NamedTuple):
     """One example of one epoch; workers seed its augmentation with it."""
 
     epoch: int
-    index: int
+    row: int
 
 
 class TrainBatches(Sampler[list[Draw]]):
@@ -66,13 +66,16 @@ class EvaluationBatches(Sampler[list[Draw]]):
         self.processes, self.process = processes, process
 
     def __len__(self) -> int:
-        return len(range(self.process, -(-self.size // self.batch_size), self.processes))
+        return len(self._starts())
 
     @property
     def rounds(self) -> int:
         """Batches of the process that has most of them."""
-        return -(-(-(-self.size // self.batch_size)) // self.processes)
+        return len(range(0, self.size, self.batch_size * self.processes))
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        for start in range(self.process * self.batch_size, self.size, self.processes * self.batch_size):
+        for start in self._starts():
             yield [Draw(0, index) for index in range(start, min(start + self.batch_size, self.size))]
+
+    def _starts(self) -> range:
+        return range(self.process * self.batch_size, self.size, self.processes * self.batch_size)

@@ -1,7 +1,7 @@
 """WebDataset shards on a local disk: tar files whose members KEY.jpg and KEY.cls belong together.
 
-The shards are indexed once and then read at random, like any other split: webdataset's own stream has neither an order to
-come back to nor an exact end in several processes, and leaves out damaged images without a word.
+The shards are indexed once and then read at random, like any other split: webdataset's own stream has neither an order
+to come back to nor an exact end in several processes, and leaves out damaged images without a word.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import IO
 
 from PIL.Image import Image
 
-from ..errors import UserError
-from .decode import decode
-from .folder import EVALUATION_NAMES, EXTENSIONS, TRAIN_NAMES
-from .source import Source, Splits, stratified_split
+from dynaconv.data.decode import decode
+from dynaconv.data.folder import EVALUATION_NAMES, EXTENSIONS, TRAIN_NAMES
+from dynaconv.data.source import Source, Splits, stratified_split
+from dynaconv.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def open_shards(root: Path, train_split: str | None, eval_split: str | None) -> 
     """
     if not root.is_dir():
         raise UserError(
-            f"wds/{root}: there is no such folder. Expected a folder of .tar shards on this machine; fetch remote ones first."
+            f"wds/{root}: there is no such folder. Expected a folder of .tar shards on this machine; "
+            "fetch remote ones first."
         )
     train_paths = _find(root, (train_split,) if train_split else TRAIN_NAMES)
     held_paths = _find(root, (eval_split,) if eval_split else EVALUATION_NAMES)

@@ -13,7 +13,10 @@ from PIL.Image import Image
 class Source(Protocol):
     """One split. Random access is what makes order, resuming and evaluation over many processes exact."""
 
-    labels: Sequence[int]
+    @property
+    def labels(self) -> Sequence[int]:
+        """The label of every row."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -62,8 +65,8 @@ class Splits:
 def stratified_split(source: Source, share: float, seed: int = 0) -> tuple[Subset, Subset]:
     """Hold out ``share`` of every class (at least one of each class with two or more); the same for the same labels.
 
-    The seed is part of the data set and not of the run: a split that moved with the run's seed would compare networks on
-    different pictures.
+    The seed is part of the data set and not of the run: a split that moved with the run's seed would compare networks
+    on different pictures.
     """
     labels = np.asarray(source.labels)
     random = np.random.default_rng(seed)

@@ -1,8 +1,8 @@
 """Training: one loop, from one CPU to many machines."""
 
-from .fit import fit
-from .record import EpochRecord, FitResult
-from .settings import TrainSettings
-from .signals import Stopped
+from dynaconv.train.fit import fit
+from dynaconv.train.record import EpochRecord, FitResult
+from dynaconv.train.settings import TrainSettings
+from dynaconv.train.signals import Stopped
 
 __all__ = ["EpochRecord", "FitResult", "Stopped", "TrainSettings", "fit"]

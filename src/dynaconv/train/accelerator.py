@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import blame_input
-from .settings import TrainSettings
+from dynaconv.errors import blame_input
+from dynaconv.train.settings import TrainSettings
 
 
 def make_accelerator(settings: TrainSettings) -> Any:

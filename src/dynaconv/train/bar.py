@@ -15,7 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from .record import EpochRecord
+from dynaconv.train.record import EpochRecord
 
 
 class Bar:

@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 from torch import nn
 from typing_extensions import Self
 
-from ..data.frozen import Frozen
-from ..errors import UserError, blame_input, suggest
+from dynaconv.data.frozen import Frozen
+from dynaconv.errors import UserError, blame_input, suggest
 
 
 class ModelSpec(Frozen):
@@ -52,7 +52,7 @@ def build_model(spec: ModelSpec, classes: int, *, pretrained: bool = False) -> n
     if not timm.is_model(spec.name):
         raise UserError(f"There is no model {spec.name!r}. {suggest(spec.name, timm.list_models())}")
     options = {"drop_rate": spec.dropout, "drop_path_rate": spec.drop_path}
-    chosen = {name: value for name, value in options.items() if value is not None}
+    chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     try:
         model = timm.create_model(spec.name, pretrained=pretrained, num_classes=classes, **chosen, **spec.args)
     except Exception as error:  # a wrong option, no weights, no network: each library raises its own
@@ -60,7 +60,7 @@ def build_model(spec: ModelSpec, classes: int, *, pretrained: bool = False) -> n
         raise UserError(f"The {what} {spec.name} cannot be had: {type(error).__name__}: {error}") from error
     if spec.method is None:
         return model
-    from ..dynamize import dynamize
+    from dynaconv.dynamize import dynamize
 
     share = {} if spec.share is None else {"share": spec.share}
     with blame_input():

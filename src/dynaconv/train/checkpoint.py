@@ -7,13 +7,13 @@ import pickle
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor
 
-from ..errors import RunError, UserError
-from .files import CHECKSUM, TEMPORARY, sha256_of, sync_folder, write_text, write_whole
+from dynaconv.errors import RunError, UserError
+from dynaconv.train.files import CHECKSUM, TEMPORARY, sha256_of, sync_folder, write_text, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ NAME = re.compile(r"epoch_(\d+)_step_(\d+)\.pt")
 PLAIN = (type(None), bool, int, float, str, Tensor)
 
 
-class DamagedCheckpoint(Exception):
+class DamagedCheckpoint(Exception):  # noqa: N818 - what it is
     """A checkpoint that must not be used; the message is the reason."""
 
 
@@ -110,7 +110,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     path.unlink(missing_ok=True)  # only a damaged one can be in the way; its checksum must not meet the new content
     unnamed = path.with_name(path.name + ".unnamed" + TEMPORARY)
     try:
-        digest = write_whole(unnamed, lambda file: torch.save(state, file))
+        digest = write_whole(unnamed, lambda file: torch.save(state, cast(IO[bytes], file)))
         write_text(_checksum_file(path), f"{digest}  {path.name}\n")  # as sha256sum -c reads it
         unnamed.rename(path)
         sync_folder(path.parent)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import UserError
-from .settings import TrainSettings
+from dynaconv.errors import UserError
+from dynaconv.train.settings import TrainSettings
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W); labels (B,) int64, or (B, classes) when mixed
 
@@ -56,7 +56,7 @@ class Classification:
 
 
 class ClassificationMetrics:
-    """``eval_loss``, ``top1`` and ``top5`` (with fewer than five classes: always 1) over the examples of all processes."""
+    """``eval_loss``, ``top1`` and ``top5`` (always 1 with five classes or fewer) over the examples of all processes."""
 
     def __init__(self, classes: int, device: Any, memory_format: torch.memory_format) -> None:
         from torchmetrics import MeanMetric

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .record import EpochRecord
+from dynaconv.train.record import EpochRecord
 
 
 def draw_curves(history: list[EpochRecord], path: Path) -> None:

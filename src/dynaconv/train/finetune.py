@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import UserError
-from .checkpoint import DamagedCheckpoint, read_checkpoint
-from .weights import load_weights
+from dynaconv.errors import UserError
+from dynaconv.train.checkpoint import DamagedCheckpoint, read_checkpoint
+from dynaconv.train.weights import load_weights
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def differences(model: nn.Module, tensors: dict[str, Tensor]) -> list[str]:
 
 
 def finetune_from(model: nn.Module, path: Path) -> list[str]:
-    """Load the tensors of a weights file, a checkpoint or a run folder that fit by name and shape; answer those left out.
+    """Load the tensors that fit by name and shape from a weights file, a checkpoint or a run folder; answer the others.
 
     Raises:
         UserError: nothing fits, or the file is damaged.

@@ -10,21 +10,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..data import ImageData
-from ..errors import UserError, suggest
-from ..routing import TemperatureSchedule
-from .accelerator import make_accelerator, release, torch_switches
-from .classification import Classification
-from .keeper import Keeper
-from .loop import Loop
-from .optimizer import build_optimizer, build_schedule
-from .output import RESUME, Output
-from .progress import Progress, Silent
-from .record import EpochRecord, FitResult
-from .settings import TrainSettings
-from .signals import StopSignals
-from .state import TrainState
-from .task import Task
+from dynaconv.data import ImageData
+from dynaconv.errors import UserError, suggest
+from dynaconv.routing import TemperatureSchedule
+from dynaconv.train.accelerator import make_accelerator, release, torch_switches
+from dynaconv.train.classification import Classification
+from dynaconv.train.keeper import Keeper
+from dynaconv.train.loop import Loop
+from dynaconv.train.optimizer import build_optimizer, build_schedule
+from dynaconv.train.output import RESUME, Output
+from dynaconv.train.progress import Progress, Silent
+from dynaconv.train.record import EpochRecord, FitResult
+from dynaconv.train.settings import TrainSettings
+from dynaconv.train.signals import StopSignals
+from dynaconv.train.state import TrainState
+from dynaconv.train.task import Task
 
 
 def fit(
@@ -41,8 +41,8 @@ def fit(
 ) -> FitResult:
     """Train ``model`` in place.
 
-    Seeds the global random generators with ``settings.seed``. Training order and augmentation follow ``data.seed``. Under
-    ``torchrun`` every process calls this with the same arguments.
+    Seeds the global random generators with ``settings.seed``. Training order and augmentation follow ``data.seed``.
+    Under ``torchrun`` every process calls this with the same arguments.
 
     Args:
         model: the network; ``(B, 3, S, S)`` to ``(B, classes)`` for classification.
@@ -51,8 +51,8 @@ def fit(
         task: what is trained for; classification of ``data.classes`` if ``None``.
         out: folder for checkpoints, logs and weights (see :class:`~dynaconv.train.output.Output`); nothing is written
             without one. With one, SIGTERM and SIGINT end the run after the step, with a checkpoint.
-        resume: ``auto`` goes on from the last whole checkpoint in ``out`` (and begins if there is none); ``never`` refuses
-            a folder with checkpoints.
+        resume: ``auto`` goes on from the last whole checkpoint in ``out`` (and begins if there is none); ``never``
+            refuses a folder with checkpoints.
         progress: told of every step.
         on_epoch: called with every epoch's record, after it was saved.
         about: JSON types saved with the weights, e.g. how the model was built.
@@ -114,7 +114,7 @@ def _prepare(
     steps = len(data.training_batches(settings.augment, processes=accelerator.num_processes))
     model.to(accelerator.device)
     if settings.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)
     ema = _averaged(model, settings)
     optimizer = build_optimizer(model, settings)
     state = TrainState(

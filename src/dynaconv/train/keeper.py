@@ -9,15 +9,15 @@ from typing import Any
 
 from torch import nn
 
-from ..data import ImageData
-from ..errors import UserError
-from .checkpoint import DamagedCheckpoint, read_checkpoint
-from .finetune import differences
-from .logs import Logs
-from .output import Output
-from .record import EpochRecord
-from .settings import OPERATIONAL
-from .state import TrainState, random_state, restore_random_state
+from dynaconv.data import ImageData
+from dynaconv.errors import UserError
+from dynaconv.train.checkpoint import DamagedCheckpoint, read_checkpoint
+from dynaconv.train.finetune import differences
+from dynaconv.train.logs import Logs
+from dynaconv.train.output import Output
+from dynaconv.train.record import EpochRecord
+from dynaconv.train.settings import OPERATIONAL
+from dynaconv.train.state import TrainState, random_state, restore_random_state
 
 log = logging.getLogger(__name__)
 
@@ -130,8 +130,8 @@ class Keeper:
             restore_random_state(own["random"], self.accelerator.device)
             return
         log.warning(
-            "the checkpoint was written by %d processes and %d go on: random numbers (dropout, mixup) will be others than in "
-            "a run that was never stopped; order and schedules stay",
+            "the checkpoint was written by %d processes and %d go on: random numbers (dropout, mixup) will be others "
+            "than in a run that was never stopped; order and schedules stay",
             *(len(processes), now),
         )
         first = index == 0
@@ -156,8 +156,8 @@ def check_resumable(saved: dict[str, Any], output: Output, model: nn.Module, pat
     if wrong:
         more = f"; and {len(wrong) - 6} more" if len(wrong) > 6 else ""
         raise UserError(
-            f"This run is not the one that wrote {path}: {'; '.join(wrong[:6])}{more}. Repeat the first command to resume "
-            f"it, or begin a new run from its weights with --finetune {path} and another --out."
+            f"This run is not the one that wrote {path}: {'; '.join(wrong[:6])}{more}. Repeat the first command to "
+            f"resume it, or begin a new run from its weights with --finetune {path} and another --out."
         )
 
 

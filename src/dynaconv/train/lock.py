@@ -11,7 +11,7 @@ from typing import IO
 
 from typing_extensions import Self
 
-from ..errors import UserError
+from dynaconv.errors import UserError
 
 NAME = ".lock"
 _held: set[Path] = set()  # the operating system does not keep a process from locking its own file twice
@@ -33,7 +33,7 @@ class FolderLock:
 
         if self.path in _held:
             raise UserError(f"This process already has a run in {self.path.parent}. Choose another --out.")
-        file = open(self.path, "a+")  # noqa: SIM115 - open as long as the lock is held
+        file = open(self.path, "a+")
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -41,7 +41,8 @@ class FolderLock:
             owner = file.read()
             file.close()
             raise UserError(
-                f"Another run is writing to {self.path.parent}{_who(owner)}. Wait for it, stop it, or choose another --out."
+                f"Another run is writing to {self.path.parent}{_who(owner)}. Wait for it, stop it, or choose another "
+                "--out."
             ) from None
         file.seek(0)
         file.truncate()

@@ -7,10 +7,10 @@ import io
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from .files import write_text
-from .record import EpochRecord
-from .settings import TrainSettings
+from dynaconv.errors import UserError
+from dynaconv.train.files import write_text
+from dynaconv.train.record import EpochRecord
+from dynaconv.train.settings import TrainSettings
 
 
 class Logs:

@@ -13,18 +13,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..data import ImageData
-from ..errors import RunError
-from .accelerator import copy_buffers_from_first_process
-from .buffers import BufferGuard
-from .keeper import Keeper
-from .progress import Progress
-from .record import EpochRecord
-from .routing_watch import WATCHED_BATCHES, RoutingWatch
-from .settings import TrainSettings
-from .signals import Stopped, StopSignals
-from .state import TrainState
-from .task import Batch, Task
+from dynaconv.data import ImageData
+from dynaconv.errors import RunError
+from dynaconv.train.accelerator import copy_buffers_from_first_process
+from dynaconv.train.buffers import BufferGuard
+from dynaconv.train.keeper import Keeper
+from dynaconv.train.progress import Progress
+from dynaconv.train.record import EpochRecord
+from dynaconv.train.routing_watch import WATCHED_BATCHES, RoutingWatch
+from dynaconv.train.settings import TrainSettings
+from dynaconv.train.signals import Stopped, StopSignals
+from dynaconv.train.state import TrainState
+from dynaconv.train.task import Batch, Task
 
 AGREE_EVERY = 4  # steps between the processes' agreements on whether one of them was asked to stop
 
@@ -65,8 +65,8 @@ class Loop:
         self.eval_batches = data.evaluation_batches(**share)
         self.guard = BufferGuard(state.model)
         self._parameters = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
-        # Stays on the device: reading it waits for the device. One sum from first to last, so that a resumed run adds in
-        # the same order.
+        # Stays on the device: reading it waits for the device. One sum from first to last, so that a resumed run adds
+        # in the same order.
         self._loss_sum = torch.tensor(state.position.loss_sum, dtype=torch.float64, device=accelerator.device)
         self._watch = RoutingWatch()
 
@@ -156,9 +156,10 @@ class Loop:
         position.dropped_in_row += 1
         if position.dropped_in_row >= self.settings.nan_patience:
             raise RunError(
-                f"Loss or gradient was not finite for {position.dropped_in_row} steps in a row (epoch {position.epoch}, "
-                f"up to step {position.step + 1}). The weights are those before these steps, and so is the last "
-                "checkpoint. Try a lower --lr, --clip-grad 1, --warmup-epochs, or --amp no; and look at the data."
+                f"Loss or gradient was not finite for {position.dropped_in_row} steps in a row (epoch "
+                f"{position.epoch}, up to step {position.step + 1}). The weights are those before these "
+                "steps, and so is the last checkpoint. Try a lower --lr, --clip-grad 1, "
+                "--warmup-epochs, or --amp no; and look at the data."
             )
 
     def _step_schedules(self) -> None:
@@ -277,7 +278,7 @@ class Loop:
         return float(max(group["lr"] for group in self.state.optimizer.param_groups))
 
     def _temperature(self) -> float | None:
-        from ..routing.temperature import temperatures
+        from dynaconv.routing.temperature import temperatures
 
         found = next(temperatures(self.state.model), None)
         return None if found is None else float(found)

@@ -7,15 +7,15 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from ..errors import UserError, suggest
-from .settings import TrainSettings
+from dynaconv.errors import UserError, suggest
+from dynaconv.train.settings import TrainSettings
 
 
 def build_optimizer(model: nn.Module, settings: TrainSettings) -> Optimizer:
     """timm's optimizer of that name over the parameters that want gradients."""
     from timm.optim import create_optimizer_v2, list_optimizers
 
-    known = list_optimizers()
+    known = [str(name) for name in list_optimizers()]
     if settings.opt.lower() not in known:
         raise UserError(f"timm knows no optimizer {settings.opt!r}. {suggest(settings.opt, known)}")
     try:

@@ -9,17 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import dynaconv
 from torch import nn
 
-from ..errors import UserError
-from .checkpoint import Checkpoints
-from .files import write_text
-from .lock import FolderLock
-from .record import EpochRecord
-from .settings import TrainSettings
-from .state import TrainState
-from .weights import save_weights
+import dynaconv
+from dynaconv.errors import UserError
+from dynaconv.train.checkpoint import Checkpoints
+from dynaconv.train.files import write_text
+from dynaconv.train.lock import FolderLock
+from dynaconv.train.record import EpochRecord
+from dynaconv.train.settings import TrainSettings
+from dynaconv.train.state import TrainState
+from dynaconv.train.weights import save_weights
 
 CHECKPOINTS = "checkpoints"
 BEST = "best.safetensors"
@@ -104,7 +104,7 @@ class Output:
 
     def finish(self, history: list[EpochRecord], evaluated: nn.Module) -> None:
         """The last weights and the picture."""
-        from .curves import draw_curves
+        from dynaconv.train.curves import draw_curves
 
         self._save_weights(LAST, evaluated, history[-1].plain())
         draw_curves(history, self.folder / "curves.png")

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
 from torch import nn
 
-from ..data import ImageData
-from ..data.folder import Folder
-from ..data.source import Source
-from .accelerator import make_accelerator, release
-from .classification import Classification
-from .optimizer import build_optimizer
-from .settings import TrainSettings
+from dynaconv.data import ImageData
+from dynaconv.data.folder import Folder
+from dynaconv.data.source import Source
+from dynaconv.train.accelerator import make_accelerator, release
+from dynaconv.train.classification import Classification
+from dynaconv.train.optimizer import build_optimizer
+from dynaconv.train.settings import TrainSettings
 
 SECONDS = 10.0
 
@@ -35,7 +35,8 @@ def profile(model: nn.Module, data: ImageData, settings: TrainSettings, seconds:
     yield f"timm's loader: {images_per_second(_epochs(timm_loader), seconds, accelerator):8,.0f} images/s"
     batch = next(iter(data.training_batches(settings.augment, device=accelerator.device)))
     model.to(accelerator.device)
-    yield f"step alone:    {images_per_second(bare_steps(model, batch, data, settings, accelerator), seconds, accelerator):8,.0f} images/s"
+    steps = bare_steps(model, batch, data, settings, accelerator)
+    yield f"step alone:    {images_per_second(steps, seconds, accelerator):8,.0f} images/s"
     release(accelerator, model)
 
 
@@ -76,14 +77,14 @@ def timms_loader(data: ImageData, settings: TrainSettings, device: torch.device)
 
     augment = data.resolve(settings.augment)
     return create_loader(
-        _AsTimmReads(data.training_source),
+        cast(Any, _AsTimmReads(data.training_source)),
         (3, data.image_size, data.image_size),
         data.batch_size,
         is_training=True,
         scale=augment.scale,
         ratio=augment.ratio,
         hflip=augment.hflip or 0.0,
-        color_jitter=augment.color_jitter or None,
+        color_jitter=augment.color_jitter,
         auto_augment=augment.auto_augment,
         re_prob=augment.random_erasing,
         re_mode="pixel",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from .record import EpochRecord
+from dynaconv.train.record import EpochRecord
 
 
 class Progress(Protocol):

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ..data.frozen import Frozen
-from ..errors import UserError
-from .build import ModelSpec
-from .settings import TrainSettings
+from dynaconv.data.frozen import Frozen
+from dynaconv.errors import UserError
+from dynaconv.train.build import ModelSpec
+from dynaconv.train.settings import TrainSettings
 
 
 class Claim(Frozen):

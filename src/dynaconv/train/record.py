@@ -14,8 +14,8 @@ class EpochRecord:
     Attributes:
         epoch: counted from 0.
         train_loss: mean over the epoch's examples (of the steps that were not dropped).
-        metrics: of the evaluation, by name (``eval_loss``, ``top1``, ``top5``; top-k as fractions of 1); empty if the epoch
-            was not evaluated.
+        metrics: of the evaluation, by name (``eval_loss``, ``top1``, ``top5``; top-k as fractions of 1); empty if the
+            epoch was not evaluated.
         lr: of the epoch's last step.
         temperature: of the softmax routers as they were evaluated; ``None`` without any.
         images_per_second: in training, loading included, over all processes.

@@ -56,7 +56,8 @@ class RoutingWatch:
             handle.remove()
         self._handles = []
         if self._compiled is not None:
-            model, model._compiled_call_impl = self._compiled
+            model, compiled = self._compiled
+            model._compiled_call_impl = compiled
             self._compiled = None
 
     def entropies(self) -> dict[str, float]:

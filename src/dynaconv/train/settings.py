@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from ..data.augment import Augment
+from dynaconv.data.augment import Augment
 
 
 class TrainSettings(Augment):
@@ -26,17 +26,20 @@ class TrainSettings(Augment):
         sched_per: change the rate after every ``step`` or every ``epoch``.
         label_smoothing, mixup, cutmix, mixup_prob: timm's Mixup; the two alphas are 0 for off.
         clip_grad: largest gradient norm, or ``None``.
-        accumulate: parts into which a batch is cut to save memory; the gradient is the same up to batch norm's statistics.
-        ema: decay of the averaged weights, or ``None``; they are what is evaluated then. ``ema_warmup`` begins with less.
+        accumulate: parts into which a batch is cut to save memory; the gradient is the same up to batch norm's
+            statistics.
+        ema: decay of the averaged weights, or ``None``; they are what is evaluated then. ``ema_warmup`` begins with
+            less.
         amp: ``no``, ``bf16`` or ``fp16`` (mixed precision).
         compile, channels_last, deterministic: torch's switches of these names.
         device: ``auto`` (what accelerate finds) or ``cpu``.
-        temperature_start, temperature_end, temperature_epochs, temperature_per: annealing of softmax routers (30 to 1 in
-            10 epochs: Chen et al. 2020, section 4.2); nothing happens to a model without them.
+        temperature_start, temperature_end, temperature_epochs, temperature_per: annealing of softmax routers (30 to 1
+            in 10 epochs: Chen et al. 2020, section 4.2); nothing happens to a model without them.
         eval_every: epochs between evaluations; the last epoch is always evaluated.
         checkpoint_every: steps between checkpoints inside an epoch; every epoch ends with one.
         keep: checkpoints kept besides the best.
-        nan_patience: steps in a row with a loss or gradient that is not finite (each is dropped) after which the run stops.
+        nan_patience: steps in a row with a loss or gradient that is not finite (each is dropped) after which the run
+            stops.
         log_every: steps between points in TensorBoard.
         tensorboard, wandb: log there too (CSV and a picture are always written).
         timeout: seconds that a process waits for the others before it gives up.

@@ -11,13 +11,13 @@ from typing import Any
 
 from typing_extensions import Self
 
-from ..errors import RunError
+from dynaconv.errors import RunError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 PATIENCE = 3  # the signal that ends the process at once; checkpoints are renamed when whole, so none is left half
 
 
-class Stopped(RunError):
+class Stopped(RunError):  # noqa: N818 - nothing went wrong
     """The run was asked to stop and has written a checkpoint. ``exit_code`` is a shell's: 143 SIGTERM, 130 SIGINT."""
 
     def __init__(self, number: int, checkpoint: Path | None) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..routing import TemperatureSchedule
-from .record import EpochRecord
+from dynaconv.routing import TemperatureSchedule
+from dynaconv.train.record import EpochRecord
 
 
 @dataclass
@@ -58,7 +58,7 @@ class TrainState:
     history: list[EpochRecord] = field(default_factory=list)
 
     def capture(self) -> dict[str, Any]:
-        """As nested dictionaries of tensors and plain types. Without random numbers, which every process has its own of."""
+        """As nested dictionaries of tensors and plain types; random numbers are every process's own."""
         return {
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from torch import nn
 
-from ..data import Preprocess
-from ..errors import UserError
-from .build import ModelSpec, build_model
-from .finetune import differences
-from .output import BEST, LAST
-from .weights import load_weights
+from dynaconv.data import Preprocess
+from dynaconv.errors import UserError
+from dynaconv.train.build import ModelSpec, build_model
+from dynaconv.train.finetune import differences
+from dynaconv.train.output import BEST, LAST
+from dynaconv.train.weights import load_weights
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
-from .files import write_whole
+from dynaconv.errors import UserError
+from dynaconv.train.files import write_whole
 
 KEY = "dynaconv"
 
@@ -40,8 +41,8 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
     except SafetensorError as error:
         raise UserError(
-            f"{path} is not a whole safetensors file ({error}). Pickled weights (.pt, .pth, .bin) are not read here: they "
-            "may run code. Use a run's best.safetensors, or its folder."
+            f"{path} is not a whole safetensors file ({error}). Pickled weights (.pt, .pth, .bin) are not read here: "
+            "they may run code. Use a run's best.safetensors, or its folder."
         ) from error
     if "sha256" in metadata and metadata["sha256"] != _digest(tensors):
         raise UserError(f"{path} is damaged: its tensors do not match their checksum. Use another copy.")
@@ -53,11 +54,5 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        whole.update(tensor.contiguous().reshape(-1).view(_bytes()).numpy().tobytes())
+        whole.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return whole.hexdigest()
-
-
-def _bytes() -> Any:
-    import torch
-
-    return torch.uint8

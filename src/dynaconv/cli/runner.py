@@ -7,8 +7,8 @@ import importlib.util
 import sys
 from collections.abc import Callable
 
-from ..errors import RunError, UserError, suggest
-from . import COMMANDS, Command
+from dynaconv.cli import COMMANDS, Command
+from dynaconv.errors import RunError, UserError, suggest
 
 INTERRUPTED = 130  # what a shell reports for SIGINT
 
