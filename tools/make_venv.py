@@ -6,6 +6,7 @@ speaks before the version check, so that an old Python gets a sentence and not a
 """
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -55,23 +56,23 @@ def prepare():
 
 def install_pinned():
     """Install every pinned package; tell every few seconds how far it is, for pip alone says too much or nothing."""
-    with open(REQUIREMENTS) as lines:
-        pinned = [line.strip() for line in lines if "==" in line and not line.startswith("#")]
+    with open(REQUIREMENTS) as file:
+        lines = file.read().splitlines()
     # The pinned pip first: the one that Python brings may be years old, and takes twice as long.
-    run("pip", "install", "--quiet", *(pin for pin in pinned if pin.startswith("pip==")))
+    run("pip", "install", "--quiet", *(line for line in lines if line.startswith("pip==")))
     say(f"installing {REQUIREMENTS} (torch brings gigabytes; minutes when nothing is cached)")
     # The list is complete (`pip check` proves it), so nothing is resolved; modules are compiled when first imported.
     options = ["--no-deps", "--no-compile", "--disable-pip-version-check"]
     command = [PYTHON, "-m", "pip", "install", *options, "--requirement", REQUIREMENTS]
-    seen, reported = 0, time.monotonic()
+    reported = time.monotonic()
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as pip:
         for line in pip.stdout:
-            seen += line.startswith(("Collecting ", "Requirement already", "Ignoring "))
+            where = re.search(r"\(line (\d+)\)", line)  # pip names the line of the file that it works on
             if line.startswith("Installing collected packages"):
                 say("all is downloaded; unpacking, about a minute")
-            elif time.monotonic() - reported > SECONDS_BETWEEN_REPORTS:
+            elif where and time.monotonic() - reported > SECONDS_BETWEEN_REPORTS:
                 reported = time.monotonic()
-                say(f"{seen} of {len(pinned)} lines of {REQUIREMENTS} are looked up and downloaded")
+                say(f"downloading: at line {where.group(1)} of {len(lines)}")
     if pip.returncode:
         raise subprocess.CalledProcessError(pip.returncode, command)
 
