@@ -63,6 +63,8 @@ class Batches:
                 self.bad_images.report(bad)
                 if len(labels):
                     yield self._normalise(images), labels.to(self.device, non_blocking=True)
+                elif isinstance(self.batches, TrainBatches):
+                    raise RunError("A training batch had no readable image, nor had 100 others drawn in their place.")
         except RuntimeError as error:
             if "DataLoader" not in str(error):
                 raise
@@ -70,6 +72,11 @@ class Batches:
                 f"A loader worker died or hung: {error} Fewer --workers or more memory may help; "
                 "--workers 0 shows the cause."
             ) from error
+
+    @property
+    def whole(self) -> int:
+        """Examples of a whole batch, over all processes."""
+        return self.batches.whole
 
     def close(self) -> None:
         """End the worker processes; iterating again starts new ones."""

@@ -48,13 +48,17 @@ class TrainBatches(Sampler[list[Draw]]):
 
     def __len__(self) -> int:
         """Batches of an epoch (of a whole one, wherever it is begun)."""
-        return self.size // (self.share * self.processes)
+        return self.size // self.whole
+
+    @property
+    def whole(self) -> int:
+        """Examples of a batch over all processes."""
+        return self.share * self.processes
 
     def __iter__(self) -> Iterator[list[Draw]]:
         order = np.random.default_rng([self.seed, TRAINING_ORDER, self.epoch]).permutation(self.size)
-        whole = self.share * self.processes
         for batch in range(self.first, len(self)):
-            start = batch * whole + self.process * self.share
+            start = batch * self.whole + self.process * self.share
             yield [Draw(self.epoch, int(index)) for index in order[start : start + self.share]]
 
 
@@ -69,13 +73,18 @@ class EvaluationBatches(Sampler[list[Draw]]):
         return len(self._starts())
 
     @property
+    def whole(self) -> int:
+        """Examples of a round over all processes (the last may have fewer)."""
+        return self.batch_size * self.processes
+
+    @property
     def rounds(self) -> int:
         """Batches of the process that has most of them."""
-        return len(range(0, self.size, self.batch_size * self.processes))
+        return len(range(0, self.size, self.whole))
 
     def __iter__(self) -> Iterator[list[Draw]]:
         for start in self._starts():
             yield [Draw(0, index) for index in range(start, min(start + self.batch_size, self.size))]
 
     def _starts(self) -> range:
-        return range(self.process * self.batch_size, self.size, self.processes * self.batch_size)
+        return range(self.process * self.batch_size, self.size, self.whole)

@@ -196,7 +196,7 @@ class Loop:
         entropy: dict[str, float] = {}
         if last or (position.epoch + 1) % self.settings.eval_every == 0:
             metrics, entropy = self.evaluate()
-        images = position.step * self.data.batch_size
+        images = position.step * self.train_batches.whole
         return EpochRecord(
             epoch=position.epoch,
             train_loss=self._mean_loss(),

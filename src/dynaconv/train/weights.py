@@ -21,7 +21,8 @@ def save_weights(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
     from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    metadata = {KEY: json.dumps(about), "sha256": _digest(tensors), "format": "pt"}
+    # One key: safetensors writes several in a random order, and the same weights should be the same file.
+    metadata = {KEY: json.dumps({**about, "sha256": _digest(tensors)})}
     write_whole(path, lambda file: file.write(save(tensors, metadata)))
 
 
@@ -44,9 +45,10 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} is not a whole safetensors file ({error}). Pickled weights (.pt, .pth, .bin) are not read here: "
             "they may run code. Use a run's best.safetensors, or its folder."
         ) from error
-    if "sha256" in metadata and metadata["sha256"] != _digest(tensors):
+    about = json.loads(metadata.get(KEY, "{}"))
+    if about.pop("sha256", None) not in (None, _digest(tensors)):
         raise UserError(f"{path} is damaged: its tensors do not match their checksum. Use another copy.")
-    return tensors, json.loads(metadata.get(KEY, "{}"))
+    return tensors, about
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
