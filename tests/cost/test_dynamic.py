@@ -121,6 +121,12 @@ def test_layer_count(kernel: tuple, given: tuple, made: tuple, options: dict, po
     )
 
 
+def test_layer_count_of_one_example_without_a_batch() -> None:
+    batched = layer_count((6, 8, 3, 3), 4, (1, 8, 9, 9), (1, 6, 9, 7), dims=2, bias=True)
+    assert layer_count((6, 8, 3, 3), 4, (8, 9, 9), (6, 9, 7), dims=2, bias=True) == batched
+    assert layer_count((6, 8), 4, (8,), (6,), dims=0) == layer_count((6, 8), 4, (1, 8), (1, 6), dims=0)
+
+
 def test_an_unrelated_count_is_not_the_protocol() -> None:
     class Counter(nn.Linear):
         def count(self) -> int:

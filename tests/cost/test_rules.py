@@ -61,7 +61,7 @@ def test_dynamic_layer_under_the_three_rules() -> None:
     """H*W*Cin + Cin*floor(Cin/4) + floor(Cin/4)*K + K*W: the dynamic-convolution paper's formula, literally."""
     model = PlainDynamic(PlainRouter(8, 4), 6, 8, 3, 3)
     kernel, mixing, attention = 49 * 6 * 8 * 9, 4 * 6 * 8 * 9, 8 * 2 + 2 * 4
-    plain, dy, tf = (cost(model, (8, 7, 7), rule=rule) for rule in ("madds", "dy", "tf"))
+    plain, dy, tf = (cost(model, (8, 7, 7)).under(rule) for rule in ("madds", "dy", "tf"))
     assert (plain.kernel, plain.mixing, plain.routing, plain.elementwise) == (kernel, mixing, attention, 0)
     assert (dy.kernel, dy.mixing, dy.routing, dy.elementwise) == (kernel, mixing, 49 * 8 + attention, 0)
     softmax = 5 * 4
@@ -71,6 +71,17 @@ def test_dynamic_layer_under_the_three_rules() -> None:
 def test_dy_leaves_static_networks_alone() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
     assert cost(model, (3, 9, 9), rule="dy").total == cost(model, (3, 9, 9)).total
+
+
+@pytest.mark.parametrize("rule", list(RULES))
+def test_one_run_can_be_weighed_by_every_rule(rule: str) -> None:
+    model = nn.Sequential(PlainDynamic(PlainRouter(8, 4), 8, 8, 3, 3), nn.SiLU(), Residual(8), nn.AdaptiveAvgPool2d(1))
+    direct = cost(model, (8, 7, 7), rule=rule)
+    assert direct.rule == rule
+    for other in RULES:
+        assert cost(model, (8, 7, 7), rule=other).under(rule) == direct
+    with pytest.raises(ValueError, match="Did you mean 'tf'"):
+        direct.under("tff")
 
 
 def test_unknown_rule() -> None:
@@ -95,6 +106,7 @@ def test_the_condconv_papers_static_networks(name: str, plain: float, tf: float,
     timm = pytest.importorskip("timm")
     with torch.device("meta"):
         model = timm.create_model(name)
-    assert cost(model).total / 1e6 == pytest.approx(plain, abs=0.005)
-    assert cost(model, rule="tf").total / 1e6 == pytest.approx(tf, abs=0.005)
-    assert cost(model).parameters.total == parameters
+    report = cost(model)
+    assert report.total / 1e6 == pytest.approx(plain, abs=0.005)
+    assert report.under("tf").total / 1e6 == pytest.approx(tf, abs=0.005)
+    assert report.parameters.total == parameters

@@ -11,14 +11,15 @@ from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dynaconv.cost.elementary import elementary
 from dynaconv.cost.formulas import formula_of
 from dynaconv.cost.free import is_free
 from dynaconv.cost.input_size import check_input_size
 from dynaconv.cost.memory import LiveMemory, tensors_in
 from dynaconv.cost.modules import ModuleStack
 from dynaconv.cost.parameters import count_parameters
-from dynaconv.cost.report import CostReport, LayerCost
-from dynaconv.cost.rules import Rule, rule_named
+from dynaconv.cost.report import CostReport, rows
+from dynaconv.cost.rules import rule_named
 from dynaconv.cost.shadow import shadow_inputs, shadow_mode, shadow_model
 
 
@@ -58,7 +59,7 @@ def cost(
             arguments or a dictionary of keyword arguments, with the batch dimension. Meta tensors will do.
 
     Returns:
-        A :class:`CostReport`; ``print`` it for a table.
+        A :class:`CostReport`; ``print`` it for a table. Its ``under(rule)`` weighs the same run by another rule.
 
     Raises:
         UncountedOperationError: an operation has no rule (a ValueError; names the operation and the module).
@@ -69,7 +70,7 @@ def cost(
     >>> report.total, report.parameters.total
     (21600, 224)
     """
-    chosen = rule_named(rule)
+    chosen = rule_named(rule)  # before the work: an unknown rule is an error at once
     mode = shadow_mode()
     shadow = shadow_model(model, mode)
     if inputs is None:
@@ -78,27 +79,29 @@ def cost(
     given = shadow_inputs(inputs, mode)
     memory = LiveMemory(shadow)
     memory.hold(given)
-    stack = ModuleStack(shadow, chosen, memory)
+    stack = ModuleStack(shadow, memory)
     shapes = tuple(tuple(tensor.shape) for tensor in tensors_in(given))
-    with torch.inference_mode(False), torch.no_grad(), mode, _PlainAttention(), _Counter(stack, memory, chosen):
+    with torch.inference_mode(False), torch.no_grad(), mode, _PlainAttention(), _Counter(stack, memory):
         _run(shadow, given, shapes, stack)
     parameters = count_parameters(shadow, stack.ledgers)
+    ledgers = stack.in_order_of_running()
     return CostReport(
         model=type(shadow).__name__,
         rule=chosen.name,
         input_shapes=shapes,
-        layers=_rows(stack),
+        layers=rows(ledgers, chosen),
         parameters=parameters,
         peak_activation_bytes=memory.peak,
+        ledgers=ledgers,
     )
 
 
 class _Counter(TorchDispatchMode):
     """Sees every operation before it is computed (in shapes), and prices it."""
 
-    def __init__(self, stack: ModuleStack, memory: LiveMemory, rule: Rule) -> None:
+    def __init__(self, stack: ModuleStack, memory: LiveMemory) -> None:
         super().__init__()
-        self._stack, self._memory, self._rule = stack, memory, rule
+        self._stack, self._memory = stack, memory
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -109,7 +112,7 @@ class _Counter(TorchDispatchMode):
             return self._in_parts(func, args, kwargs)
         result = func(*args, **kwargs)
         madds = formula(args, kwargs, result) if formula else 0
-        self._stack.add(madds, self._rule.extra(func, args, result, routing=self._stack.routing))
+        self._stack.add(madds, elementary(func, args, result))
         self._memory.hold(result)
         return result
 
@@ -159,10 +162,3 @@ def _run(shadow: nn.Module, given: Any, shapes: tuple[tuple[int, ...], ...], sta
 def _float_type(model: nn.Module) -> torch.dtype:
     tensors = [*model.parameters(), *model.buffers()]
     return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
-
-
-def _rows(stack: ModuleStack) -> tuple[LayerCost, ...]:
-    """Answer the modules that did or hold something: those that ran, in that order, then the others."""
-    waiting = [ledger for ledger in stack.ledgers.values() if not ledger.calls]
-    rows = (LayerCost(**vars(ledger)) for ledger in [*stack.order, *waiting])
-    return tuple(row for row in rows if row.parameters or row.total or row.experts)

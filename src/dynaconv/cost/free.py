@@ -50,7 +50,8 @@ _MOVING = """
     scatter_add scatter_reduce index_put index_add index_copy index_fill masked_select masked_scatter embedding
     _embedding_bag im2col col2im pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle tril triu
     unfold_backward slice_scatter select_scatter diagonal_scatter as_strided_scatter _pin_memory set resize
-    take put diag_embed alias_copy _conj_physical resolve_conj resolve_neg unsafe_split split_with_sizes_copy unbind_copy
+    take put diag_embed alias_copy _conj_physical resolve_conj resolve_neg unsafe_split
+    split_with_sizes_copy unbind_copy
 """
 
 _MAKING = """

@@ -7,26 +7,10 @@ from typing import Any, cast
 
 from torch import nn
 
+from dynaconv.cost.elementary import BIAS
+from dynaconv.cost.ledger import Ledger
 from dynaconv.cost.memory import LiveMemory, tensors_in
 from dynaconv.cost.protocol import Counted, LayerCount, is_counted
-from dynaconv.cost.rules import Rule
-
-
-@dataclass(kw_only=True)
-class Ledger:
-    """What is being written down about one module."""
-
-    name: str
-    kind: str
-    calls: int = 0
-    output_shape: tuple[int, ...] | None = None
-    parameters: int = 0
-    experts: int | None = None
-    kernel: float = 0
-    mixing: float = 0
-    routing: float = 0
-    elementwise: float = 0
-    bias_mixing: float = 0
 
 
 @dataclass(kw_only=True)
@@ -50,10 +34,9 @@ class ModuleStack:
     """
 
     model: nn.Module
-    rule: Rule
     memory: LiveMemory
     ledgers: dict[nn.Module, Ledger] = field(default_factory=dict)
-    order: list[Ledger] = field(default_factory=list)
+    _order: list[Ledger] = field(default_factory=list)
     _frames: list[_Frame] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -79,14 +62,19 @@ class ModuleStack:
         """Whether a router is running."""
         return bool(self._frames) and self._frames[-1].routing
 
-    def add(self, madds: float, extra: float) -> None:
-        """Write down one operation of the innermost module: its multiply-adds, and what the rule adds to them."""
+    def add(self, madds: int, elementary: tuple[str, float] | None) -> None:
+        """Write down one operation of the innermost module: its multiply-adds, and the elementary operations in it."""
         target = self._frames[-1].target if self._frames else self.ledgers[self.model]
         if self.routing:
-            target.routing += madds + extra
+            target.routing += madds
         else:
             target.kernel += madds
-            target.elementwise += extra
+        if elementary:
+            target.tally(*elementary, routing=self.routing)
+
+    def in_order_of_running(self) -> tuple[Ledger, ...]:
+        """Answer the ledgers of the modules that ran, in that order, then those of the others."""
+        return (*self._order, *(ledger for ledger in self.ledgers.values() if not ledger.calls))
 
     def _enter(self, module: nn.Module, args: Any) -> None:
         own, outer = self.ledgers[module], self._frames[-1] if self._frames else None
@@ -107,7 +95,7 @@ class ModuleStack:
         )
         self._frames.append(frame)
         if not own.calls:
-            self.order.append(own)
+            self._order.append(own)
         own.calls += 1
 
     def _leave(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
@@ -127,12 +115,12 @@ class ModuleStack:
             raise TypeError(f"{frame.own.name}.count answered {count!r}: expected a dynaconv.cost.LayerCount.")
         mixed_kernel = count.mixing // max(count.experts, 1) * made.element_size()
         self.memory.hold(output, transient=mixed_kernel)
-        extra = self.rule.extra_bias(made.numel()) if count.bias_mixing else 0
+        if count.bias_mixing:
+            frame.target.tally(BIAS, made.numel(), routing=frame.routing)
         if frame.routing:
-            frame.target.routing += count.kernel + count.mixing + extra
+            frame.target.routing += count.kernel + count.mixing
             return
         frame.own.experts = count.experts
         frame.own.kernel += count.kernel
         frame.own.mixing += count.mixing
         frame.own.bias_mixing += count.bias_mixing
-        frame.own.elementwise += extra

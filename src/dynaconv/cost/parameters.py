@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from dynaconv.cost.modules import Ledger
+from dynaconv.cost.ledger import Ledger
 from dynaconv.cost.protocol import is_counted
 from dynaconv.cost.report import ParameterCount
 

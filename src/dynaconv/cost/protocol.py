@@ -72,7 +72,7 @@ def layer_count(
         kernel_shape: shape of one expert, as in the torch twin: ``(Cout, Cin / groups, *k)``, transposed
             ``(Cin, Cout / groups, *k)``, linear ``(out, in)``.
         experts: K.
-        input_shape: ``(B, Cin, *space)``, linear ``(B, *rows, in)``.
+        input_shape: ``(B, Cin, *space)``, linear ``(B, *rows, in)``; B may be absent, as torch's layers allow.
         output_shape: ``(B, Cout, *space)``, linear ``(B, *rows, out)``.
         dims: 1, 2 or 3 for a convolution, 0 for a linear layer.
         transposed: whether the convolution is transposed.
@@ -81,6 +81,8 @@ def layer_count(
     >>> layer_count((32, 16, 3, 3), 4, (1, 16, 8, 8), (1, 32, 8, 8), dims=2)
     LayerCount(kernel=294912, mixing=18432, experts=4, kernel_weights=4608, bias_mixing=0)
     """
+    if len(output_shape) == dims + 1:  # one example without a batch
+        input_shape, output_shape = (1, *input_shape), (1, *output_shape)
     batch = output_shape[0]
     weights = math.prod(kernel_shape)
     if dims == 0:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from dynaconv.cost.ledger import Ledger
+from dynaconv.cost.rules import Rule, rule_named
 from dynaconv.cost.table import render_table
 
 
@@ -73,6 +75,7 @@ class CostReport:
         layers: rows in the order in which they ran; their columns sum to the totals.
         parameters: parameters as stored.
         peak_activation_bytes: the largest sum of simultaneously live activations (see :func:`dynaconv.cost.cost`).
+        ledgers: what was counted, before the rule weighed it.
     """
 
     model: str
@@ -81,6 +84,12 @@ class CostReport:
     layers: tuple[LayerCost, ...]
     parameters: ParameterCount
     peak_activation_bytes: int
+    ledgers: tuple[Ledger, ...] = field(repr=False, compare=False)
+
+    def under(self, rule: str) -> CostReport:
+        """Answer this report under another counting rule, without running the model again."""
+        chosen = rule_named(rule)
+        return replace(self, rule=chosen.name, layers=rows(self.ledgers, chosen))
 
     @property
     def kernel(self) -> float:
@@ -148,6 +157,28 @@ class CostReport:
 
     def _sum(self, column: str) -> float:
         return sum(getattr(layer, column) for layer in self.layers)
+
+
+def rows(ledgers: tuple[Ledger, ...], rule: Rule) -> tuple[LayerCost, ...]:
+    """Answer the rows of the modules that did or hold something, as ``rule`` weighs them."""
+    weighed = (_weighed(ledger, rule) for ledger in ledgers)
+    return tuple(row for row in weighed if row.parameters or row.total or row.experts)
+
+
+def _weighed(ledger: Ledger, rule: Rule) -> LayerCost:
+    return LayerCost(
+        name=ledger.name,
+        kind=ledger.kind,
+        calls=ledger.calls,
+        output_shape=ledger.output_shape,
+        parameters=ledger.parameters,
+        experts=ledger.experts,
+        kernel=ledger.kernel,
+        mixing=ledger.mixing,
+        routing=ledger.routing + rule.weigh(ledger.elementary_in_router, routing=True),
+        elementwise=rule.weigh(ledger.elementary, routing=False),
+        bias_mixing=ledger.bias_mixing,
+    )
 
 
 _COUNTS = ("kernel", "mixing", "routing", "elementwise", "bias_mixing")
