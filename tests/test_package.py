@@ -6,12 +6,14 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import dynaconv
-from dynaconv.__main__ import EXTRA_OF_MODULE
+from dynaconv import cli
+from dynaconv.__main__ import EXTRA_OF_MODULE, main
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -82,38 +84,38 @@ def test_import_brings_no_extra_and_is_quick_beside_torch() -> None:
 
 
 @pytest.mark.parametrize(("package", "extra"), [("typer", "train"), ("onnx", "export"), ("datasets", "data")])
-def test_command_without_its_extra_says_which_to_install(package: str, extra: str) -> None:
-    answer = python(
-        without_extras("numpy")
-        + "from dynaconv import __main__, cli\n"
-        + f"cli.main = lambda: __import__({package!r} + '.some.part')\n"
-        + "sys.exit(__main__.main())"
-    )
-    assert answer.returncode == 2, answer.stderr
-    assert answer.stderr == f"dynaconv: {package} is not installed and this needs it; pip install 'dynaconv[{extra}]'\n"
+def test_command_without_its_extra_says_which_to_install(
+    package: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "main", failing_import(f"{package}.some.part"))
+    assert main() == 2
+    expected = f"dynaconv: {package} is not installed and this needs it; pip install 'dynaconv[{extra}]'\n"
+    assert capsys.readouterr() == ("", expected)
+
+
+def test_command_does_not_hide_a_broken_import_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "main", failing_import("dynaconv.nothing"))
+    with pytest.raises(ModuleNotFoundError, match="nothing"):
+        main()
+
+
+def failing_import(name: str) -> Callable[[], int]:
+    def fails() -> int:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    return fails
 
 
 def test_compare_without_typer_says_which_extra_to_install() -> None:
     answer = python(
         without_extras("numpy")
-        + "from dynaconv.__main__ import main\nsys.argv = ['dynaconv', 'compare', 'resnet10t']\n"
-        "sys.exit(main())"
+        + "from dynaconv.__main__ import main\n"
+        + "sys.argv = ['dynaconv', 'compare', 'resnet10t']\n"
+        + "sys.exit(main())"
     )
     assert answer.returncode == 2, answer.stderr
     assert answer.stderr.count("\n") == 1, answer.stderr
     assert "pip install 'dynaconv[train]'" in answer.stderr
-
-
-def test_command_does_not_hide_a_broken_import_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dynaconv import cli
-    from dynaconv.__main__ import main
-
-    def broken() -> int:
-        raise ModuleNotFoundError("No module named 'dynaconv.nothing'", name="dynaconv.nothing")
-
-    monkeypatch.setattr(cli, "main", broken)
-    with pytest.raises(ModuleNotFoundError, match="nothing"):
-        main()
 
 
 def test_every_optional_package_is_known_to_the_command() -> None:
