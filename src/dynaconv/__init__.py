@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dynaconv.cost import cost
+from dynaconv.dynamize import dynamize, load_static
 from dynaconv.layers import (
     CondConv1d,
     CondConv2d,
@@ -52,6 +53,8 @@ __all__ = [
     "SoftmaxRouter",
     "TemperatureSchedule",
     "cost",
+    "dynamize",
+    "load_static",
     "mix",
     "set_temperature",
     "share_router",

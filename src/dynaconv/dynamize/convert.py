@@ -1,0 +1,116 @@
+"""One ordinary layer -> one dynamic layer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dynaconv import layers
+
+# Exact classes only: a subclass may compute something else from the same attributes.
+_TWINS: dict[str, str] = {
+    "torch.nn.modules.conv.Conv1d": "Conv1d",
+    "torch.nn.modules.conv.Conv2d": "Conv2d",
+    "torch.nn.modules.conv.Conv3d": "Conv3d",
+    "torch.nn.modules.conv.ConvTranspose1d": "ConvTranspose1d",
+    "torch.nn.modules.conv.ConvTranspose2d": "ConvTranspose2d",
+    "torch.nn.modules.conv.ConvTranspose3d": "ConvTranspose3d",
+    "torch.nn.modules.linear.Linear": "Linear",
+    # TensorFlow's SAME padding; known by name, so that timm need not be installed.
+    "timm.layers.conv2d_same.Conv2dSame": "Conv2d",
+}
+
+_SAME = "timm.layers.conv2d_same.Conv2dSame"
+
+
+def qualified_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def twin_of(module: nn.Module) -> str | None:
+    """The name of the dynamic twin's torch counterpart, or None where there is no exact twin."""
+    return _TWINS.get(qualified_name(type(module)))
+
+
+def make_bank(kernels: Sequence[Tensor], experts: int, noise: float) -> Tensor:
+    """The bank ``(K, *kernel)``.
+
+    One kernel is copied K times, each copy plus normal noise with ``noise`` times the kernel's root mean square as its
+    standard deviation. The noise sums to zero over the experts, so that the mean of the experts is the kernel itself:
+    under even routing the layer computes exactly what it computed before. K kernels (donors) are stacked as they are.
+    """
+    if len(kernels) > 1:
+        return torch.stack([kernel.detach().clone() for kernel in kernels])
+    kernel = kernels[0].detach()
+    bank = kernel.expand(experts, *kernel.shape).clone()
+    if noise > 0 and experts > 1:
+        deviation = torch.randn_like(bank)
+        deviation -= deviation.mean(dim=0)
+        deviation *= (experts / (experts - 1)) ** 0.5  # centring takes away 1/K of the variance
+        bank += noise * kernel.square().mean().sqrt() * deviation
+    return bank
+
+
+def convert(
+    module: nn.Module,
+    *,
+    prefix: str,
+    experts: int,
+    router: nn.Module | Callable[[int, int], nn.Module],
+    donors: Sequence[nn.Module],
+    noise: float,
+) -> layers.DynamicLayer:
+    """The dynamic twin of ``module``, starting from its weights (and its donors' weights, one expert each).
+
+    Args:
+        prefix: ``"Dynamic"`` or ``"CondConv"``/``"Cond"``, the family of the class.
+    """
+    twin = twin_of(module)
+    assert twin is not None, "select refuses layers without a twin"
+    kind = getattr(layers, f"{prefix}{twin.removeprefix('Conv') if prefix == 'CondConv' else twin}")
+    weight, bias = module.weight, module.bias
+    if not isinstance(router, nn.Module):
+        with torch.device(weight.device):
+            router = router(getattr(module, "in_channels", None) or module.in_features, experts).to(dtype=weight.dtype)
+    made: layers.DynamicLayer = kind(
+        *_torch_arguments(module),
+        bias=bias is not None,
+        experts=experts,
+        router=router,
+        device="meta",  # its own first weights would be thrown away at once
+        **_torch_keywords(module),
+    )
+    sources = [module, *donors]
+    made.weight = nn.Parameter(
+        make_bank([source.weight for source in sources], experts, noise), requires_grad=weight.requires_grad
+    )
+    if bias is not None:
+        made.bias = nn.Parameter(
+            make_bank([source.bias for source in sources], experts, 0.0), requires_grad=bias.requires_grad
+        )
+    return made.train(module.training)
+
+
+def _torch_arguments(module: nn.Module) -> tuple[int, ...]:
+    if isinstance(module, nn.Linear):
+        return (module.in_features, module.out_features)
+    return (module.in_channels, module.out_channels, copy.copy(module.kernel_size))
+
+
+def _torch_keywords(module: nn.Module) -> dict[str, object]:
+    if isinstance(module, nn.Linear):
+        return {}
+    same = qualified_name(type(module)) == _SAME
+    keywords = {
+        "stride": module.stride,
+        "padding": "same" if same else module.padding,
+        "dilation": module.dilation,
+        "groups": module.groups,
+        "padding_mode": "zeros" if same else module.padding_mode,
+    }
+    if module.transposed:
+        keywords["output_padding"] = module.output_padding
+    return keywords

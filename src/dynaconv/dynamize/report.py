@@ -1,0 +1,54 @@
+"""What became of every layer, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerReport:
+    """One layer of the static network.
+
+    Attributes:
+        name: its name in the network.
+        kind: its class.
+        replaced: whether it is dynamic now.
+        reason: why, or why not.
+        router: the name of the module whose router it uses; its own name unless it shares one; "" if left.
+    """
+
+    name: str
+    kind: str
+    replaced: bool
+    reason: str
+    router: str = ""
+
+
+@dataclass(frozen=True)
+class DynamizeReport:
+    """Every convolution and linear layer of a network, replaced or left, with the reason; ``print`` shows a table."""
+
+    layers: tuple[LayerReport, ...]
+
+    @property
+    def replaced(self) -> tuple[LayerReport, ...]:
+        return tuple(layer for layer in self.layers if layer.replaced)
+
+    @property
+    def left(self) -> tuple[LayerReport, ...]:
+        return tuple(layer for layer in self.layers if not layer.replaced)
+
+    def __iter__(self) -> Iterator[LayerReport]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __str__(self) -> str:
+        rows = [
+            (layer.name, layer.kind, "dynamic" if layer.replaced else "left", layer.reason) for layer in self.layers
+        ]
+        widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
+        lines = ["  ".join((*map(str.ljust, row[:3], widths), row[3])) for row in rows]
+        return "\n".join([*lines, f"{len(self.replaced)} layers dynamic, {len(self.left)} left"])
