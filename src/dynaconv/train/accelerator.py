@@ -36,7 +36,6 @@ def release(accelerator: Any, model: nn.Module) -> None:
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     model.__dict__.pop("_is_accelerate_prepared", None)
     model._compiled_call_impl = None
-    accelerator.free_memory()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
@@ -144,7 +145,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if reason is not None:
         raise DamagedCheckpoint(reason)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of foreign pickles, which are refused just below
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            return state
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise DamagedCheckpoint(f"it is no checkpoint of plain types: {str(error).splitlines()[0]}") from error
 

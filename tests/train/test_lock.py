@@ -1,0 +1,63 @@
+"""Two runs with one output folder: the second is refused; the lock of a dead run is none."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from dynaconv.errors import UserError
+from dynaconv.train.lock import FolderLock
+
+
+def hold(folder: str, ready: Connection) -> None:
+    """In another process: hold the lock until killed."""
+    with FolderLock(Path(folder)):
+        ready.send(os.getpid())
+        signal.pause()
+
+
+def hold_with_a_child(folder: str, ready: Connection) -> None:
+    """The same, with a child that outlives the holder, as loader workers do."""
+    with FolderLock(Path(folder)):
+        if os.fork() == 0:
+            ready.send(os.getpid())
+            signal.pause()
+        signal.pause()
+
+
+@pytest.mark.parametrize("holder", [hold, hold_with_a_child])
+def test_refused_while_held_and_free_after_a_kill(tmp_path: Path, holder: object) -> None:
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    process = context.Process(target=holder, args=(str(tmp_path), there))  # type: ignore[arg-type]
+    process.start()
+    assert here.poll(30)
+    living = here.recv()
+    with pytest.raises(UserError, match=rf"Another run is writing to .* \(process {process.pid} on .*choose another --out"):
+        FolderLock(tmp_path).__enter__()
+    os.kill(process.pid or 0, signal.SIGKILL)
+    os.waitid(os.P_PID, process.pid or 0, os.WEXITED | os.WNOWAIT)
+    with FolderLock(tmp_path):
+        pass
+    if living != process.pid:
+        os.kill(living, signal.SIGKILL)
+    process.join(30)
+
+
+def test_refused_within_one_process(tmp_path: Path) -> None:
+    with FolderLock(tmp_path), pytest.raises(UserError, match="This process already has a run"):
+        FolderLock(tmp_path).__enter__()
+    with FolderLock(tmp_path):
+        pass
+
+
+def test_other_folders_are_free(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    with FolderLock(tmp_path / "a"), FolderLock(tmp_path / "b"):
+        assert (tmp_path / "a" / ".lock").is_file()
