@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dynaconv import layers
+
+# A layer of one of the classes below; they have no common base that knows kernel_size, weight, in_features ...
+Ordinary = Any
 
 # Exact classes only: a subclass may compute something else from the same attributes.
 _TWINS: dict[str, str] = {
@@ -55,12 +59,12 @@ def make_bank(kernels: Sequence[Tensor], experts: int, noise: float) -> Tensor:
 
 
 def convert(
-    module: nn.Module,
+    module: Ordinary,
     *,
     prefix: str,
     experts: int,
     router: nn.Module | Callable[[int, int], nn.Module],
-    donors: Sequence[nn.Module],
+    donors: Sequence[Ordinary],
     noise: float,
 ) -> layers.DynamicLayer:
     """The dynamic twin of ``module``, starting from its weights (and its donors' weights, one expert each).
@@ -94,17 +98,17 @@ def convert(
     return made.train(module.training)
 
 
-def _torch_arguments(module: nn.Module) -> tuple[int, ...]:
+def _torch_arguments(module: Ordinary) -> tuple[int, ...]:
     if isinstance(module, nn.Linear):
         return (module.in_features, module.out_features)
     return (module.in_channels, module.out_channels, copy.copy(module.kernel_size))
 
 
-def _torch_keywords(module: nn.Module) -> dict[str, object]:
+def _torch_keywords(module: Ordinary) -> dict[str, object]:
     if isinstance(module, nn.Linear):
         return {}
     same = qualified_name(type(module)) == _SAME
-    keywords = {
+    keywords: dict[str, object] = {
         "stride": module.stride,
         "padding": "same" if same else module.padding,
         "dilation": module.dilation,

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dynaconv.dynamize.blocks import find_blocks, why_not_a_scope
-from dynaconv.dynamize.convert import convert
+from dynaconv.dynamize.convert import Ordinary, convert
 from dynaconv.dynamize.method import check_share, find_method
 from dynaconv.dynamize.observe import Observation, observe
 from dynaconv.dynamize.patterns import Patterns
@@ -34,7 +34,7 @@ def dynamize(
     share: str | None = None,
     noise: float = 0.1,
     router: RouterFactory | None = None,
-    donors: Sequence[nn.Module] = (),
+    donors: Sequence[nn.Module] | None = None,
     input_size: Sequence[int] | None = None,
     inplace: bool = False,
 ) -> nn.Module:
@@ -75,7 +75,7 @@ def dynamize(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is {type(model).__name__}; expected a torch.nn.Module")
-    settings = find_method(method)
+    settings, donors = find_method(method), donors or ()
     count = len(donors) + 1 if donors and experts is None else settings.experts if experts is None else experts
     check_experts(count)
     if donors and len(donors) != count - 1:
@@ -100,7 +100,7 @@ def dynamize(
     twin = model if inplace else copy.deepcopy(model)
     plan = _Conversion(twin, method, count, router or settings.router, noise, donors, seen if shared else None)
     result = plan.run(chosen)
-    result.dynamize_report = DynamizeReport(
+    report = DynamizeReport(
         tuple(
             LayerReport(
                 name=name,
@@ -112,6 +112,7 @@ def dynamize(
             for name, module in selection.layers
         )
     )
+    result.__dict__["dynamize_report"] = report  # no state of the module: neither parameter, buffer nor child
     return result
 
 
@@ -182,7 +183,7 @@ class _Conversion:
         return _Shared(share_router(module, router.train(module.training), name=block), block)
 
     def _convert(self, name: str, shared: _Shared | None, parts: Sequence[nn.Module]) -> DynamicLayer:
-        module = self.twin.get_submodule(name)
+        module: Ordinary = self.twin.get_submodule(name)
         channels = module.in_features if isinstance(module, nn.Linear) else module.in_channels
         prefix = "Dynamic" if self.method == "dynamic" else "Cond" if isinstance(module, nn.Linear) else "CondConv"
         router: nn.Module | RouterFactory
@@ -204,13 +205,14 @@ class _Conversion:
         return router
 
 
-def _part(donor: nn.Module, name: str, like: nn.Module) -> nn.Module:
+def _part(donor: nn.Module, name: str, like: Ordinary) -> nn.Module:
     """The donor's layer of that name; it must be of the same kind and shape."""
     try:
-        part = donor.get_submodule(name)
+        part: Ordinary = donor.get_submodule(name)
     except AttributeError:
         raise ValueError(f"a donor has no layer {name!r}; donors must be of the same architecture") from None
-    shape = tuple(getattr(part, "weight", torch.empty(0)).shape)
+    weight = getattr(part, "weight", None)
+    shape = tuple(weight.shape) if isinstance(weight, Tensor) else ()
     if type(part) is not type(like) or shape != tuple(like.weight.shape):
         raise ValueError(
             f"a donor's {name!r} is {type(part).__name__} {shape}; expected {type(like).__name__} "

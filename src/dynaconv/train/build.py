@@ -62,9 +62,8 @@ def build_model(spec: ModelSpec, classes: int, *, pretrained: bool = False) -> n
         return model
     from dynaconv.dynamize import dynamize
 
-    share = {} if spec.share is None else {"share": spec.share}
     with blame_input():
-        return dynamize(model, method=spec.method, experts=spec.experts, inplace=True, **share)
+        return dynamize(model, method=spec.method, experts=spec.experts, share=spec.share, inplace=True)
 
 
 def register_zoo() -> None:
