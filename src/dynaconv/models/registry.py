@@ -1,0 +1,117 @@
+"""The networks as timm's models: ``timm.create_model("dy_mobilenetv2_050")``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
+from typing import Any, cast
+
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models._builder import pretrained_cfg_for_features
+from timm.models._efficientnet_builder import resolve_bn_args
+from torch import nn
+
+from dynaconv.models.declaration import Declaration
+from dynaconv.models.networks import FEATURES, NETWORKS
+from dynaconv.models.options import Design, Options, check_arguments, se_of
+from dynaconv.models.zoo import ZOO
+
+# What timm's factory hands on beside the arguments of the network's class.
+_OF_THE_FACTORY = (
+    *("features_only", "out_indices", "feature_cfg", "feature_cls", "pretrained_cfg", "pretrained_cfg_overlay"),
+    *("pretrained_strict", "pretrained_model_args", "cache_dir", "bn_eps", "bn_momentum", "in_chans", "num_classes"),
+)
+_OF_THE_HEAD = ("num_classes", "num_features", "head_conv", "head_bias", "head_norm", "global_pool")
+# What a declaration says, and a caller does not.
+_DECLARED = ("self", "args", "kwargs", "block_args", "block", "layers", "last_se", "stem_size", "num_features")
+
+
+def build(declaration: Declaration, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Build a network of the zoo; the entrypoint that timm calls.
+
+    Args:
+        declaration: which one.
+        pretrained: as in timm; there are no published weights, so it needs a ``pretrained_cfg`` that names some.
+        kwargs: the choices of :class:`dynaconv.models.Options`, and what timm's class takes (``num_classes``,
+            ``in_chans``, ``drop_rate``, ``drop_path_rate``, ``bn_eps``, ``bn_momentum``, ``pad_type``, ...), or
+            ``features_only`` with ``out_indices``.
+
+    Raises:
+        ValueError: an impossible value.
+        TypeError: an argument that the network does not take.
+    """
+    kind = declaration.skeleton.kind
+    check_arguments(declaration.name, kwargs, known_arguments(declaration))
+    options = Options.take(kwargs)
+    arguments = _arguments(declaration, options, kwargs)
+    features_only = kwargs.pop("features_only", False)
+    # timm has classes for the features of mobile networks, and wraps the others.
+    own_class = features_only and kind in FEATURES and not {"feature_cfg", "feature_cls"} & set(kwargs)
+    network = (FEATURES if own_class else NETWORKS)[kind]
+    design = Design.of(declaration, options)
+    model = build_model_with_cfg(
+        network.static_class if options.static else partial(network, design=design),
+        declaration.name,
+        pretrained,
+        features_only=features_only and not own_class,
+        kwargs_filter=_OF_THE_HEAD if own_class else None,  # type: ignore[arg-type]  # timm means any tuple
+        **{"pretrained_strict": not own_class, **arguments, **kwargs},
+    )
+    if own_class:
+        features_cfg = pretrained_cfg_for_features(cast(dict[str, Any], model.pretrained_cfg))
+        model.__dict__.update(pretrained_cfg=features_cfg, default_cfg=features_cfg)
+    return model
+
+
+def known_arguments(declaration: Declaration) -> set[str]:
+    """The names of all arguments that a network takes."""
+    kind = declaration.skeleton.kind
+    classes = [NETWORKS[kind].static_class, *([FEATURES[kind].static_class] if kind in FEATURES else [])]
+    parameters = {name for cls in classes for base in cls.__mro__[:2] for name in inspect.signature(base).parameters}
+    own = {field.name for field in fields(Options)}
+    return (parameters | own | set(_OF_THE_FACTORY)) - set(_DECLARED)
+
+
+def _arguments(declaration: Declaration, options: Options, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of timm's class that the declaration and the options decide; takes what it uses from ``kwargs``."""
+    depth = declaration.depth if options.depth_multiplier is None else options.depth_multiplier
+    arguments = declaration.skeleton.arguments(width=declaration.width, depth=depth, se=se_of(declaration, options))
+    arguments["drop_rate"] = kwargs.pop("drop_rate", declaration.drop_rate)
+    arguments["drop_path_rate"] = kwargs.pop("drop_path_rate", declaration.drop_path_rate)
+    normalisation = resolve_bn_args(kwargs)
+    if normalisation:
+        arguments["norm_layer"] = partial(kwargs.pop("norm_layer", nn.BatchNorm2d), **normalisation)
+    return {**arguments, **{name: kwargs.pop(name) for name in list(kwargs) if name in arguments}}
+
+
+def _config(declaration: Declaration) -> dict[str, Any]:
+    """timm's description of a network without weights."""
+    resnet = declaration.skeleton.kind == "resnet"
+    return {
+        "url": "",
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": (7, 7),
+        "crop_pct": 0.875,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "conv1" if resnet else "conv_stem",
+        "classifier": "fc" if resnet else "classifier",
+    }
+
+
+def _entrypoint(declaration: Declaration) -> Callable[..., nn.Module]:
+    def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        return build(declaration, pretrained, **kwargs)
+
+    create.__name__ = create.__qualname__ = declaration.name
+    create.__doc__ = f"{declaration.row}; see dynaconv.models.Options."
+    return create
+
+
+default_cfgs = generate_default_cfgs({f"{name}.untrained": _config(entry) for name, entry in ZOO.items()})
+entrypoints = {name: register_model(_entrypoint(entry)) for name, entry in ZOO.items()}
