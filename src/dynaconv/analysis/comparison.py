@@ -1,0 +1,133 @@
+"""The answer of a comparison, as data: one row per network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dynaconv.analysis.contender import Contender
+from dynaconv.analysis.measure import Measurement
+from dynaconv.analysis.run import RunResult
+from dynaconv.analysis.statistics import Difference, mean, paired_difference, spread
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network.
+
+    Attributes:
+        method, experts: ``static`` with ``None``; ``dynamic`` or ``condconv`` with K.
+        parameters: as stored, all K experts.
+        madds: multiply-adds of one image at the comparison's size, mixing and routing included.
+        top1: of each seed's last epoch, percent.
+        top1_mean, top1_spread: their mean, and sample standard deviation (``None`` with one seed).
+        difference: to static, paired over seeds; ``None`` for static.
+        train_seconds_per_image, train_ratio: a training step, by the batch size; median of the ratios to static.
+        latency_seconds, latency_ratio: one image, forward; median of the ratios to static.
+        step_bytes, step_bytes_ratio: peak memory of a training step.
+        curve: for every evaluated epoch, its number and each seed's top-1.
+        routing_entropy: mean over seeds and routers at the end, as a share of log K; 1 is even, 0 one expert.
+        dropped_steps: over all seeds.
+        conclusion: one sentence.
+    """
+
+    method: str
+    experts: int | None
+    parameters: int
+    madds: float
+    top1: tuple[float, ...]
+    top1_mean: float
+    top1_spread: float | None
+    difference: Difference | None
+    train_seconds_per_image: float
+    train_ratio: float
+    latency_seconds: float
+    latency_ratio: float
+    step_bytes: int
+    step_bytes_ratio: float
+    curve: tuple[tuple[int, tuple[float, ...]], ...]
+    routing_entropy: float | None
+    dropped_steps: int
+    conclusion: str
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return Contender(self.method, self.experts).label
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows, and what they are about.
+
+    Attributes:
+        backbone, data: the network's name; the data in one line.
+        test_images, image_size, batch_size: what their names say.
+        seeds: in the order of the rows' per-seed figures.
+        settings: all of them, resolved.
+        about: versions, device, threads.
+        rows: static first.
+    """
+
+    backbone: str
+    data: str
+    test_images: int
+    image_size: int
+    batch_size: int
+    seeds: tuple[int, ...]
+    settings: dict[str, Any]
+    about: dict[str, Any]
+    rows: tuple[Row, ...]
+
+    def plain(self) -> dict[str, Any]:
+        """As a dictionary of plain types, which ``compare.json`` holds."""
+        return {"format": FORMAT, **asdict(self)}
+
+
+def summarise(
+    contender: Contender,
+    results: Sequence[RunResult],
+    static: Sequence[RunResult],
+    costs: tuple[int, float],
+    measured: Measurement,
+    static_measured: Measurement,
+    batch_size: int,
+) -> Row:
+    """One network's row from its runs and the static twin's, seed by seed."""
+    from dynaconv.analysis.conclusion import conclude
+
+    top1 = tuple(result.top1 for result in results)
+    difference = None
+    if contender.experts is not None:
+        difference = paired_difference(
+            [result.correctness() for result in results], [result.correctness() for result in static]
+        )
+    entropies = [result.routing_entropy for result in results if result.routing_entropy is not None]
+    return Row(
+        method=contender.method,
+        experts=contender.experts,
+        parameters=costs[0],
+        madds=costs[1],
+        top1=top1,
+        top1_mean=mean(top1),
+        top1_spread=spread(top1),
+        difference=difference,
+        train_seconds_per_image=measured.step.seconds / batch_size,
+        train_ratio=measured.step.ratio,
+        latency_seconds=measured.latency.seconds,
+        latency_ratio=measured.latency.ratio,
+        step_bytes=measured.step_bytes,
+        step_bytes_ratio=measured.step_bytes / static_measured.step_bytes,
+        curve=_curve(results),
+        routing_entropy=mean(entropies) if entropies else None,
+        dropped_steps=sum(result.dropped_steps for result in results),
+        conclusion=conclude(contender.label, difference, results[0].test_images),
+    )
+
+
+def _curve(results: Sequence[RunResult]) -> tuple[tuple[int, tuple[float, ...]], ...]:
+    by_epoch = zip(*(result.curve for result in results), strict=True)
+    return tuple((points[0][0], tuple(top1 for _, top1 in points)) for points in by_epoch)

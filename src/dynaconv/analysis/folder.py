@@ -1,0 +1,125 @@
+"""The output folder of a comparison: one owner, one set of facts, and every result a file that is whole or absent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dynaconv.analysis.contender import Contender
+from dynaconv.analysis.measure import Measurement, Timing
+from dynaconv.analysis.run import RunResult
+from dynaconv.errors import RunError, UserError
+from dynaconv.train.files import write_text, write_whole
+from dynaconv.train.lock import FolderLock
+
+SETTINGS = "settings.json"
+RESULT = "result.json"
+MEASURED = "measured.json"
+
+
+class CompareFolder:
+    """Layout::
+
+    settings.json              what all runs have in common
+    measured.json              time and memory of the networks
+    runs/dynamic-k4-seed0/     one run: result.json, weights, log
+    compare.json, .csv, .md    the answer
+    compare.png, .pdf          the picture
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextmanager
+    def held(self, facts: dict[str, Any]) -> Iterator[None]:
+        """Make the folder, lock it, and see to it that what it holds belongs to these facts.
+
+        Raises:
+            UserError: it cannot be written, another process holds it, or its results have other settings.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text(self.path / ".writable", "")
+            (self.path / ".writable").unlink()
+        except OSError as error:
+            raise UserError(f"Cannot write to --out {self.path}: {error.strerror or error}.") from error
+        with FolderLock(self.path):
+            self._check(facts)
+            yield
+
+    def run_folder(self, contender: Contender, seed: int) -> Path:
+        """Where one run lives."""
+        return self.path / "runs" / f"{contender.slug}-seed{seed}"
+
+    def result(self, contender: Contender, seed: int) -> RunResult | None:
+        """A finished run's result."""
+        plain = self._read(self.run_folder(contender, seed) / RESULT)
+        return None if plain is None else RunResult.of(plain)
+
+    def keep_result(self, contender: Contender, result: RunResult) -> None:
+        """Write a run's result."""
+        self.write(self.run_folder(contender, result.seed) / RESULT, json.dumps(result.plain(), indent=1))
+
+    def measured(self, contenders: Sequence[Contender]) -> list[Measurement] | None:
+        """The measurements, if exactly these networks were measured together."""
+        plain = self._read(self.path / MEASURED)
+        if plain is None or list(plain) != [contender.slug for contender in contenders]:
+            return None
+        return [
+            Measurement(Timing(**one["step"]), Timing(**one["latency"]), one["step_bytes"]) for one in plain.values()
+        ]
+
+    def keep_measured(self, contenders: Sequence[Contender], measured: Sequence[Measurement]) -> None:
+        """Write the measurements."""
+        plain = {contender.slug: asdict(one) for contender, one in zip(contenders, measured, strict=True)}
+        self.write(self.path / MEASURED, json.dumps(plain, indent=1))
+
+    def write(self, path: Path, text: str) -> None:
+        """Write a whole file.
+
+        Raises:
+            RunError: the disk is full, or the folder has become unwritable.
+        """
+        self.write_bytes(path, (text + "\n").encode())
+
+    def write_bytes(self, path: Path, content: bytes) -> None:
+        """:meth:`write` for bytes."""
+        try:
+            write_whole(path, lambda file: file.write(content))
+        except OSError as error:
+            raise RunError(
+                f"Cannot write {path}: {error.strerror or error}. Make room, and repeat the command: it goes on with "
+                "what is missing."
+            ) from error
+
+    def _check(self, facts: dict[str, Any]) -> None:
+        here = json.loads(json.dumps(facts))
+        there = self._read(self.path / SETTINGS)
+        if there is None:
+            self.write(self.path / SETTINGS, json.dumps(here, indent=1))
+            return
+        wrong = [
+            f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
+            for name in dict.fromkeys([*here, *there])
+            if there.get(name) != here.get(name)
+        ]
+        if wrong:
+            more = f"; and {len(wrong) - 6} more" if len(wrong) > 6 else ""
+            raise UserError(
+                f"{self.path} holds a comparison with other settings: {'; '.join(wrong[:6])}{more}. Repeat its command "
+                "to go on with it (methods, experts and seeds may be added), or choose another --out."
+            )
+
+    def _read(self, path: Path) -> Any:
+        if not path.is_file():
+            return None
+        try:
+            return json.loads(path.read_text())
+        except ValueError as error:
+            raise UserError(
+                f"{path} is not JSON ({error}); it was changed by hand. Remove it, and it is made anew."
+            ) from error

@@ -1,0 +1,213 @@
+"""What a network costs in time and memory, measured beside its static twin in the same run."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dynaconv.cost.memory import LiveMemory, tensors_in
+from dynaconv.errors import UserError
+from dynaconv.train import TrainSettings
+from dynaconv.train.accelerator import make_accelerator, release
+from dynaconv.train.classification import Classification
+from dynaconv.train.optimizer import build_optimizer
+
+WARM_UP = 2
+ROUNDS = 40
+MOST_SECONDS = 8.0  # after which no further round begins, if there have been FEWEST
+FEWEST = 5
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Interleaved timings of one network.
+
+    Attributes:
+        seconds: median over the rounds.
+        ratio: median over the rounds of this network's time divided by the first network's in the same round.
+        rounds: how many there were.
+    """
+
+    seconds: float
+    ratio: float
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One network.
+
+    Attributes:
+        step: a training step at the comparison's batch size, loading left out.
+        latency: a forward pass of one image in evaluation mode, without gradients.
+        step_bytes: peak memory of a training step (see :func:`peak_step_bytes`).
+    """
+
+    step: Timing
+    latency: Timing
+    step_bytes: int
+
+
+def measure(
+    networks: Sequence[nn.Module],
+    classes: int,
+    image_size: int,
+    batch_size: int,
+    settings: TrainSettings,
+    tell: Callable[[str], None] = lambda what: None,
+) -> list[Measurement]:
+    """Measure all networks on random images, the first being the one that others are divided by.
+
+    Timings are paired: every round runs each network once, one after the other, so whatever else the machine does
+    falls on all of them; the ratio is the median over rounds of the ratio within a round.
+    """
+    accelerator = make_accelerator(settings)
+    device = accelerator.device
+    images = torch.randn(batch_size, 3, image_size, image_size, device=device)
+    labels = torch.arange(batch_size, device=device) % classes
+    tell("memory of a training step")
+    steps = [_Step(network, classes, (images, labels), settings, accelerator) for network in networks]
+    memory = [peak_step_bytes(step, device) for step in steps]
+    tell("time of a training step")
+    training = interleave(steps, device)
+    for step in steps:
+        release(accelerator, step.network)
+    tell("latency")
+    one = images[:1].contiguous(memory_format=_format(settings))
+    passes = [_Pass(network, one, accelerator) for network in networks]
+    latency = interleave(passes, device)
+    return [Measurement(*parts) for parts in zip(training, latency, memory, strict=True)]
+
+
+def interleave(actions: Sequence[Callable[[], object]], device: torch.device) -> list[Timing]:
+    """Time the actions in turns; the ratios are to the first one."""
+    for action in actions:
+        for _ in range(WARM_UP):
+            action()
+    rounds: list[list[float]] = []
+    began = time.perf_counter()
+    while len(rounds) < FEWEST or (len(rounds) < ROUNDS and time.perf_counter() - began < MOST_SECONDS):
+        rounds.append([_seconds(action, device) for action in actions])
+    return [
+        Timing(
+            statistics.median(times[index] for times in rounds),
+            statistics.median(times[index] / times[0] for times in rounds),
+            len(rounds),
+        )
+        for index in range(len(actions))
+    ]
+
+
+def peak_step_bytes(step: _Step, device: torch.device) -> int:
+    """Peak memory of a training step in bytes: weights, gradients, optimizer state, activations kept for backward.
+
+    On CUDA the allocator's ``max_memory_allocated`` over the second step, less what other networks hold. On the CPU,
+    where PyTorch's allocator keeps no account, the storages of all tensors that live at the same time during two real
+    steps (forward, backward, optimizer), added to the network's parameters and buffers and the batch. Not in it: what
+    kernels allocate inside themselves, and the allocator's rounding.
+
+    Raises:
+        UserError: the GPU's memory does not suffice.
+    """
+    with _blame_memory(step):
+        if device.type == "cuda":
+            before = torch.cuda.memory_allocated(device) - _bytes([*step.network.parameters(), *step.network.buffers()])
+            step()
+            torch.cuda.reset_peak_memory_stats(device)
+            step()
+            return torch.cuda.max_memory_allocated(device) - before + _bytes(step.batch)
+        live = LiveMemory(step.network)
+        live.hold(step.batch)
+        with _Watch(live):
+            step()
+            step()
+    return live.peak + _bytes([*step.network.parameters(), *step.network.buffers()])
+
+
+class _Watch(TorchDispatchMode):
+    """Shows every tensor that an operation makes to a ledger of live memory."""
+
+    def __init__(self, live: LiveMemory) -> None:
+        super().__init__()
+        self._live = live
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self._live.hold(result)
+        return result
+
+
+class _Step:
+    """A training step on one batch, as the loop does it."""
+
+    def __init__(
+        self, network: nn.Module, classes: int, batch: tuple[Tensor, Tensor], settings: TrainSettings, accelerator: Any
+    ) -> None:
+        self.network = network.to(accelerator.device, memory_format=_format(settings)).train()
+        self.batch, self._accelerator = batch, accelerator
+        self._task = Classification(classes, settings, len(batch[0]))
+        self._optimizer = build_optimizer(self.network, settings)
+        self._parts = settings.accumulate
+
+    def __call__(self) -> None:
+        self.network.train()
+        # mixup mixes in place
+        for part in self._task.split(self._task.prepare((self.batch[0].clone(), self.batch[1])), self._parts):
+            with self._accelerator.autocast():
+                loss = self._task.loss(self.network, part) / self._parts
+            loss.backward()
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+
+class _Pass:
+    """A forward pass in evaluation mode."""
+
+    def __init__(self, network: nn.Module, images: Tensor, accelerator: Any) -> None:
+        self._network, self._images, self._accelerator = network.eval(), images, accelerator
+
+    def __call__(self) -> None:
+        with torch.inference_mode(), self._accelerator.autocast():
+            self._network(self._images)
+
+
+class _blame_memory:  # noqa: N801 - a context manager used like a function
+    def __init__(self, step: _Step) -> None:
+        self._size = len(step.batch[0])
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise UserError(
+                f"A training step with {self._size} images does not fit into the device's memory. Lower --batch-size, "
+                "or cut the batch with --set accumulate=4."
+            ) from error
+
+
+def _seconds(action: Callable[[], object], device: torch.device) -> float:
+    _finish(device)
+    began = time.perf_counter()
+    action()
+    _finish(device)
+    return time.perf_counter() - began
+
+
+def _finish(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()
+
+
+def _bytes(tensors: Any) -> int:
+    return sum(tensor.nbytes for tensor in tensors_in(list(tensors)))
+
+
+def _format(settings: TrainSettings) -> torch.memory_format:
+    return torch.channels_last if settings.channels_last else torch.contiguous_format

@@ -1,0 +1,116 @@
+"""Everything a comparison can be told, validated once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+from typing_extensions import Self
+
+from dynaconv.data.frozen import Frozen
+from dynaconv.errors import suggest
+from dynaconv.train import TrainSettings
+
+METHODS = ("dynamic", "condconv")
+DEFAULT_BACKBONE = "test_resnet"
+
+
+class CompareSettings(Frozen):
+    """Settings of a comparison; the recipe in ``training`` is the same for every run.
+
+    Attributes:
+        backbone: timm's name of the network.
+        model_args: passed on to ``timm.create_model``.
+        pretrained: begin from timm's pretrained weights (the dynamic twins: copies of them plus small noise).
+        methods: ``dynamic``, ``condconv``; the static twin always runs too.
+        experts: values of K to try; the method's own (4 and 8) if empty.
+        share: ``layer`` or ``block``, the layers that share one router's answer; the method's own if ``None``.
+        data, data_root, train_split, eval_split, download: as ``open_data`` takes them.
+        image_size, crop_pct, interpolation: preprocessing; the data set's own where ``None``.
+        batch_size: examples of one optimizer step.
+        train_images: train on this many images, the same share of every class, always the same ones; all if ``None``.
+        seeds: one run of every network for each.
+        workers: loader processes; they do not change what is computed.
+        training: the recipe. Its ``seed`` is replaced by each of ``seeds``.
+    """
+
+    backbone: str = DEFAULT_BACKBONE
+    model_args: dict[str, Any] = Field(default_factory=dict)
+    pretrained: bool = False
+    methods: tuple[str, ...] = METHODS
+    experts: tuple[int, ...] = ()
+    share: Literal["layer", "block"] | None = None
+    data: str = "digits"
+    data_root: str | None = None
+    train_split: str | None = None
+    eval_split: str | None = None
+    download: bool = False
+    image_size: int | None = Field(default=None, ge=1)
+    crop_pct: float | None = Field(default=None, gt=0, le=1)
+    interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
+    batch_size: int = Field(default=64, ge=1)
+    train_images: int | None = Field(default=None, ge=1)
+    bad_images: Literal["error", "skip"] = "error"
+    seeds: tuple[int, ...] = (0, 1, 2)
+    workers: int = Field(default=0, ge=0)
+    training: TrainSettings = TrainSettings()
+
+    @field_validator("methods")
+    @classmethod
+    def _known_methods(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        known = ("static", *METHODS)
+        for method in methods:
+            if method not in known:
+                raise ValueError(f"There is no method {method!r}. {suggest(method, known)}")
+        chosen = tuple(dict.fromkeys(method for method in methods if method != "static"))
+        if not chosen:
+            raise ValueError(f"methods is {methods!r}; expected at least one of {', '.join(METHODS)} beside static")
+        return chosen
+
+    @field_validator("experts")
+    @classmethod
+    def _some_experts(cls, experts: tuple[int, ...]) -> tuple[int, ...]:
+        for count in experts:
+            if count < 1:
+                raise ValueError(f"experts is {count}; expected at least 1 (the papers use 4 and 8)")
+        return tuple(dict.fromkeys(experts))
+
+    @field_validator("seeds")
+    @classmethod
+    def _some_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds or min(seeds) < 0:
+            raise ValueError(f"seeds is {seeds!r}; expected at least one, none below 0")
+        return tuple(dict.fromkeys(seeds))
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.training.ema is not None:
+            raise ValueError("ema is not for comparisons: averaged weights hide what short runs differ in")
+        return self
+
+    def facts(self) -> dict[str, Any]:
+        """What all results in one folder must have in common. Methods, experts and seeds may be added later."""
+        plain = self.model_dump(mode="json", exclude={"methods", "experts", "seeds", "workers", "training"})
+        recipe = self.training.model_dump(mode="json", exclude=NOT_IN_RESULTS)
+        return {**plain, **recipe, **versions()}
+
+    def default_folder(self) -> Path:
+        """``runs/compare-BACKBONE-DATA-XXXXXX``, where the last part follows from the facts."""
+        digest = hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode()).hexdigest()[:6]
+        return Path("runs") / f"compare-{self.backbone}-{Path(self.data).name}-{digest}".replace(":", "-")
+
+
+NOT_IN_RESULTS = {"seed", "checkpoint_every", "keep", "nan_patience", "log_every", "tensorboard", "wandb", "timeout"}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the results."""
+    import timm
+    import torch
+
+    import dynaconv
+
+    return {"dynaconv": dynaconv.__version__, "torch": torch.__version__, "timm": timm.__version__}
