@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 from dynaconv.cost import cost
 from dynaconv.dynamize import dynamize, load_static
 from dynaconv.layers import (
@@ -59,3 +62,12 @@ __all__ = [
     "set_temperature",
     "share_router",
 ]
+
+# Names whose rooms need more than torch: imported when they are first used.
+_LAZY = {"from_timm": "dynaconv.models", "to_timm": "dynaconv.models"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'dynaconv' has no attribute {name!r}")
