@@ -24,6 +24,7 @@ _OF_THE_FACTORY = (
     *("features_only", "out_indices", "feature_cfg", "feature_cls", "pretrained_cfg", "pretrained_cfg_overlay"),
     *("pretrained_strict", "pretrained_model_args", "cache_dir", "bn_eps", "bn_momentum", "in_chans", "num_classes"),
 )
+_SAVED = ("bn_eps", "bn_momentum", "in_chans", "num_classes")
 _OF_THE_HEAD = ("num_classes", "num_features", "head_conv", "head_bias", "head_norm", "global_pool")
 # What a declaration says, and a caller does not.
 _DECLARED = ("self", "args", "kwargs", "block_args", "block", "layers", "last_se", "stem_size", "num_features")
@@ -45,6 +46,7 @@ def build(declaration: Declaration, pretrained: bool = False, **kwargs: Any) -> 
     """
     kind = declaration.skeleton.kind
     check_arguments(declaration.name, kwargs, known_arguments(declaration))
+    given = {name: value for name, value in kwargs.items() if name not in _OF_THE_FACTORY or name in _SAVED}
     options = Options.take(kwargs)
     arguments = _arguments(declaration, options, kwargs)
     features_only = kwargs.pop("features_only", False)
@@ -60,6 +62,7 @@ def build(declaration: Declaration, pretrained: bool = False, **kwargs: Any) -> 
         kwargs_filter=_OF_THE_HEAD if own_class else None,  # type: ignore[arg-type]  # timm means any tuple
         **{"pretrained_strict": not own_class, **arguments, **kwargs},
     )
+    model.__dict__["zoo_arguments"] = given  # what rebuilds it: saved with its weights
     if own_class:
         features_cfg = pretrained_cfg_for_features(cast(dict[str, Any], model.pretrained_cfg))
         model.__dict__.update(pretrained_cfg=features_cfg, default_cfg=features_cfg)
