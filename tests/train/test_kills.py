@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -15,24 +16,36 @@ from train.tiny import newest
 
 from dynaconv.train.checkpoint import damage_of
 
-OFTEN = {"settings": {"checkpoint_every": 1, "keep": 3, "epochs": 3}}
+OFTEN = {"settings": {"checkpoint_every": 1, "keep": 3}, "data": {"batch_size": 8}}  # 72 steps
 
 
-def kill_and_look(out: Path, seconds: float, **options: object) -> str:
-    """Start (or go on with) the run, kill it after some time, and check what it left; answer the newest checkpoint."""
-    process = start(out, **{**OFTEN, **options})
-    time.sleep(seconds)
-    if process.is_alive():
-        os.kill(process.pid or 0, signal.SIGKILL)
+def wait_for_another_checkpoint(out: Path, process: BaseProcess, last: str) -> None:
+    deadline = time.monotonic() + 60
+    while process.is_alive() and time.monotonic() < deadline:
+        if any(path.name > last for path in out.glob("checkpoints/*.pt")):
+            return
+        time.sleep(0.01)
+
+
+def kill_and_look(out: Path, last: str, moment: float) -> tuple[str, bool]:
+    """Go on with the run, kill it some time after it has got further than ``last``, and check what it left.
+
+    Answers the newest checkpoint, and whether the run was killed (and did not end by itself before).
+    """
+    process = start(out, **OFTEN)
+    wait_for_another_checkpoint(out, process, last)
+    time.sleep(moment)
+    os.kill(process.pid or 0, signal.SIGKILL)
     process.join(60)
     assert process.exitcode in (-signal.SIGKILL, 0)
-    checkpoints = sorted((out / "checkpoints").glob("*.pt")) if (out / "checkpoints").is_dir() else []
+    checkpoints = sorted((out / "checkpoints").glob("*.pt"))
     assert [path.name for path in checkpoints if damage_of(path) is not None] == []
-    return checkpoints[-1].name if checkpoints else ""
+    assert checkpoints[-1].name > last, "a kill took the run back behind a checkpoint that was whole"
+    return checkpoints[-1].name, process.exitcode != 0
 
 
-def finish(out: Path, **options: object) -> None:
-    process = start(out, **{**OFTEN, **options})
+def finish(out: Path) -> None:
+    process = start(out, **OFTEN)
     process.join(100)
     assert process.exitcode == 0
     assert list(out.rglob("*.tmp")) == []
@@ -43,25 +56,25 @@ def finish(out: Path, **options: object) -> None:
 def test_twenty_kills(tmp_path: Path) -> None:
     moments = random.Random(20191)
     finish(tmp_path / "unstopped")
-    kills, runs = 0, 0
+    kills = runs = 0
     while kills < 20:
-        out = tmp_path / f"killed-{runs}"
-        last = ""
-        for _ in range(6):
-            reached = kill_and_look(out, moments.uniform(0.3, 1.6))
-            kills += 1
-            assert reached >= last, "a kill took the run back behind a checkpoint that was whole"
-            last = reached
+        out, last = tmp_path / f"killed-{runs}", ""
+        for _ in range(5):
+            last, killed = kill_and_look(out, last, moments.uniform(0, 0.15))
+            kills += killed
+            if not killed:
+                break
         finish(out)
         assert_equal_runs(tmp_path / "unstopped", out)
         runs += 1
+        assert runs < 12, "the runs end before they can be killed"
 
 
 @pytest.mark.slow
 def test_killed_with_workers_and_begun_again_at_once(tmp_path: Path) -> None:
     """The orphaned workers live on for some seconds and must not hold the folder."""
     out = tmp_path / "run"
-    options = {"data": {"workers": 2}, "settings": {**OFTEN["settings"], "epochs": 30}}
+    options = {"data": {"workers": 2}, "settings": {"checkpoint_every": 1, "epochs": 30}}
     process = start(out, **options)
     deadline = time.monotonic() + 60
     while not list(out.glob("checkpoints/epoch_0001*.pt")) and time.monotonic() < deadline:

@@ -78,6 +78,10 @@ class Batches:
         """Examples of a whole batch, over all processes."""
         return self.batches.whole
 
+    def worker_ids(self) -> list[int]:
+        """Process ids of the workers at work."""
+        return [worker.pid for worker in getattr(self._loader._iterator, "_workers", [])]
+
     def close(self) -> None:
         """End the worker processes; iterating again starts new ones."""
         iterator, self._loader._iterator = self._loader._iterator, None

@@ -92,9 +92,10 @@ def plain_batches(
     processes: int = 1,
     process: int = 0,
     device: Any = "cpu",
+    timeout: float = 120.0,
 ) -> Batches:
     """Batches of ``source`` as evaluation sees them: every example once, in order."""
     policy = bad_images or BadImages("error", default_cap(len(source)))
     batches = EvaluationBatches(len(source), batch_size, processes=processes, process=process)
     examples = Examples(source, evaluation_transform(preprocess), seed=None)
-    return Batches(examples, batches, preprocess, policy, workers=workers, device=device)
+    return Batches(examples, batches, preprocess, policy, workers=workers, timeout=timeout, device=device)

@@ -1,0 +1,75 @@
+"""Loader workers that are killed or hang: an error within the timeout, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from data.pictures import write_pictures
+from PIL.Image import Image
+
+from dynaconv.data import Preprocess, decode
+from dynaconv.data.open_evaluation import plain_batches
+from dynaconv.errors import RunError
+
+PREPROCESS = Preprocess(image_size=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
+@dataclass
+class Trouble:
+    """Pictures of which one brings its reader to grief."""
+
+    paths: list[Path]
+    grief: str
+    labels: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.labels = [0] * len(self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def image(self, index: int) -> Image:
+        if index == len(self.paths) // 2:
+            if self.grief == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(60)
+        return decode(self.paths[index])
+
+    def name(self, index: int) -> str:
+        return str(self.paths[index])
+
+
+@pytest.mark.parametrize("grief", ["killed", "hung"])
+def test_error_within_the_timeout(tmp_path: Path, grief: str) -> None:
+    source = Trouble(write_pictures(tmp_path, 16), grief)
+    batches = plain_batches(source, PREPROCESS, batch_size=2, workers=2, timeout=3)
+    began = time.monotonic()
+    with pytest.raises(RunError, match="A loader worker died or hung"):
+        list(batches)
+    assert time.monotonic() - began < 20
+    batches.close()
+
+
+def test_a_signal_to_the_whole_group_leaves_the_workers_to_their_parent(tmp_path: Path) -> None:
+    source = Trouble(write_pictures(tmp_path, 16), "none")
+    source.image = lambda index: (time.sleep(0.02), decode(source.paths[index]))[1]  # type: ignore[method-assign]
+    batches = plain_batches(source, PREPROCESS, batch_size=2, workers=2)
+    seen = 0
+    for images, _ in batches:
+        if not seen:
+            for worker in batches.worker_ids():
+                os.kill(worker, signal.SIGTERM)
+                os.kill(worker, signal.SIGINT)
+        seen += len(images)
+    assert seen == 16
+    workers = batches.worker_ids()
+    assert len(workers) == 2
+    batches.close()
+    for worker in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
