@@ -46,6 +46,9 @@ def mix(
 def plan_of(x: Tensor, bank: Tensor, routing: Tensor, *, geometry: Geometry, strategy: str = "auto") -> Plan:
     """The :class:`Plan` that :func:`mix` would follow for these arguments."""
     check_shapes(x, bank, routing, None, geometry)
+    if x.shape[0] == 0:
+        check_choice(strategy)
+        return Plan("reference", "the batch is empty", dict.fromkeys(STRATEGIES, "the batch is empty"))
     x, plain = resolve_padding(x, _kernel(bank, geometry), geometry)
     return plan(Call.of(x, bank, routing, plain), strategy)
 

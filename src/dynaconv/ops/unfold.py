@@ -52,7 +52,7 @@ def _as_convolution(x: Tensor, kernels: Tensor, geometry: Geometry) -> tuple[Ten
     spread = [(length - 1) * stride + 1 for length, stride in zip(x.shape[2:], geometry.stride, strict=True)]
     stuffed = x.new_zeros(*x.shape[:2], *spread)
     every = tuple(slice(None, None, stride) for stride in geometry.stride)
-    stuffed[(slice(None), slice(None)) + every] = x
+    stuffed[(slice(None), slice(None), *every)] = x
     amounts = []
     for axis, size in enumerate(kernels.shape[3:]):
         before = geometry.dilation[axis] * (size - 1) - geometry.padding[axis]
