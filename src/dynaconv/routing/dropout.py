@@ -13,11 +13,12 @@ def drop_experts(routing: Tensor, probability: float, *, keep_sum: bool) -> Tens
         routing: ``(B, K)`` routing weights.
         probability: of dropping one expert, in [0, 1).
         keep_sum: True scales an example's surviving weights so that their sum stays what it was (for routers whose
-            weights sum to one); False divides them by ``1 - probability``, as dropout does (the expectation stays).
+            weights sum to one); False divides them by the probability that an expert is kept, as dropout does: the
+            expectation of every weight stays what it was.
 
     Source: Yang et al. 2019, section 4.1, "randomly dropping out experts during training", for their ResNets. The paper
     gives neither formula nor rate; this is our reading. An example that would lose all its experts keeps them all, so
-    that no layer answers with nothing; for ``keep_sum=False`` such an example is not rescaled.
+    that no layer answers with nothing; so an expert is kept with ``1 - probability + probability ** K``.
     """
     keep = torch.rand_like(routing) >= probability
     nobody = ~keep.any(dim=1, keepdim=True)
@@ -25,4 +26,4 @@ def drop_experts(routing: Tensor, probability: float, *, keep_sum: bool) -> Tens
     if keep_sum:
         tiny = torch.finfo(routing.dtype).tiny
         return kept * (routing.sum(dim=1, keepdim=True) / kept.sum(dim=1, keepdim=True).clamp_min(tiny))
-    return torch.where(nobody, kept, kept / (1.0 - probability))
+    return kept / (1.0 - probability + probability ** routing.shape[1])

@@ -75,6 +75,8 @@ class PooledRouter(Router):
             raise ValueError(f"hidden is {hidden!r}; expected a width of at least 1, or None for no hidden layer")
         if not 0.0 <= expert_dropout < 1.0:
             raise ValueError(f"expert_dropout is {expert_dropout!r}; expected a probability in [0, 1)")
+        if previous_experts < 0:
+            raise ValueError(f"previous_experts is {previous_experts!r}; expected at least 0 (0 for none)")
         self.expert_dropout = expert_dropout
         self.previous_experts = previous_experts
         width = in_channels + previous_experts
@@ -193,10 +195,17 @@ def check_experts(experts: int) -> None:
         raise ValueError(f"experts is {experts!r}; expected a whole number of at least 1")
 
 
+# The softmax of logits of any sensible size is a hard choice long before this; far below it logits overflow to NaN.
+LEAST_TEMPERATURE = 1e-6
+
+
 def check_temperature(temperature: float) -> float:
-    """Answer ``temperature`` as a float; raise ValueError unless it is finite and above 0."""
-    if not 0.0 < temperature < float("inf"):
-        raise ValueError(f"temperature is {temperature!r}; expected a number above 0 (the paper anneals 30 to 1)")
+    """Answer ``temperature`` as a float; raise ValueError unless it is finite and at least ``LEAST_TEMPERATURE``."""
+    if not LEAST_TEMPERATURE <= temperature < float("inf"):
+        raise ValueError(
+            f"temperature is {temperature!r}; expected a number above 0, at least {LEAST_TEMPERATURE:g} "
+            "(the paper anneals 30 to 1)"
+        )
     return float(temperature)
 
 

@@ -115,7 +115,13 @@ def share_router(
 
     Raises:
         ValueError: ``block`` has a child or attribute named ``router`` already.
+        TypeError: ``block`` is an ``nn.Sequential`` with its forward: it would run the router as its last layer.
     """
+    if isinstance(block, nn.Sequential) and type(block).forward is nn.Sequential.forward:
+        raise TypeError(
+            f"{name!r} is a Sequential, which would run its child 'router' as its last layer; make the scope of a "
+            "module with a forward of its own that calls it"
+        )
     if hasattr(block, "router"):
         raise ValueError(f"{name!r} has an attribute 'router' already; a scope needs that name")
     scope = Scope(name)

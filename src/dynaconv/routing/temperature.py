@@ -32,8 +32,8 @@ class TemperatureSchedule:
     """Anneal the temperature of a model's softmax routers linearly from ``start`` to ``end``.
 
     Formula, after n calls of :meth:`step`: ``start + (end - start) * min(n / steps, 1)``, where ``steps`` is
-    ``epochs``, or ``epochs * steps_per_epoch``. The default is the paper's: 30 to 1 over the first 10 epochs (Chen et al. 2020,
-    section 4.2; the paper does not say whether it steps by epoch or by iteration, both are offered).
+    ``epochs``, or ``epochs * steps_per_epoch``. The default is the paper's: 30 to 1 over the first 10 epochs (Chen et
+    al. 2020, section 4.2; the paper does not say whether it steps by epoch or by iteration, both are offered).
 
     The model is at ``start`` once the schedule is made. A model without softmax routers is left alone.
 
