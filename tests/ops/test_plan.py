@@ -1,0 +1,93 @@
+"""The choice of a strategy can be seen, and an explicit choice is obeyed or raises."""
+
+from __future__ import annotations
+
+import os
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+
+from dynaconv.ops import CHOICES, STRATEGIES, Geometry, Strategy, mix, plan_of
+
+
+def call(batch: int, kernel: int, dims: int = 2) -> tuple[Tensor, Tensor, Tensor, Geometry]:
+    space = (5,) * dims
+    x = torch.randn(batch, 4, *space) if dims else torch.randn(batch, 4)
+    return x, torch.randn(3, 6, 4, *(kernel,) * dims), torch.randn(batch, 3), Geometry(dims=dims)
+
+
+@pytest.mark.parametrize(
+    ("batch", "kernel", "dims", "chosen"),
+    [(1, 3, 2, "single"), (1, 1, 2, "single"), (4, 1, 2, "matmul"), (4, 3, 2, "grouped"), (4, 0, 0, "matmul")],
+)
+def test_chooses_and_says_why_and_why_not_the_others(batch: int, kernel: int, dims: int, chosen: str) -> None:
+    x, bank, routing, geometry = call(batch, kernel, dims)
+    plan = plan_of(x, bank, routing, geometry=geometry)
+    assert plan.strategy == chosen
+    assert plan.why
+    assert set(plan.others) == set(STRATEGIES) - {chosen}
+    assert all(plan.others.values())
+    shown = str(plan)
+    assert shown.startswith(f"{chosen}: {plan.why}")
+    for name, reason in plan.others.items():
+        assert f"not {name}: {reason}" in shown
+
+
+@pytest.mark.parametrize("strategy", list(STRATEGIES))
+def test_runs_what_was_chosen(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, bank, routing, geometry = call(1, 1)
+    ran: list[str] = []
+    for name, candidate in list(STRATEGIES.items()):
+        spy = mock.Mock(side_effect=lambda *args, name=name, run=candidate.run: (ran.append(name), run(*args))[1])
+        monkeypatch.setitem(STRATEGIES, name, Strategy(candidate.refuses, spy))
+    mix(x, bank, routing, geometry=geometry, strategy=strategy)
+    assert ran == [strategy]
+    plan = plan_of(x, bank, routing, geometry=geometry, strategy=strategy)
+    assert (plan.strategy, plan.why) == (strategy, "you asked for it")
+
+
+def test_auto_runs_what_the_plan_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    for name, candidate in list(STRATEGIES.items()):
+        spy = mock.Mock(side_effect=lambda *args, name=name, run=candidate.run: (ran.append(name), run(*args))[1])
+        monkeypatch.setitem(STRATEGIES, name, Strategy(candidate.refuses, spy))
+    for batch, kernel, dims in [(1, 3, 2), (2, 3, 2), (2, 1, 2), (2, 0, 0), (2, 2, 3)]:
+        x, bank, routing, geometry = call(batch, kernel, dims)
+        mix(x, bank, routing, geometry=geometry)
+        assert ran[-1] == plan_of(x, bank, routing, geometry=geometry).strategy
+
+
+def test_an_explicit_choice_that_cannot_run_says_why_and_what_to_do() -> None:
+    x, bank, routing, geometry = call(4, 3)
+    with pytest.raises(ValueError, match=r"strategy 'matmul' cannot run this call: the kernel is 3x3.*'auto'"):
+        mix(x, bank, routing, geometry=geometry, strategy="matmul")
+    with pytest.raises(ValueError, match="'single' cannot run this call: the batch holds 4 examples"):
+        plan_of(x, bank, routing, geometry=geometry, strategy="single")
+
+
+@pytest.mark.parametrize("batch", [0, 1, 3])
+def test_an_unknown_strategy_is_told_the_nearest_one(batch: int) -> None:
+    x, bank, routing, geometry = call(batch, 3)
+    with pytest.raises(ValueError, match=r"strategy is 'groupd'. Did you mean 'grouped'"):
+        mix(x, bank, routing, geometry=geometry, strategy="groupd")
+
+
+@pytest.mark.parametrize("batch", [0, 1, 3])
+@pytest.mark.parametrize("strategy", CHOICES)
+def test_a_plan_can_be_had_for_every_batch_that_runs(batch: int, strategy: str) -> None:
+    x, bank, routing, geometry = call(batch, 1)
+    if strategy == "single" and batch == 3:
+        with pytest.raises(ValueError, match="the batch holds 3 examples"):
+            mix(x, bank, routing, geometry=geometry, strategy=strategy)
+        return
+    mix(x, bank, routing, geometry=geometry, strategy=strategy)
+    assert plan_of(x, bank, routing, geometry=geometry, strategy=strategy).strategy in CHOICES
+
+
+def test_the_environment_has_no_say() -> None:
+    x, bank, routing, geometry = call(3, 3)
+    before = plan_of(x, bank, routing, geometry=geometry)
+    with mock.patch.object(os, "environ", {**os.environ, "DYNACONV_STRATEGY": "branches"}):
+        assert plan_of(x, bank, routing, geometry=geometry) == before
