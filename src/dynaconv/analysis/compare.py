@@ -64,7 +64,7 @@ def check(chosen: Sequence[Contender], settings: CompareSettings, data: ImageDat
     """Build every network once and count it, so that mistakes show before anything is written."""
     answer = []
     for contender in chosen:
-        network = contender.build(settings, len(data.classes), settings.seeds[0])
+        network = contender.build(settings, data, settings.seeds[0])
         build_optimizer(network, settings.training)
         with blame_input():
             report = cost(network, (data.channels, data.image_size, data.image_size))
@@ -80,9 +80,7 @@ def _measure(
     known = folder.measured(chosen)
     if known is not None:
         return known
-    networks: list[nn.Module] = [
-        contender.build(settings, len(data.classes), settings.seeds[0]) for contender in chosen
-    ]
+    networks: list[nn.Module] = [contender.build(settings, data, settings.seeds[0]) for contender in chosen]
     measured = measure(
         networks, len(data.classes), data.image_size, _batch(settings, data), settings.training, watcher.measuring
     )

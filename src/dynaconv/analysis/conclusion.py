@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dynaconv.analysis.statistics import Difference
 
-FEW = 5
-
 
 def conclude(label: str, difference: Difference | None, test_images: int) -> str:
     """One sentence about one network.

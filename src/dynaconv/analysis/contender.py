@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from dynaconv.analysis.settings import CompareSettings
+from dynaconv.data import ImageData
 from dynaconv.errors import blame_input
 from dynaconv.layers import CondConv2d, DynamicConv2d
 from dynaconv.train.build import ModelSpec, build_model
@@ -45,7 +46,7 @@ class Contender:
             share=settings.share,
         )
 
-    def build(self, settings: CompareSettings, classes: int, seed: int) -> nn.Module:
+    def build(self, settings: CompareSettings, data: ImageData, seed: int) -> nn.Module:
         """The network with the weights that training begins from.
 
         The static twin is drawn first, from ``seed``; a dynamic one takes all its weights and draws the rest after, so
@@ -58,15 +59,23 @@ class Contender:
         """
         torch.manual_seed(seed)
         plain = ModelSpec(name=settings.backbone, args=settings.model_args)
+        classes = len(data.classes)
         network = build_model(plain, classes, pretrained=settings.pretrained)
         if self.experts is None:
             return network
         from dynaconv.dynamize import dynamize
 
-        donors = None if settings.pretrained else [build_model(plain, classes) for _ in range(self.experts - 1)]
-        share = {} if settings.share is None else {"share": settings.share}
+        donors = [] if settings.pretrained else [build_model(plain, classes) for _ in range(self.experts - 1)]
         with blame_input():
-            return dynamize(network, method=self.method, experts=self.experts, donors=donors, inplace=True, **share)
+            return dynamize(
+                network,
+                method=self.method,
+                experts=self.experts,
+                share=settings.share,
+                donors=donors,
+                input_size=(data.channels, data.image_size, data.image_size),
+                inplace=True,
+            )
 
 
 STATIC = Contender("static")

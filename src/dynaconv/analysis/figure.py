@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; markers and dashes repeat the difference in grey print.
+# Okabe and Ito's colours, which colour-blind readers tell apart; markers and dashes say the same in grey print.
 STYLES = (
     ("#000000", "o", "-"),
     ("#0072B2", "s", "--"),
@@ -23,6 +23,7 @@ STYLES = (
     ("#56B4E9", "X", ":"),
 )
 FONT = 9
+MARKED_EPOCHS = 20  # more markers would touch each other
 
 
 def draw(comparison: Comparison) -> Figure:
@@ -31,7 +32,9 @@ def draw(comparison: Comparison) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({"font.size": FONT, "pdf.fonttype": 42, "axes.spines.top": False}):
+    with matplotlib.rc_context(
+        {"font.size": FONT, "pdf.fonttype": 42, "axes.spines.top": False, "axes.spines.right": False}
+    ):
         figure = Figure(figsize=(7.2, 3.3), layout="constrained")
         FigureCanvasAgg(figure)  # no display is needed, and no global state of pyplot touched
         left, right = figure.subplots(1, 2)
@@ -65,8 +68,8 @@ def _curve(axes: Axes, row: Row, style: tuple[str, str, str]) -> None:
     colour, marker, dash = style
     epochs = [epoch for epoch, _ in row.curve]
     centre = [mean(values) for _, values in row.curve]
-    marks = {"marker": marker, "markersize": 4} if len(epochs) <= 20 else {}
-    axes.plot(epochs, centre, color=colour, linestyle=dash, linewidth=1.5, label=row.label, **marks)
+    shown = marker if len(epochs) <= MARKED_EPOCHS else ""
+    axes.plot(epochs, centre, color=colour, linestyle=dash, linewidth=1.5, marker=shown, markersize=4, label=row.label)
     bands = [spread(values) for _, values in row.curve]
     if all(band is not None for band in bands):
         low = [value - (band or 0.0) for value, band in zip(centre, bands, strict=True)]
@@ -82,7 +85,7 @@ def _dress(left: Axes, right: Axes, comparison: Comparison) -> None:
     left.set_xlim(min(madds) - room, max(madds) + room)
     left.xaxis.set_major_locator(MaxNLocator(4))
     left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value).replace(" ", "\u2009")))
-    left.set_xlabel(f"MAdds per image ({comparison.image_size}×{comparison.image_size})")
+    left.set_xlabel(f"MAdds per image ({comparison.image_size}x{comparison.image_size})")
     left.set_ylabel("top-1 accuracy, %")
     left.set_title(_title(comparison), fontsize=FONT, loc="left")
     right.set_xlabel("epoch")

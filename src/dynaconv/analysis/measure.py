@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dynaconv.cost.memory import LiveMemory, tensors_in
 from dynaconv.errors import UserError
 from dynaconv.train import TrainSettings
-from dynaconv.train.accelerator import make_accelerator, release
+from dynaconv.train.accelerator import make_accelerator
 from dynaconv.train.classification import Classification
 from dynaconv.train.optimizer import build_optimizer
 
@@ -77,8 +77,6 @@ def measure(
     memory = [peak_step_bytes(step, device) for step in steps]
     tell("time of a training step")
     training = interleave(steps, device)
-    for step in steps:
-        release(accelerator, step.network)
     tell("latency")
     one = images[:1].contiguous(memory_format=_format(settings))
     passes = [_Pass(network, one, accelerator) for network in networks]
@@ -150,7 +148,9 @@ class _Step:
     def __init__(
         self, network: nn.Module, classes: int, batch: tuple[Tensor, Tensor], settings: TrainSettings, accelerator: Any
     ) -> None:
-        self.network = network.to(accelerator.device, memory_format=_format(settings)).train()
+        network.to(accelerator.device)
+        network.to(memory_format=_format(settings))
+        self.network = network.train()
         self.batch, self._accelerator = batch, accelerator
         self._task = Classification(classes, settings, len(batch[0]))
         self._optimizer = build_optimizer(self.network, settings)

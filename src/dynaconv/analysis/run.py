@@ -79,7 +79,7 @@ def run_one(
         RunError: it was asked to stop, or cannot go on; the same command goes on from its last checkpoint.
     """
     data = open_for(settings, seed)
-    network = contender.build(settings, len(data.classes), seed)
+    network = contender.build(settings, data, seed)
     training = settings.training.model_copy(update={"seed": seed, "keep": 1, "tensorboard": False, "wandb": False})
     spec = contender.spec(settings).model_dump(mode="json")
     try:

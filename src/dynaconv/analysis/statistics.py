@@ -48,7 +48,7 @@ def spread(values: Sequence[float]) -> float | None:
 
 def student_t(degrees_of_freedom: int, confidence: float = CONFIDENCE) -> float:
     """The quantile q of Student's t with ``P(|T| <= q) = confidence``."""
-    from scipy.stats import t
+    from scipy.stats import t  # type: ignore[import-untyped]
 
     return float(t.ppf((1 + confidence) / 2, degrees_of_freedom))
 

@@ -6,16 +6,18 @@ from collections.abc import Sequence
 
 from dynaconv.analysis.comparison import Comparison, Row
 
+FEW = 5  # seeds, below which the table says that they are few
+
 HEADINGS = (
     "method",
     "experts",
-    "parameters",
+    "params",
     "MAdds",
     "top-1, %",
-    "difference to static\n[95 % interval]",
+    "difference,\n[95 %]",
     "training,\nms/image",
     "latency,\nms",
-    "memory of\na step, MB",
+    "memory,\nMB",
 )
 
 
@@ -71,8 +73,8 @@ def notes(comparison: Comparison) -> list[str]:
     if seeds > 1:
         lines.append(_interval_note(comparison))
     lines.append(
-        f"Time and memory: medians of interleaved measurements on {comparison.about['device']}"
-        f"{_threads(comparison.about)}; in the second line, times static's. Training without loading."
+        f"Training (a step at that batch, loading left out), latency (one image) and memory (peak of a step): measured "
+        f"in turns with static on {comparison.about['device']}{_threads(comparison.about)}; below, times static's."
     )
     return lines
 
@@ -96,7 +98,7 @@ def _difference(row: Row) -> str:
 
 
 def _with_ratio(text: str, row: Row, ratio: float) -> str:
-    return text if row.experts is None else f"{text}\n×{ratio:.2f}"
+    return text if row.experts is None else f"{text}\nx{ratio:.2f}"
 
 
 def _interval_note(comparison: Comparison) -> str:
@@ -106,10 +108,11 @@ def _interval_note(comparison: Comparison) -> str:
         if row.difference is not None and row.difference.test_margin is not None
     ]
     seeds = len(comparison.seeds)
-    few = f" {seeds} seeds are few, and the interval is as wide as that makes it." if seeds < 5 else ""
+    few = f" {seeds} seeds are few, and the interval is as wide as that makes it." if seeds < FEW else ""
     return (
-        f"Interval: Student's t over the {seeds} paired differences of equal seeds, so it covers the luck of the seed on "
-        f"these test images.{few} Another test set of this size alone would move a difference by ± {', '.join(margins)}."
+        f"Difference: to static, in points; its interval is Student's t over the {seeds} differences of equal seeds, "
+        f"so it covers the luck of the seed on these test images.{few} Another test set of this size alone would move "
+        f"a difference by ± {', '.join(margins)}."
     )
 
 

@@ -38,10 +38,10 @@ def compare(
         Path | None, Option(help="Folder of the results. Default: runs/compare-..., named after the settings.")
     ] = None,
     as_json: Annotated[bool, Option("--json", help="Print compare.json instead of the table.")] = False,
-    lr: Annotated[float, Option(help="Learning rate.")] = 0.05,
-    optimizer: Annotated[str, Option("--optimizer", "--opt", help="By timm's name.")] = "sgd",
+    lr: Annotated[float, Option(help="Learning rate.")] = 0.003,
+    optimizer: Annotated[str, Option("--optimizer", "--opt", help="By timm's name.")] = "adamw",
     sched: Annotated[str, Option(help="cosine, step, multistep, poly, tanh or constant.")] = "cosine",
-    weight_decay: Annotated[float, Option(help="Of weights; biases and normalisation have none.")] = 4e-5,
+    weight_decay: Annotated[float, Option(help="Of weights; biases and normalisation have none.")] = 0.05,
     warmup_epochs: Annotated[int, Option(help="Epochs in which the learning rate rises.")] = 0,
     label_smoothing: Annotated[float, Option(help="0 for off.")] = 0.0,
     mixup: Annotated[float, Option(help="Alpha of mixup; 0 for off.")] = 0.0,
@@ -151,7 +151,7 @@ def _print(answer: Comparison, place: Path) -> None:
     for row in answer.rows:
         table.add_row(*cells(row))
     console = Console(highlight=False, markup=False)
-    console.width = max(console.width, 100)
+    console.width = max(console.width, console.measure(table, options=console.options.update(width=200)).maximum)
     console.print(table)
     for row in answer.rows[1:]:
         console.print(row.conclusion)
