@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from PIL.Image import Image
 
@@ -33,35 +31,26 @@ class Member:
     size: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class Shards:
     """The images of some shards."""
 
     paths: Sequence[Path]
     members: Sequence[Member]
     labels: Sequence[int]
-    _files: dict[tuple[int, int], IO[bytes]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.members)
 
     def image(self, index: int) -> Image:
         member = self.members[index]
-        file = self._file(member.shard)
-        return decode(io.BytesIO(os.pread(file.fileno(), member.size, member.offset)), self.name(index))
+        with open(self.paths[member.shard], "rb") as shard:
+            shard.seek(member.offset)
+            return decode(io.BytesIO(shard.read(member.size)), self.name(index))
 
     def name(self, index: int) -> str:
         member = self.members[index]
         return f"{self.paths[member.shard]}:{member.key}"
-
-    def _file(self, shard: int) -> IO[bytes]:
-        at = (os.getpid(), shard)  # a worker opens its own
-        if at not in self._files:
-            self._files[at] = open(self.paths[shard], "rb")  # noqa: SIM115 - kept open for the next image
-        return self._files[at]
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_files": {}}
 
 
 def open_shards(root: Path, train_split: str | None, eval_split: str | None) -> Splits:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dynaconv.errors import blame_input
+from dynaconv.errors import UserError, blame_input
 from dynaconv.train.settings import TrainSettings
 
 
@@ -24,18 +24,30 @@ def make_accelerator(settings: TrainSettings) -> Any:
         # accelerate remembers device and precision for the whole process; another run may want others
         AcceleratorState._reset_state(reset_partial_state=True)
     with blame_input():
-        return Accelerator(
+        accelerator = Accelerator(
             mixed_precision=settings.amp,
             cpu=settings.device == "cpu",
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=settings.timeout))],
         )
+    if settings.amp == "fp16" and accelerator.scaler is None:
+        raise UserError(
+            f"fp16 on {accelerator.device} would train without a gradient scaler, and small gradients would vanish. "
+            "Use --amp bf16, or a GPU."
+        )
+    return accelerator
 
 
-def release(accelerator: Any, model: nn.Module) -> None:
-    """Undo what ``prepare`` and ``compile`` did to the model itself."""
-    accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    model.__dict__.pop("_is_accelerate_prepared", None)
-    model._compiled_call_impl = None
+@contextmanager
+def left_as_it_was(model: nn.Module) -> Iterator[None]:
+    """Undo what accelerate's ``prepare`` (a patched ``forward``) and ``compile`` do to the model itself."""
+    names = ("forward", "_original_forward", "_is_accelerate_prepared", "_compiled_call_impl")
+    before = {name: model.__dict__[name] for name in names if name in model.__dict__}
+    try:
+        yield
+    finally:
+        for name in names:
+            model.__dict__.pop(name, None)
+        model.__dict__.update(before)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import nn
 from dynaconv.data import ImageData
 from dynaconv.errors import UserError, suggest
 from dynaconv.routing import TemperatureSchedule
-from dynaconv.train.accelerator import make_accelerator, release, torch_switches
+from dynaconv.train.accelerator import left_as_it_was, make_accelerator, torch_switches
 from dynaconv.train.classification import Classification
 from dynaconv.train.keeper import Keeper
 from dynaconv.train.loop import Loop
@@ -77,7 +77,7 @@ def fit(
         if output is not None and accelerator.is_main_process:
             stack.enter_context(output.held())
         signals = StopSignals() if output is None else stack.enter_context(StopSignals())
-        stack.callback(release, accelerator, model)
+        stack.enter_context(left_as_it_was(model))
         stack.callback(keeper.close)
         state, prepared, optimizer = _prepare(model, data, settings, accelerator)
         evaluated = model if state.ema is None else state.ema.module

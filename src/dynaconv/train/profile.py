@@ -13,7 +13,7 @@ from torch import nn
 from dynaconv.data import ImageData
 from dynaconv.data.folder import Folder
 from dynaconv.data.source import Source
-from dynaconv.train.accelerator import make_accelerator, release
+from dynaconv.train.accelerator import make_accelerator
 from dynaconv.train.classification import Classification
 from dynaconv.train.optimizer import build_optimizer
 from dynaconv.train.settings import TrainSettings
@@ -37,7 +37,6 @@ def profile(model: nn.Module, data: ImageData, settings: TrainSettings, seconds:
     model.to(accelerator.device)
     steps = bare_steps(model, batch, data, settings, accelerator)
     yield f"step alone:    {images_per_second(steps, seconds, accelerator):8,.0f} images/s"
-    release(accelerator, model)
 
 
 def images_per_second(batches: Iterable[Any], seconds: float, accelerator: Any) -> float:
