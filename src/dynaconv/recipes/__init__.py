@@ -1,0 +1,12 @@
+"""One file for every row of the papers' classification tables: the claim, the settings, the status.
+
+>>> from dynaconv.recipes import load
+>>> load("dy_mobilenetv2_050")["settings"]["lr"]
+0.05
+"""
+
+from __future__ import annotations
+
+from dynaconv.recipes.registry import header, list_recipes, load, resolve
+
+__all__ = ["header", "list_recipes", "load", "resolve"]

@@ -1,0 +1,27 @@
+"""CondConv-MobileNetV2 1.0x, 8 experts: Yang et al. 2019, Table 1.
+
+Published: 74.6 % top-1; static twin 71.6 %.
+Setting: batch 4096, Nesterov SGD 1.6 x 0.975 per epoch after 10 epochs of warm-up, 250 epochs; AutoAugment, mixup
+    0.2, dropout 0.2; no averaging of weights, batch norm momentum 0.9 (torch's 0.1). Of these the paper states only
+    AutoAugment, mixup, averaging and batch norm; see the claim's notes.
+Cost: 329M multiply-adds; static 301M.
+Duration: unknown; nobody has run it to the end here.
+Reproduced: no.
+"""
+
+from __future__ import annotations
+
+from dynaconv.recipes.row import row, with_static_twin
+from dynaconv.recipes.setups.condconv import KORNBLITH, PAPER
+
+RECIPES = with_static_twin(
+    row(
+        KORNBLITH,
+        "condconv_mobilenetv2_100",
+        dropout=0.2,
+        paper=PAPER,
+        row="Table 1, MobileNetV2 (1.0x)",
+        top1=74.6,
+        static_top1=71.6,
+    )
+)

@@ -1,0 +1,1 @@
+"""The settings that the rows of one family share."""
