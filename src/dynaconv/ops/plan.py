@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from dynaconv.errors import suggest
-from dynaconv.ops import branches, grouped, matmul, single, unfold
+from dynaconv.ops import branches, grouped, loop, matmul, single, unfold
 from dynaconv.ops.call import Call
 from dynaconv.ops.geometry import Geometry
 
@@ -24,6 +24,7 @@ class Strategy(NamedTuple):
 STRATEGIES: dict[str, Strategy] = {
     "single": Strategy(single.refuses, single.run),
     "matmul": Strategy(matmul.refuses, matmul.run),
+    "loop": Strategy(loop.refuses, loop.run),
     "grouped": Strategy(grouped.refuses, grouped.run),
     "branches": Strategy(branches.refuses, branches.run),
     "unfold": Strategy(unfold.refuses, unfold.run),
