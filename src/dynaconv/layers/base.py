@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from dynaconv.cost import LayerCount, layer_count
 from dynaconv.ops import Geometry, Plan, check_choice, mix, plan_of
 from dynaconv.routing import SigmoidRouter, SoftmaxRouter, check_experts
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 RouterFactory = Callable[[int, int], nn.Module]
 
@@ -95,6 +98,21 @@ class DynamicLayer(nn.Module):
                 fan_in = nn.init._calculate_fan_in_and_fan_out(kernel)[0]
                 bound = 1 / math.sqrt(fan_in) if fan_in > 0 else 0.0
                 nn.init.uniform_(self.bias[expert], -bound, bound)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move and cast the bank as a matrix, one row per expert.
+
+        ``model.to(memory_format=torch.channels_last)`` takes every tensor of five dimensions for a volume and fails on
+        a bank; its experts are mixed as one matrix product, which wants them contiguous in any case.
+        """
+        if recurse:
+            for child in self.children():
+                child._apply(fn)
+
+        def as_matrix(tensor: Tensor) -> Tensor:
+            return fn(tensor.flatten(1)).unflatten(1, tensor.shape[1:]) if tensor.dim() > 2 else fn(tensor)
+
+        return super()._apply(as_matrix, recurse=False)
 
     def _mix(self, x: Tensor, routing: Tensor | None, geometry: Geometry | None = None) -> Tensor:
         if routing is None:

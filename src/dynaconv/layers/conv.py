@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dynaconv.layers.base import CondConvDefaults, DynamicLayer, RouterFactory
 from dynaconv.layers.check import check_channels
+from dynaconv.layers.option import Option
 from dynaconv.ops import Geometry, as_tuple
 
 
@@ -34,6 +35,13 @@ class _DynamicConv(DynamicLayer):
     """
 
     dims: ClassVar[int]
+    stride = Option()
+    padding = Option()
+    dilation = Option()
+    groups = Option()
+    padding_mode = Option()
+    transposed = Option()
+    output_padding = Option()
 
     def __init__(
         self,
@@ -59,9 +67,6 @@ class _DynamicConv(DynamicLayer):
         geometry = Geometry(
             dims=self.dims, stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode
         )
-        self.stride, self.padding, self.dilation = geometry.stride, geometry.padding, geometry.dilation
-        self.transposed, self.output_padding = False, geometry.output_padding
-        self.groups, self.padding_mode = groups, padding_mode
         check_channels(in_channels, out_channels, groups)
         self._build(
             (out_channels, in_channels // groups, *self.kernel_size),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dynaconv.layers.base import CondConvDefaults, DynamicLayer, RouterFactory
 from dynaconv.layers.check import check_channels
+from dynaconv.layers.option import Option
 from dynaconv.ops import Geometry, as_tuple, output_space
 
 
@@ -31,6 +32,13 @@ class _DynamicConvTranspose(DynamicLayer):
     """
 
     dims: ClassVar[int]
+    stride = Option()
+    padding = Option()
+    dilation = Option()
+    groups = Option()
+    padding_mode = Option()
+    transposed = Option()
+    output_padding = Option()
 
     def __init__(
         self,
@@ -64,9 +72,6 @@ class _DynamicConvTranspose(DynamicLayer):
             transposed=True,
             output_padding=output_padding,
         )
-        self.stride, self.padding, self.dilation = geometry.stride, geometry.padding, geometry.dilation
-        self.transposed, self.output_padding = True, geometry.output_padding
-        self.groups, self.padding_mode = groups, padding_mode
         check_channels(in_channels, out_channels, groups)
         self._build(
             (in_channels, out_channels // groups, *self.kernel_size),
