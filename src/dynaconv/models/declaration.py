@@ -26,6 +26,7 @@ class Declaration:
         drop_rate, drop_path_rate: dropout before the classifier, and stochastic depth.
         top1: published top-1 accuracy in percent on ImageNet, of just this network; None where there is none.
         remark: what else should be known about the figures.
+        status: whether we trained it to its published accuracy: ``"no"``, or the figure that was reached.
     """
 
     name: str
@@ -43,3 +44,4 @@ class Declaration:
     drop_path_rate: float = 0.0
     top1: float | None = None
     remark: str = ""
+    status: str = "no"

@@ -1,8 +1,8 @@
 """timm's CondConv checkpoints (``tf_efficientnet_cc_b0_4e``, ``..._b0_8e``, ``..._b1_8e``), into our layers and back.
 
 timm keeps a block's linear router as ``routing_fn`` and a bank as ``(K, out * in / groups * k * k)``, row-major; here
-the router is ``router.fc`` and the bank ``(K, out, in / groups, k, k)``. Both are the same numbers in the same order, so
-the weights are bit-equal there and back.
+the router is ``router.fc`` and the bank ``(K, out, in / groups, k, k)``. Both are the same numbers in the same order,
+so the weights are bit-equal there and back.
 """
 
 from __future__ import annotations

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any, ClassVar, cast
 
-import torch
 from timm.models import EfficientNet, EfficientNetFeatures, MobileNetV3, MobileNetV3Features, ResNet
 from timm.models._efficientnet_blocks import SqueezeExcite
 from timm.models._efficientnet_builder import efficientnet_init_weights, round_channels
 from torch import nn
 
-from dynaconv.dynamize import dynamize
+from dynaconv.dynamize.convert import convert, twin_of
 from dynaconv.layers import CondLinear, DynamicLayer, DynamicLinear
 from dynaconv.models.options import Design
 from dynaconv.models.routing import install_routers, make_router
@@ -70,22 +70,8 @@ class DynamicNetwork(nn.Module):
             return
         like = next(self.parameters())
         donors = [] if like.is_meta else [deepcopy(build)() for _ in range(design.experts - 1)]
-        with torch.device("cpu"):  # dynamize observes the network on pretended CPU tensors, also under a meta default
-            dynamize(
-                self,
-                method=design.method,
-                experts=design.experts,
-                include=names,
-                share="layer",
-                router=_no_router_yet,
-                noise=0.0,
-                donors=donors,
-                input_size=(kwargs.get("in_chans", 3), 224, 224),
-                inplace=True,
-            )
-        left = [name for name in names if not isinstance(self.get_submodule(name), DynamicLayer)]
-        if left:
-            raise ValueError(f"these layers cannot become dynamic: {', '.join(left)}")
+        for name in names:
+            self.set_submodule(name, _dynamic(self, name, design, donors))
         with like.device:
             install_routers(self, scopes, design, like.dtype)
 
@@ -122,9 +108,24 @@ class DynamicNetwork(nn.Module):
 class _NoRouter(nn.Module):
     """Stands in a layer until its scope is known."""
 
+    def __init__(self, in_channels: int, experts: int) -> None:
+        super().__init__()
 
-def _no_router_yet(in_channels: int, experts: int) -> nn.Module:
-    return _NoRouter()
+
+def _dynamic(model: nn.Module, name: str, design: Design, donors: Sequence[nn.Module]) -> DynamicLayer:
+    """The dynamic twin of one layer. The network knows its layers, so :func:`dynamize` need not look for them."""
+    layer = model.get_submodule(name)
+    if twin_of(layer) is None:
+        raise ValueError(f"{name} cannot become dynamic: a {type(layer).__name__} has no dynamic twin")
+    linear = isinstance(layer, nn.Linear)
+    return convert(
+        layer,
+        prefix="Dynamic" if design.method == "dynamic" else "Cond" if linear else "CondConv",
+        experts=design.experts,
+        router=_NoRouter,
+        donors=[donor.get_submodule(name) for donor in donors],
+        noise=0.0,
+    )
 
 
 class DynamicEfficientNet(DynamicNetwork, EfficientNet):

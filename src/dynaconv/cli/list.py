@@ -1,0 +1,35 @@
+"""``dynaconv list``."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Annotated
+
+from typer import Argument
+
+from dynaconv.errors import UserError, suggest
+
+
+def list_models(
+    pattern: Annotated[str, Argument(help="Shell pattern of names, such as 'dy_*'.")] = "*",
+) -> None:
+    """List the papers' networks: what they are, what they cost, what is published of them, and what was reproduced."""
+    from dynaconv.cli.text import aligned
+    from dynaconv.cost.table import short
+    from dynaconv.models import ZOO
+    from dynaconv.models.subjects import subject
+    from dynaconv.models.tables import count
+
+    names = [name for name in ZOO if fnmatchcase(name, pattern)]
+    if not names:
+        raise UserError(f"No network is called {pattern!r}. {suggest(pattern, ZOO)}")
+    rows = []
+    for name in names:
+        report = count(subject(name))
+        declaration = ZOO[name]
+        top1 = "-" if declaration.top1 is None else f"{declaration.top1:.1f} %"
+        remark = f" ({declaration.remark})" if declaration.remark else ""
+        costs = [short(report.parameters.total), short(report.total)]
+        rows.append([name, *costs, top1, declaration.status, f"{declaration.row}{remark}"])
+    header = ["name", "params", "MAdds", "published top-1", "reproduced", "paper, row"]
+    print(aligned(header, rows, right=(1, 2, 3)))
