@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dynaconv.routing import TemperatureSchedule
 from dynaconv.train.record import EpochRecord
@@ -92,7 +92,8 @@ def random_state(device: torch.device) -> dict[str, Any]:
     kind, keys, place, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - timm's Mixup draws from it
     return {
         "python": [version, list(numbers), gauss],
-        "numpy": [kind, torch.from_numpy(np.asarray(keys).copy()), int(place), int(has_gauss), float(cached)],
+        # int64, because torch cannot send unsigned tensors to another process
+        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), int(place), int(has_gauss), float(cached)],
         "torch": torch.get_rng_state(),
         "device": torch.get_device_module(device).get_rng_state(device) if device.type != "cpu" else None,
     }
@@ -103,11 +104,8 @@ def restore_random_state(saved: dict[str, Any], device: torch.device) -> None:
     version, numbers, gauss = saved["python"]
     random.setstate((version, tuple(numbers), gauss))
     kind, keys, *rest = saved["numpy"]
-    np.random.set_state((kind, _array(keys), *rest))  # noqa: NPY002
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(saved["torch"].cpu())
     if saved["device"] is not None and device.type != "cpu":
         torch.get_device_module(device).set_rng_state(saved["device"].cpu(), device)
 
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.cpu().numpy()
