@@ -48,6 +48,6 @@ class Call:
     @classmethod
     def of(cls, x: Tensor, bank: Tensor, routing: Tensor, geometry: Geometry) -> Call:
         grad = torch.is_grad_enabled() and (x.requires_grad or bank.requires_grad or routing.requires_grad)
-        return cls(
-            tuple(x.shape), tuple(bank.shape), geometry, x.device.type, x.dtype, grad, torch.compiler.is_exporting()
-        )
+        # torch.compiler.is_exporting() answers True inside torch.compile on torch 2.11; the flag that it reads is right
+        exporting: bool = torch.compiler._is_exporting_flag
+        return cls(tuple(x.shape), tuple(bank.shape), geometry, x.device.type, x.dtype, grad, exporting)
