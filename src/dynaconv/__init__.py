@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 from dynaconv.cost import cost
-from dynaconv.dynamize import dynamize, load_static
+from dynaconv.dynamize import dynamize, freeze, load_static
 from dynaconv.layers import (
     CondConv1d,
     CondConv2d,
@@ -57,6 +57,7 @@ __all__ = [
     "TemperatureSchedule",
     "cost",
     "dynamize",
+    "freeze",
     "load_static",
     "mix",
     "set_temperature",

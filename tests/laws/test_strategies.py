@@ -31,6 +31,7 @@ ACCEPTED: dict[str, Callable[[Case], bool]] = {
     "reference": lambda case: True,
     "single": lambda case: case.batch <= 1,
     "matmul": lambda case: case.batch == 0 or (all(size == 1 for size in case.kernel) and keeps_positions(case)),
+    "loop": lambda case: True,
     "grouped": lambda case: case.batch == 0 or case.geometry.dims > 0,
     "branches": lambda case: True,
     "unfold": lambda case: case.batch == 0 or case.geometry.dims > 0,
@@ -49,6 +50,7 @@ FITTING: dict[str, dict[str, Any]] = {
     "reference": {},
     "single": {"batches": (0, 1, 1, 1)},
     "matmul": {"pointwise": True, "moved": False},
+    "loop": {},
     "grouped": {"dims": (1, 2, 3)},
     "branches": {},
     "unfold": {"dims": (1, 2, 3)},
@@ -59,7 +61,7 @@ EACH = pytest.mark.parametrize("strategy", CHOICES)
 
 def test_every_strategy_has_its_line_in_the_tables_of_this_file() -> None:
     assert set(ACCEPTED) == set(FITTING) == set(CHOICES)
-    assert set(REFUSALS) == set(STRATEGIES) - {"branches"}
+    assert set(REFUSALS) == set(STRATEGIES) - {"branches", "loop"}
 
 
 @EACH

@@ -39,7 +39,7 @@ def observe(model: nn.Module, input_size: Sequence[int] | None) -> Observation |
             return _run(model, tuple(input_size))
         except Exception as error:
             raise ValueError(f"the model does not run on input_size={tuple(input_size)}: {error}") from error
-    for size in _guesses(model):
+    for size in guess_sizes(model):
         try:
             return _run(model, size)
         except Exception:  # a wrong guess fails in whichever way the network likes; the caller then asks for the size
@@ -47,7 +47,8 @@ def observe(model: nn.Module, input_size: Sequence[int] | None) -> Observation |
     return None
 
 
-def _guesses(model: nn.Module) -> list[tuple[int, ...]]:
+def guess_sizes(model: nn.Module) -> list[tuple[int, ...]]:
+    """Sizes of one example that the network may take, the likeliest first."""
     config = getattr(model, "pretrained_cfg", None)
     known = config.get("input_size") if isinstance(config, dict) else getattr(config, "input_size", None)
     first = next((module for module in model.modules() if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))), None)

@@ -19,9 +19,13 @@ def refuses(call: Call) -> str | None:
 
 def run(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """``(B, C, *space) -> (1, B*C, *space)``, one convolution with ``B * groups`` groups, and back."""
+    return convolve(x, mixed_kernels(bank, routing), mixed_biases(bias, routing), geometry)
+
+
+def convolve(x: Tensor, kernels: Tensor, biases: Tensor | None, geometry: Geometry) -> Tensor:
+    """Every example with its own kernel: ``(B, in, *space), (B, *kernel), (B, out) -> (B, out, *space)``."""
     batch = x.shape[0]
-    kernels = mixed_kernels(bank, routing).flatten(0, 1)
-    biases = mixed_biases(bias, routing)
     folded = x.reshape(1, -1, *x.shape[2:])
-    y = ordinary(folded, kernels, None if biases is None else biases.flatten(), geometry, batch * geometry.groups)
+    flat = None if biases is None else biases.flatten()
+    y = ordinary(folded, kernels.flatten(0, 1), flat, geometry, batch * geometry.groups)
     return y.reshape(batch, -1, *y.shape[2:])

@@ -19,7 +19,7 @@ from dynaconv.ops.call import Call
 from dynaconv.ops.geometry import Geometry
 from dynaconv.ops.ordinary import mixed_biases, mixed_kernels, ordinary
 
-# Mixed kernels of a piece: about what a core's second-level cache keeps beside the input (measured, docs/performance.md).
+# Mixed kernels of a piece: about what a core's second-level cache keeps beside the input (docs/performance.md).
 PIECE_BYTES = 1 << 20
 
 
@@ -43,7 +43,7 @@ def run(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry:
 
 def _run(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, bank, routing, bias)):
-        answer: Tensor = _Remixed.apply(x, bank, routing, bias, geometry)  # type: ignore[no-untyped-call]
+        answer: Tensor = _Remixed.apply(x, bank, routing, bias, geometry)
         return answer
     return _forward(x, bank, routing, bias, geometry)
 
@@ -100,7 +100,7 @@ class _Remixed(torch.autograd.Function):
         ctx.save_for_backward(x, bank, routing, bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, bank, routing, bias = ctx.saved_tensors
         need_x, need_bank, need_routing, need_bias = ctx.needs_input_grad[:4]
         flat = bank.flatten(1)

@@ -53,7 +53,7 @@ def convolve(x: Tensor, kernels: Tensor, biases: Tensor | None, geometry: Geomet
 def gradients(
     gradient: Tensor, x: Tensor, kernels: Tensor, geometry: Geometry, need_x: bool, need_kernels: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of the input and of the kernels of :func:`convolve`, for a geometry that :func:`keeps` its positions."""
+    """Gradients of the input and of the kernels of :func:`convolve`, where :func:`keeps` holds."""
     batch, groups = x.shape[0], geometry.groups
     weights = _per_group(kernels.flatten(2), groups, geometry.transposed)
     if groups == 1 and _channels_last(x):

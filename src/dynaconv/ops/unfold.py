@@ -23,7 +23,11 @@ def refuses(call: Call) -> str | None:
 
 def run(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """``y[b, g] = W[b, g] @ columns[b, g]``; columns: ``in/groups * taps`` rows, one column per output position."""
-    kernels, biases = mixed_kernels(bank, routing), mixed_biases(bias, routing)
+    return convolve(x, mixed_kernels(bank, routing), mixed_biases(bias, routing), geometry)
+
+
+def convolve(x: Tensor, kernels: Tensor, biases: Tensor | None, geometry: Geometry) -> Tensor:
+    """Every example with its own kernel: ``(B, in, *space), (B, *kernel), (B, out) -> (B, out, *space)``."""
     if geometry.transposed:
         x, kernels, geometry = _as_convolution(x, kernels, geometry)
     taps = kernels.shape[3:]
@@ -52,7 +56,7 @@ def _as_convolution(x: Tensor, kernels: Tensor, geometry: Geometry) -> tuple[Ten
     spread = [(length - 1) * stride + 1 for length, stride in zip(x.shape[2:], geometry.stride, strict=True)]
     stuffed = x.new_zeros(*x.shape[:2], *spread)
     every = tuple(slice(None, None, stride) for stride in geometry.stride)
-    stuffed[(slice(None), slice(None), *every)] = x
+    stuffed[(slice(None),) * 2 + every] = x
     amounts = []
     for axis, size in enumerate(kernels.shape[3:]):
         before = geometry.dilation[axis] * (size - 1) - geometry.padding[axis]

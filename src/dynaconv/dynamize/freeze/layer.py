@@ -1,0 +1,116 @@
+"""A dynamic layer for inference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dynaconv.dynamize.freeze.bank import mix_bank, reduce_bank
+from dynaconv.dynamize.freeze.fold import Affine, along_output
+from dynaconv.layers import DynamicLayer
+from dynaconv.ops import Geometry, grouped, loop, matmul, unfold
+from dynaconv.ops.geometry import resolve_padding
+
+
+class FrozenLayer(nn.Module):
+    """``y[b] = conv(x[b], sum_k routing[b, k] * bank[k]) + bias + sum_k routing[b, k] * biases[k]``, nothing trained.
+
+    The batch norm behind the layer is in ``bank`` (its scale) and in ``bias`` (its shift, which no routing touches, so
+    that it is right for routing weights of any sum).
+
+    Attributes:
+        bank: ``(K, out, in/groups * taps)``, or ``(K, in, out)`` where the kernel is one tap: as the product reads it.
+        scale: of an int8 bank, else None.
+        bias: ``(out,)`` or None.
+        biases: ``(K, out)`` or None, the layer's own biases.
+        strategy: ``"loop"``, ``"grouped"`` or ``"unfold"``; how a batch of more than one runs.
+    """
+
+    bank: Tensor
+    scale: Tensor | None
+    bias: Tensor | None
+    biases: Tensor | None
+
+    def __init__(self, layer: Any, affine: Affine | None, router: nn.Module, *, bank_dtype: str | None, strategy: str):
+        super().__init__()
+        self.geometry: Geometry = layer.geometry
+        self.experts, self.kernel_shape = layer.experts, tuple(layer.weight.shape[1:])
+        self.strategy, self.dtype, self.bank_dtype = strategy, layer.weight.dtype, bank_dtype
+        taps = self.kernel_shape[2:]
+        self.product = self.geometry.groups == 1 and matmul.fits(self.geometry, taps)
+        kernels = layer.weight.detach().double()
+        if affine is not None:
+            kernels = kernels * along_output(affine.scale, kernels, layer, leading=1)
+        kernels = kernels.flatten(2).transpose(1, 2) if self.product else kernels.flatten(2)
+        stored, scale = reduce_bank(kernels.to(self.dtype).contiguous(), bank_dtype, along=1 if self.product else 2)
+        self.register_buffer("bank", stored)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", None if affine is None else affine.shift.to(self.dtype))
+        own = None if layer.bias is None else layer.bias.detach()
+        if own is not None and affine is not None:
+            own = (own.double() * affine.scale).to(self.dtype)
+        self.register_buffer("biases", own)
+        self.router = router
+
+    def forward(self, x: Tensor, routing: Tensor | None = None) -> Tensor:
+        dims = self.geometry.dims
+        if x.dim() == dims + 1:
+            return self.forward(x.unsqueeze(0), routing).squeeze(0)
+        if routing is None:
+            routing = self.router(x if dims else x.movedim(-1, 1))
+        x, geometry = resolve_padding(x, self.kernel_shape[2:], self.geometry)
+        if torch.compiler.is_exporting() or (torch.compiler.is_compiling() and x.shape[0] > 1):
+            return self._piece(x, routing, geometry)
+        bytes_of_kernel = self.bank[0].numel() * x.element_size()
+        parts = [
+            self._piece(x[piece], routing[piece], geometry)
+            for piece in loop.pieces(max(1, x.shape[0]), bytes_of_kernel)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _piece(self, x: Tensor, routing: Tensor, geometry: Geometry) -> Tensor:
+        kernels = mix_bank(self.bank, self.scale, routing, self.dtype)
+        biases = self._biases(routing)
+        if not self.product:
+            kernels = kernels.unflatten(2, self.kernel_shape[1:])
+            return self._convolve(x, kernels, biases, geometry)
+        if not geometry.dims:
+            return _linear(x, kernels, biases)
+        return matmul.convolve(x, _as_kernels(kernels, len(self.kernel_shape)), biases, geometry)
+
+    def _biases(self, routing: Tensor) -> Tensor | None:
+        """``(b, out)``"""
+        if self.biases is None:
+            return None if self.bias is None else self.bias.expand(routing.shape[0], -1)
+        routed = routing.to(self.dtype) @ self.biases
+        return routed if self.bias is None else routed + self.bias
+
+    def _convolve(self, x: Tensor, kernels: Tensor, biases: Tensor | None, geometry: Geometry) -> Tensor:
+        if torch.compiler.is_exporting() or self.strategy == "unfold":
+            return unfold.convolve(x, kernels, biases, geometry)
+        if self.strategy == "grouped" or (torch.compiler.is_compiling() and x.shape[0] > 1):
+            return grouped.convolve(x, kernels, biases, geometry)
+        return loop.convolve(x, kernels, biases, geometry)
+
+    def extra_repr(self) -> str:
+        stored = "" if self.bank_dtype is None else f", bank_dtype={self.bank_dtype!r}"
+        return f"experts={self.experts}, kernel={self.kernel_shape}, strategy={self.strategy!r}{stored}"
+
+
+def _linear(x: Tensor, kernels: Tensor, biases: Tensor | None) -> Tensor:
+    rows = x.reshape(x.shape[0], -1, x.shape[-1])
+    y = rows @ kernels if biases is None else torch.baddbmm(biases.unsqueeze(1), rows, kernels)
+    return y.reshape(*x.shape[:-1], -1)
+
+
+def _as_kernels(kernels: Tensor, rank: int) -> Tensor:
+    """``(b, in, out) -> (b, out, in, 1, ...)``, a view."""
+    turned = kernels.transpose(1, 2)
+    return turned.reshape(*turned.shape, *(1,) * (rank - 2))
+
+
+def can_freeze(module: nn.Module) -> bool:
+    """Whether a layer has a frozen form: every dynamic layer but the transposed ones, which stay as they are."""
+    return isinstance(module, DynamicLayer) and not module.geometry.transposed

@@ -1,0 +1,122 @@
+"""Which batch norm reads nothing but the output of which convolution: found by watching one real pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from dynaconv.layers import DynamicLayer
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
+
+# Known by name, so that neither library need be installed. The last computes what batch norm does in evaluation mode.
+_NORMS = (
+    "torch.nn.modules.batchnorm.BatchNorm1d",
+    "torch.nn.modules.batchnorm.BatchNorm2d",
+    "torch.nn.modules.batchnorm.BatchNorm3d",
+    "timm.layers.norm_act.BatchNormAct2d",
+    "torchvision.ops.misc.FrozenBatchNorm2d",
+)
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether it normalises by stored statistics, which makes it a scale and a shift per channel."""
+    known = f"{type(module).__module__}.{type(module).__qualname__}" in _NORMS
+    return known and getattr(module, "running_mean", None) is not None
+
+
+def is_convolution(module: nn.Module) -> bool:
+    """Whether its output is linear in a weight and a bias of its own that a scale and a shift can be folded into."""
+    if isinstance(module, DynamicLayer):
+        return not module.geometry.transposed
+    linear = isinstance(module, _CONVOLUTIONS) and "parametrizations" not in module._modules
+    hooked = module._forward_hooks or module._forward_pre_hooks
+    return linear and not hooked and type(module).__module__.split(".")[0] in ("torch", "timm")
+
+
+def find_pairs(model: nn.Module, run: Callable[[nn.Module], Any]) -> dict[str, str]:
+    """``{norm: convolution}`` for every batch norm whose input is exactly, and only there, a convolution's output.
+
+    ``run(model)`` runs the network once. Every operation of that pass is watched: a convolution whose output is read by
+    anything but its norm, or that runs more than once, is left alone; so is a norm that runs more than once.
+    """
+    watch = _Watch()
+    names = {module: name for name, module in model.named_modules()}
+    handles = []
+    for module in model.modules():
+        if is_convolution(module):
+            handles.append(module.register_forward_hook(watch.after_convolution))
+        elif is_norm(module):
+            handles.append(module.register_forward_pre_hook(watch.before_norm))
+            handles.append(module.register_forward_hook(watch.after_norm, always_call=True))
+    try:
+        with torch.no_grad(), watch:
+            answer = run(model)
+    finally:
+        for handle in handles:
+            handle.remove()
+    watch.read(answer)
+    return {names[norm]: names[convolution] for norm, convolution in watch.pairs()}
+
+
+def _channels_come_second(module: Any, output: Tensor) -> bool:
+    """Whether a norm takes for channels what the layer calls its output channels (not so without a batch)."""
+    dims = len(getattr(module, "kernel_size", ()))
+    return output.dim() == dims + 2
+
+
+class _Watch(TorchFunctionMode):
+    """Sees every operation on tensors, and knows which of them are a convolution's output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Tensor] = []  # alive, so that an id is one tensor for the whole pass
+        self.maker: dict[int, nn.Module] = {}
+        self.calls: dict[nn.Module, int] = {}
+        self.readers: dict[nn.Module, set[nn.Module | None]] = {}
+        self.norm: nn.Module | None = None
+
+    def after_convolution(self, module: nn.Module, args: Any, output: Any) -> None:
+        self.calls[module] = self.calls.get(module, 0) + 1
+        if isinstance(output, Tensor) and _channels_come_second(module, output):
+            self.kept.append(output)
+            self.maker[id(output)] = module
+
+    def before_norm(self, module: nn.Module, args: Any) -> None:
+        self.calls[module] = self.calls.get(module, 0) + 1
+        self.norm = module
+        self.read(args)
+
+    def after_norm(self, module: nn.Module, args: Any, output: Any) -> None:
+        self.norm = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # Reading a shape is no use of the values; batch norm asks for it.
+        if getattr(func, "__name__", "") != "__get__":
+            self.read(args)
+            self.read(kwargs)
+        return func(*args, **(kwargs or {}))
+
+    def read(self, value: Any) -> None:
+        if isinstance(value, Tensor):
+            maker = self.maker.get(id(value))
+            if maker is not None:
+                self.readers.setdefault(maker, set()).add(self.norm)
+        elif isinstance(value, dict):
+            for item in value.values():
+                self.read(item)
+        elif isinstance(value, (tuple, list)):
+            for item in value:
+                self.read(item)
+
+    def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        found = []
+        for convolution, readers in self.readers.items():
+            norm = next(iter(readers)) if len(readers) == 1 else None
+            if norm is not None and self.calls[convolution] == 1 and self.calls[norm] == 1:
+                found.append((norm, convolution))
+        return found
