@@ -14,15 +14,15 @@ from dynaconv.errors import UserError, suggest
 if TYPE_CHECKING:
     from dynaconv.models.tables import Row
 
-FORMATS = ("table", "json", "csv")
+FORMATS = ("table", "json", "csv", "markdown")
 
 
 def tables(
-    format: Annotated[str, Option(help="table, json or csv.")] = "table",
+    format: Annotated[str, Option(help="table, json, csv or markdown.")] = "table",
 ) -> None:
     """Print every cost figure that the two papers publish beside ours, counted now from the networks themselves."""
     if format not in FORMATS:
-        raise UserError(f"The format is {format!r}; expected table, json or csv. {suggest(format, FORMATS)}")
+        raise UserError(f"The format is {format!r}; expected table, json, csv or markdown. {suggest(format, FORMATS)}")
     from dynaconv.models.tables import tables as count_all
 
     rows = count_all()
@@ -30,6 +30,8 @@ def tables(
         print(json.dumps([vars(row) for row in rows], indent=2))
     elif format == "csv":
         print(_as_csv(rows), end="")
+    elif format == "markdown":
+        print("\n".join(as_markdown(rows)))
     else:
         print(_as_table(rows))
 
@@ -46,22 +48,31 @@ def _as_csv(rows: list[Row]) -> str:
     return text.getvalue()
 
 
+def as_markdown(rows: list[Row]) -> list[str]:
+    """The lines of a Markdown table, as the pages in docs/ have them."""
+    lines = [
+        "| table | row | what | published | ours | difference | rule | note |",
+        "| --- | --- | --- | ---: | ---: | ---: | --- | --- |",
+    ]
+    return lines + [f"| {' | '.join([row.table, *_cells(row)])} |" for row in rows]
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        row.row,
+        "MAdds" if row.quantity == "madds_m" else "params",
+        f"{row.published:g}M",
+        "-" if row.ours is None else f"{row.ours:.2f}M",
+        "-" if row.difference is None else f"{row.difference:+.2f} %",
+        row.rule,
+        row.note,
+    ]
+
+
 def _as_table(rows: list[Row]) -> str:
     from dynaconv.cli.text import aligned
 
-    cells = [
-        [
-            f"{row.paper} {row.table}",
-            row.row,
-            "MAdds" if row.quantity == "madds_m" else "params",
-            f"{row.published:g}M",
-            "-" if row.ours is None else f"{row.ours:.2f}M",
-            "-" if row.difference is None else f"{row.difference:+.2f} %",
-            row.rule,
-            row.note,
-        ]
-        for row in rows
-    ]
+    cells = [[f"{row.paper} {row.table}", *_cells(row)] for row in rows]
     header = ["table", "row", "what", "published", "ours", "difference", "rule", "note"]
     return aligned(header, cells, right=(3, 4, 5)) + f"\n\n{_summary(rows)}"
 

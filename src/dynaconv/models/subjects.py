@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from dynaconv.models.zoo import ZOO
+
 _B0, _B0_DEPTH = "condconv_efficientnet_b0", "condconv_efficientnet_b0_depth"
 _V1, _V2, _V3 = "condconv_mobilenetv1_025", "condconv_mobilenetv2_100", "dy_mobilenetv3_small"
 
@@ -28,6 +30,9 @@ class Subject:
 
 
 def subject(name: str, size: int = 224, **arguments: Any) -> Subject:
+    """A network by what sets it apart from the declared one, so that one network is one subject."""
+    if name in ZOO and arguments.get("experts") == ZOO[name].experts:
+        del arguments["experts"]
     return Subject(name, tuple(sorted(arguments.items())), (3, size, size))
 
 
@@ -62,8 +67,9 @@ _CONDCONV: dict[tuple[str, str], Subject] = {
     ("Table 3", "Softmax"): _ablation(routing="softmax"),
     ("Table 4", "MobileNetV1 (0.25x) static"): static(_V1),
     ("Table 4", "begin layer 15 (FC only)"): _ablation(begin=15),
-    ("Table 4", "begin layer 7 (No FC)"): _ablation(begin=7, dynamic_classifier=False),
-    **{("Table 4", f"begin layer {begin}"): _ablation(begin=begin) for begin in (1, 5, 7, 13)},
+    ("Table 4", "begin layer 7 (No FC)"): _ablation(dynamic_classifier=False),
+    ("Table 4", "begin layer 7"): _ablation(),
+    **{("Table 4", f"begin layer {begin}"): _ablation(begin=begin) for begin in (1, 5, 13)},
     ("App. A", "CondConv-MobileNetV1 0.5x, 32 experts"): subject("condconv_mobilenetv1_050", experts=32),
     ("App. A", "MobileNetV1 1.0x"): static("condconv_mobilenetv1_100"),
     ("App. A", "MobileNetV2 1.4x"): subject("mobilenetv2_140"),

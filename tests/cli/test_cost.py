@@ -1,0 +1,79 @@
+"""``dynaconv cost``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+import timm
+import torch
+
+from dynaconv.cli import main
+from dynaconv.cli.cost import parse_arguments
+from dynaconv.cost import cost
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = main(["cost", *words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_json_is_the_counters_report(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "dy_resnet10", "--rule", "dy", "--format", "json", "--input", "3x64x96")
+    assert (code, err) == (0, "")
+    with torch.device("meta"):
+        network = timm.create_model("dy_resnet10")
+    assert json.loads(out) == cost(network, (3, 64, 96), rule="dy").to_dict()
+
+
+def test_table_names_mixing_routing_parameters_and_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "condconv_mobilenetv1_025", "--arg", "experts=4", "--arg", "routing=single")
+    assert code == 0
+    assert "blocks.3.0.conv_dw" in out
+    assert "CondConv2d K=4" in out
+    assert "bn1" not in out
+    for word in ("kernel", "mixing", "routing", "parameters", "activations"):
+        assert word in out
+    assert "bn1" in run(capsys, "condconv_mobilenetv1_025", "--all")[1]
+
+
+def test_csv_and_the_networks_own_size(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "efficientnet_b1", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 0
+    stem = next(row for row in rows if row["name"] == "conv_stem")
+    assert stem["output_shape"] == "1x32x120x120"  # timm's b1 is for 240 pixels
+    assert int(stem["kernel"]) == 120 * 120 * 32 * 27
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["dy_resnet11"], "Did you mean 'dy_resnet18' or 'dy_resnet10'"),
+        (["dy_resnet10", "--rule", "madd"], "The rule is 'madd'. Did you mean 'madds'"),
+        (["dy_resnet10", "--format", "jason"], "Did you mean 'json'"),
+        (["dy_resnet10", "--input", "224"], "channels are missing"),
+        (["dy_resnet10", "--input", "4x64x64"], "does not run on input of shape"),
+        (["dy_resnet10", "--arg", "experts"], "expected NAME=VALUE"),
+        (["dy_resnet10", "--arg", "experts=0"], "experts is 0"),
+        (["dy_resnet10", "--arg", "exprts=2"], "Did you mean 'experts'"),
+    ],
+)
+def test_bad_input(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    code, out, err = run(capsys, *words)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_arguments_are_read_as_python_reads_them() -> None:
+    assert parse_arguments(["a=1", "b=0.5", "c=True", "d=C1,C3", "e=('C1',)"]) == {
+        "a": 1,
+        "b": 0.5,
+        "c": True,
+        "d": "C1,C3",
+        "e": ("C1",),
+    }

@@ -1,0 +1,30 @@
+"""``dynaconv list``."""
+
+from __future__ import annotations
+
+import pytest
+
+from dynaconv.cli import main
+
+
+def test_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "*_resnet1?"]) == 0
+    header, _, *rows = capsys.readouterr().out.splitlines()
+    assert header.split()[:3] == ["name", "params", "MAdds"]
+    assert [row.split()[0] for row in rows] == ["dy_resnet10", "dy_resnet18"]
+    assert rows[1].split()[1:6] == ["44.93M", "1858.30M", "72.7", "%", "no"]
+    assert "Chen 2020, Table 8, DY-ResNet-18" in rows[1]
+
+
+@pytest.mark.slow
+def test_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    from dynaconv.models import ZOO
+
+    assert main(["list"]) == 0
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split()[0] for row in rows] == list(ZOO)
+
+
+def test_nothing_found(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "dy_resnet"]) == 2
+    assert "Did you mean 'dy_resnet18'" in capsys.readouterr().err
