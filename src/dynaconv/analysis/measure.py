@@ -21,7 +21,7 @@ from dynaconv.train.optimizer import build_optimizer
 
 WARM_UP = 2
 ROUNDS = 40
-MOST_SECONDS = 8.0  # after which no further round begins, if there have been FEWEST
+MOST_SECONDS = 5.0  # after which no further round begins, if there have been FEWEST
 FEWEST = 5
 
 

@@ -71,6 +71,9 @@ def compare(
     train_images: Annotated[int | None, Option(help="Train on that many images only, all classes alike.")] = None,
     device: Annotated[str, Option(help="auto or cpu.")] = "auto",
     workers: Annotated[int | None, Option(help="Loader processes. Default: 0 for digits, else up to 4.")] = None,
+    threads: Annotated[
+        int | None, Option(min=1, help="Processor threads of PyTorch. Fewer are faster where others use the cores too.")
+    ] = None,
     bad_images: Annotated[str, Option(help="Unreadable images: 'error' or 'skip'.")] = "error",
     data_root: Annotated[Path | None, Option(help="Folder of torch/ and hfds/ data sets.")] = None,
     train_split: Annotated[str | None, Option(help="Name of the training split.")] = None,
@@ -83,6 +86,8 @@ def compare(
     Trains the static network and its dynamic twins under one equal recipe, over several seeds. Stop it at any moment;
     the same command goes on.
     """
+    import torch
+
     from dynaconv.analysis import compare as run_comparison
     from dynaconv.analysis.settings import DEFAULT_BACKBONE, CompareSettings
     from dynaconv.cli.logging import log_to_terminal
@@ -133,6 +138,8 @@ def compare(
         }
     )
     log_to_terminal(True)
+    if threads is not None:
+        torch.set_num_threads(threads)
     place = out or settings.default_folder()
     answer = run_comparison(settings, place, None if quiet else _watcher(settings, place))
     print(json.dumps(answer.plain(), indent=2)) if as_json else _print(answer, place)

@@ -1,0 +1,217 @@
+"""A whole comparison of a very small network: what it writes, how it goes on, what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dynaconv.analysis import CompareSettings, Comparison, compare
+from dynaconv.analysis.contender import Contender
+from dynaconv.analysis.data import open_for
+from dynaconv.analysis.folder import RESULT, CompareFolder
+from dynaconv.analysis.run import RunResult, run_one
+from dynaconv.analysis.watcher import Nobody
+from dynaconv.errors import UserError
+from dynaconv.train import TrainSettings
+from dynaconv.train.lock import FolderLock
+
+SETTINGS = CompareSettings(
+    backbone="test_resnet",
+    model_args={"channels": [8, 8, 8, 16]},
+    methods=("dynamic",),
+    experts=(2,),
+    train_images=96,
+    batch_size=32,
+    seeds=(0, 3),
+    training=TrainSettings(epochs=2, opt="adamw", lr=0.01, device="cpu", temperature_epochs=1),
+)
+LABELS = [("static", 0), ("dynamic K=2", 0), ("static", 3), ("dynamic K=2", 3)]
+
+
+class Notes(Nobody):
+    """Writes down what was run."""
+
+    def __init__(self) -> None:
+        self.runs: list[tuple[str, int]] = []
+        self.measured = 0
+
+    def measuring(self, what: str) -> None:
+        self.measured += 1
+
+    def run(self, label: str, seed: int, work: float) -> None:
+        self.runs.append((label, seed))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Comparison, Notes]:
+    """A finished comparison; tests must leave its folder as they found it."""
+    out, notes = tmp_path_factory.mktemp("compare"), Notes()
+    return out, compare(SETTINGS, out, notes), notes
+
+
+def test_every_network_with_every_seed_once(done: tuple[Path, Comparison, Notes]) -> None:
+    assert done[2].runs == LABELS
+
+
+def test_json_holds_what_the_answer_holds(done: tuple[Path, Comparison, Notes]) -> None:
+    out, answer, _ = done
+    plain = json.loads((out / "compare.json").read_text())
+    assert plain == json.loads(json.dumps(answer.plain()))
+    assert set(plain) == {
+        *("format", "backbone", "data", "test_images", "image_size", "batch_size", "seeds", "settings", "about", "rows")
+    }
+    assert plain["seeds"] == [0, 3]
+    assert plain["settings"]["training"]["epochs"] == 2
+    assert {"dynaconv", "torch", "timm", "device", "threads"} == set(plain["about"])
+    static, dynamic = plain["rows"]
+    assert (static["method"], static["experts"], static["difference"]) == ("static", None, None)
+    assert (dynamic["method"], dynamic["experts"]) == ("dynamic", 2)
+    assert dynamic["parameters"] > static["parameters"]
+    assert dynamic["madds"] > static["madds"]
+    assert dynamic["step_bytes"] > static["step_bytes"]
+    assert static["train_ratio"] == static["latency_ratio"] == static["step_bytes_ratio"] == 1.0
+    assert [epoch for epoch, _ in dynamic["curve"]] == [1, 2]
+    assert [values[-1] for values in static["curve"][-1:]] == [static["top1"]]
+
+
+def test_difference_is_of_the_runs_files(done: tuple[Path, Comparison, Notes]) -> None:
+    out, answer, _ = done
+    per_seed = []
+    for seed in SETTINGS.seeds:
+        ours, theirs = (
+            json.loads((out / "runs" / f"{slug}-seed{seed}" / RESULT).read_text()) for slug in ("dynamic-k2", "static")
+        )
+        assert ours["top1"] == pytest.approx(ours["curve"][-1][1])  # the last epoch's, evaluated anew from the weights
+        per_seed.append(ours["top1"] - theirs["top1"])
+    assert answer.rows[1].difference is not None
+    assert answer.rows[1].difference.per_seed == pytest.approx(per_seed)
+
+
+def test_csv_has_a_line_for_every_network(done: tuple[Path, Comparison, Notes]) -> None:
+    rows = list(csv.DictReader((done[0] / "compare.csv").read_text().splitlines()))
+    assert [row["method"] for row in rows] == ["static", "dynamic"]
+    assert rows[0]["difference"] == rows[0]["experts"] == ""
+    assert float(rows[1]["top1_seed3"]) == pytest.approx(done[1].rows[1].top1[1])
+    assert float(rows[1]["difference_low"]) <= float(rows[1]["difference"]) <= float(rows[1]["difference_high"])
+
+
+def test_pictures_and_markdown_are_there_and_nothing_half(done: tuple[Path, Comparison, Notes]) -> None:
+    out = done[0]
+    assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "compare.pdf").read_bytes().startswith(b"%PDF")
+    assert "| dynamic | 2 |" in (out / "compare.md").read_text()
+    assert not list(out.rglob("*.tmp"))
+    assert not list(out.rglob("checkpoints"))
+
+
+def test_again_it_trains_nothing_and_says_the_same(done: tuple[Path, Comparison, Notes]) -> None:
+    out, answer, _ = done
+    notes = Notes()
+    assert compare(SETTINGS, out, notes).plain() == answer.plain()
+    assert (notes.runs, notes.measured) == ([], 0)
+
+
+def test_a_missing_run_is_repeated_and_comes_out_the_same(done: tuple[Path, Comparison, Notes]) -> None:
+    out, answer, _ = done
+    folder = CompareFolder(out).run_folder(Contender("dynamic", 2), 3)
+    for file in folder.iterdir():
+        file.unlink()
+    notes = Notes()
+    assert compare(SETTINGS, out, notes).rows[1].top1 == answer.rows[1].top1
+    assert notes.runs == [("dynamic K=2", 3)]
+
+
+def test_seeds_may_be_added(done: tuple[Path, Comparison, Notes], tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(done[0], tmp_path / "copy")
+    notes = Notes()
+    answer = compare(SETTINGS.model_copy(update={"seeds": (0, 3, 5)}), tmp_path / "copy", notes)
+    assert notes.runs == [("static", 5), ("dynamic K=2", 5)]
+    assert answer.rows[1].top1[:2] == done[1].rows[1].top1
+
+
+def test_other_settings_are_refused_by_name(done: tuple[Path, Comparison, Notes]) -> None:
+    other = SETTINGS.model_copy(update={"training": SETTINGS.training.model_copy(update={"lr": 0.02})})
+    before = sorted(path.name for path in done[0].iterdir())
+    with pytest.raises(UserError, match=r"lr is 0\.01 there and 0\.02 here"):
+        compare(other, done[0])
+    assert sorted(path.name for path in done[0].iterdir()) == before
+
+
+def test_a_folder_in_use_is_refused(done: tuple[Path, Comparison, Notes]) -> None:
+    with FolderLock(done[0]), pytest.raises(UserError, match="Choose another --out"):
+        compare(SETTINGS, done[0])
+
+
+def test_a_spoilt_result_is_named(tmp_path: Path) -> None:
+    folder = CompareFolder(tmp_path)
+    place = folder.run_folder(Contender("static"), 0)
+    place.mkdir(parents=True)
+    (place / RESULT).write_text('{"top1":')
+    with pytest.raises(UserError, match="changed by hand"):
+        folder.result(Contender("static"), 0)
+
+
+def test_an_interrupted_run_goes_on_and_comes_out_the_same(
+    done: tuple[Path, Comparison, Notes], tmp_path: Path
+) -> None:
+    """Killed in its second epoch: the result is that of a run that was never stopped."""
+
+    class Kill:
+        def __init__(self) -> None:
+            self.epochs = 0
+
+        def start(self, *_: int) -> None: ...
+
+        def step(self, epoch: int, step: int, images: int, loss: float | None) -> None:
+            if epoch == 1 and step == 2:
+                raise KeyboardInterrupt
+
+        def evaluating(self, *_: int) -> None: ...
+
+        def epoch(self, record: Any) -> None: ...
+
+        def close(self) -> None: ...
+
+    contender = Contender("dynamic", 2)
+    with pytest.raises(KeyboardInterrupt):
+        run_one(contender, 3, SETTINGS, tmp_path, Kill())
+    whole = CompareFolder(done[0]).result(contender, 3)
+    again = run_one(contender, 3, SETTINGS, tmp_path)
+    assert whole is not None
+    assert (again.top1, again.curve, again.train_loss) == (whole.top1, whole.curve, whole.train_loss)
+    assert again.correctness() == whole.correctness()
+
+
+def test_the_same_pictures_in_the_same_order_for_all(done: tuple[Path, Comparison, Notes]) -> None:
+    """Order and augmentation follow from the seed alone, whatever was drawn before the data was opened."""
+    import torch
+
+    first = next(iter(open_for(SETTINGS, 3).train_loader))
+    torch.rand(17)
+    again = next(iter(open_for(SETTINGS, 3).train_loader))
+    other = next(iter(open_for(SETTINGS, 0).train_loader))
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[1], other[1])
+
+
+def test_results_survive_the_file() -> None:
+    result = RunResult("dynamic", 4, 1, 50.0, [(1, 50.0)], [2.0], 1e-3, 0, 1.0, 0.9, "a0", 3)
+    assert RunResult.of(json.loads(json.dumps(result.plain()))) == result
+    assert result.correctness() == [1, 0, 1]
+
+
+def test_one_seed_gives_no_interval(done: tuple[Path, Comparison, Notes]) -> None:
+    answer = compare(SETTINGS.model_copy(update={"seeds": (3,)}), done[0])
+    row = answer.rows[1]
+    assert row.top1_spread is None
+    assert row.difference is not None
+    assert row.difference.low is None
+    assert "no interval" in row.conclusion
+    compare(SETTINGS, done[0])  # the folder as it was

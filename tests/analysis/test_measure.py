@@ -1,0 +1,74 @@
+"""Measurements: paired, and memory against what can be counted by hand."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from dynaconv.analysis.measure import FEWEST, ROUNDS, WARM_UP, interleave, measure, peak_step_bytes
+from dynaconv.analysis.measure import _Step as Step
+from dynaconv.train import TrainSettings
+from dynaconv.train.accelerator import make_accelerator
+
+CPU = TrainSettings(device="cpu", opt="momentum", lr=0.1, weight_decay=0.0)
+
+
+def test_rounds_are_interleaved_and_ratios_are_to_the_first() -> None:
+    calls: list[str] = []
+
+    def quick() -> None:
+        calls.append("quick")
+        time.sleep(0.001)
+
+    def slow() -> None:
+        calls.append("slow")
+        time.sleep(0.004)
+
+    first, second = interleave([quick, slow], torch.device("cpu"))
+    assert calls[2 * WARM_UP :] == ["quick", "slow"] * first.rounds
+    assert FEWEST <= first.rounds == second.rounds <= ROUNDS
+    assert first.ratio == 1.0
+    assert second.ratio > 1.5
+    assert second.seconds >= 0.004
+
+
+def test_memory_of_a_linear_step_by_hand() -> None:
+    """Weights, gradients and momentum, 1200 x 10 floats each; the batch and its copy; a few scalars."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 20 * 20, 10, bias=False))
+    weights = 3 * 20 * 20 * 10 * 4
+    batch = (torch.randn(2, 3, 20, 20), torch.tensor([0, 1]))
+    found = peak_step_bytes(Step(network, 10, batch, CPU, make_accelerator(CPU)), torch.device("cpu"))
+    images = batch[0].nbytes
+    assert 3 * weights + 2 * images <= found <= 3 * weights + 2 * images + 1000
+
+
+def test_memory_of_activations_grows_with_the_batch() -> None:
+    def peak(images: int) -> int:
+        network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 2))
+        batch = (torch.randn(images, 3, 8, 8), torch.zeros(images, dtype=torch.int64))
+        return peak_step_bytes(Step(network, 2, batch, CPU, make_accelerator(CPU)), torch.device("cpu"))
+
+    # one more image: itself, its copy, the convolution's and the activation's output at the least
+    assert peak(65) - peak(64) >= (2 * 3 * 64 + 4 * 64) * 4
+
+
+def test_measure_answers_for_every_network() -> None:
+    networks = [nn.Sequential(nn.Flatten(), nn.Linear(3 * 16, width), nn.Linear(width, 4)) for width in (4, 64)]
+    small, large = measure(networks, 4, 4, 8, CPU)
+    assert small.step.ratio == small.latency.ratio == 1.0
+    assert large.step_bytes > small.step_bytes
+    assert min(small.step.seconds, large.latency.seconds) > 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: reads the CUDA allocator")
+def test_memory_on_cuda_is_the_allocators() -> None:
+    settings = TrainSettings(opt="momentum", lr=0.1, weight_decay=0.0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 200 * 200, 100, bias=False))
+    accelerator = make_accelerator(settings)
+    batch = (torch.randn(2, 3, 200, 200, device="cuda"), torch.tensor([0, 1], device="cuda"))
+    weights = 3 * 200 * 200 * 100 * 4
+    found = peak_step_bytes(Step(network, 100, batch, settings, accelerator), accelerator.device)
+    assert 3 * weights <= found <= 3.5 * weights
