@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.pictures import write_folder
 
+from data.pictures import write_folder
 from dynaconv.data import open_data
 from dynaconv.errors import UserError
 
 
 def write_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CIFAR-10 in its own format with 10 pictures a file; torchvision checks sums of the real one, which ours is not."""
+    """CIFAR-10 in its own format with 10 pictures a file; torchvision checks sums, of the real one."""
     from torchvision.datasets import CIFAR10
 
     folder = root / "cifar-10-batches-py"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from data.pictures import write_folder, write_pictures
 
+from data.pictures import write_folder, write_pictures
 from dynaconv.data import Augment, open_data
 from dynaconv.errors import UserError
 

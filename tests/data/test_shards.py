@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from data.pictures import write_folder
 
+from data.pictures import write_folder
 from dynaconv.data import open_data
 from dynaconv.errors import UserError
 
@@ -41,7 +41,10 @@ def test_the_same_batches_as_from_the_folder(tmp_path: Path) -> None:
     from_folder = open_data(str(pictures), image_size=8, batch_size=4)
     from_shards = open_data(f"wds/{shards}", image_size=8, batch_size=4, workers=2)
     assert from_shards.classes == ["cat", "dog"]
-    for one, two in ((from_folder.train_loader, from_shards.train_loader), (from_folder.eval_loader, from_shards.eval_loader)):
+    for one, two in (
+        (from_folder.train_loader, from_shards.train_loader),
+        (from_folder.eval_loader, from_shards.eval_loader),
+    ):
         pairs = list(zip(one, two, strict=True))
         assert pairs
         assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in pairs)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from data.pictures import write_pictures
 from PIL.Image import Image
 
+from data.pictures import write_pictures
 from dynaconv.data import Preprocess, decode
 from dynaconv.data.open_evaluation import plain_batches
 from dynaconv.errors import RunError

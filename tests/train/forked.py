@@ -10,10 +10,10 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
-from train.tiny import digits, settings, tiny
 
 from dynaconv.errors import RunError, UserError
 from dynaconv.train import fit
+from train.tiny import digits, settings, tiny
 
 PRELOAD = ["train.forked", "timm", "accelerate", "torchmetrics.classification", "torch.utils.tensorboard"]
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from train.tiny import digits, newest, settings, tiny
 
 from dynaconv.errors import UserError
 from dynaconv.train import fit
@@ -23,6 +22,7 @@ from dynaconv.train.checkpoint import (
     write_checkpoint,
 )
 from dynaconv.train.files import CHECKSUM
+from train.tiny import digits, newest, settings, tiny
 
 STATE = {"position": {"epoch": 1}, "tensor": torch.arange(1000.0), "list": [1, 2.5, "x", None, True]}
 

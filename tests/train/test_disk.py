@@ -43,7 +43,7 @@ except RunError as error:
 else:
     raise SystemExit("the full disk was not noticed")
 assert list(out.rglob("*.tmp")) == [], list(out.rglob("*.tmp"))
-assert [damage_of(path) for path in (out / "checkpoints").glob("*.pt")] == [None, None, None][: len(list((out / "checkpoints").glob("*.pt")))]
+assert {damage_of(path) for path in (out / "checkpoints").glob("*.pt")} == {None}
 assert newest(out).name == "epoch_0001_step_0000001.pt", newest(out)
 ballast.unlink()
 fit(tiny(seed=4), digits(), settings(checkpoint_every=1), out=out, resume="auto")
@@ -79,9 +79,9 @@ def inside_mount(folder: Path, options: str, script: str, *arguments: str) -> st
     if probe.returncode:
         pytest.skip(f"no mount of one's own is allowed here: {probe.stderr.decode().strip()}")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    mount = f'mount -t tmpfs -o {options} tmpfs {folder} && exec "$0" "$@"'
     answer = subprocess.run(
-        [*INSIDE, f'mount -t tmpfs -o {options} tmpfs {folder} && exec "$0" "$@"', sys.executable, "-c", script]
-        + [str(folder), *arguments],
+        [*INSIDE, mount, sys.executable, "-c", script, str(folder), *arguments],
         cwd=REPOSITORY,
         env=environment,
         capture_output=True,
@@ -115,10 +115,9 @@ def test_read_only_folder_is_found_before_the_first_step(tmp_path: Path) -> None
 
 
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    from train.tiny import digits, settings, tiny
-
     from dynaconv.errors import UserError
     from dynaconv.train import fit
+    from train.tiny import digits, settings, tiny
 
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"Cannot write to --out .*file/run"):

@@ -12,10 +12,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
-from train.forked import start, start_two
-from train.tiny import MEASURED, newest, same
 
 from dynaconv.train.checkpoint import damage_of, read_checkpoint
+from train.forked import start, start_two
+from train.tiny import MEASURED, newest, same
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -53,7 +53,8 @@ def test_evaluation_over_two_is_that_of_one(tmp_path: Path) -> None:
         "from dynaconv.train.classification import Classification\n"
         "from dynaconv.train.loop import evaluate\n"
         "from dynaconv.train.weights import load_weights\n"
-        f"model = Tiny(); model.load_state_dict(load_weights(Path({str(tmp_path / 'two' / 'last.safetensors')!r}))[0])\n"
+        f"tensors, _ = load_weights(Path({str(tmp_path / 'two' / 'last.safetensors')!r}))\n"
+        "model = Tiny(); model.load_state_dict(tensors)\n"
         "print(json.dumps(evaluate(model, digits().eval_loader, Classification(10), make_accelerator(settings()))))"
     )
     alone = json.loads(subprocess.check_output([sys.executable, "-c", script], cwd=REPOSITORY, text=True, timeout=100))

@@ -10,11 +10,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+
+from dynaconv.train.checkpoint import damage_of
 from train.forked import start
 from train.test_resume import assert_equal_runs
 from train.tiny import newest
-
-from dynaconv.train.checkpoint import damage_of
 
 OFTEN = {"settings": {"checkpoint_every": 1, "keep": 3}, "data": {"batch_size": 8}}  # 72 steps
 

@@ -38,7 +38,9 @@ def test_refused_while_held_and_free_after_a_kill(tmp_path: Path, holder: object
     process.start()
     assert here.poll(30)
     living = here.recv()
-    with pytest.raises(UserError, match=rf"Another run is writing to .* \(process {process.pid} on .*choose another --out"):
+    with pytest.raises(
+        UserError, match=rf"Another run is writing to .* \(process {process.pid} on .*choose another --out"
+    ):
         FolderLock(tmp_path).__enter__()
     os.kill(process.pid or 0, signal.SIGKILL)
     os.waitid(os.P_PID, process.pid or 0, os.WEXITED | os.WNOWAIT)

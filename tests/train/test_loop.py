@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from train.tiny import Tiny, digits, newest, settings, tiny
 
 from dynaconv.errors import RunError, UserError
 from dynaconv.train import TrainSettings, fit
 from dynaconv.train.accelerator import make_accelerator
 from dynaconv.train.checkpoint import damage_of, read_checkpoint
+from train.tiny import Tiny, digits, newest, settings, tiny
 
 
 def plain(**options: Any) -> TrainSettings:
@@ -37,7 +37,9 @@ def test_it_learns() -> None:
 def test_the_step_is_the_one_written_by_hand() -> None:
     """The loop against model, loss, backward, optimizer in ten lines: bit-equal weights."""
     by_loop, by_hand = tiny(dropout=0.0), tiny(dropout=0.0)
-    chosen = plain(sched="constant", weight_decay=0.01, temperature_start=2.0, temperature_epochs=0, temperature_end=2.0)
+    chosen = plain(
+        sched="constant", weight_decay=0.01, temperature_start=2.0, temperature_epochs=0, temperature_end=2.0
+    )
     fit(by_loop, digits(), chosen)
     by_hand.router.temperature.fill_(2.0)
     decay = [p for n, p in by_hand.named_parameters() if p.ndim > 1 and not n.endswith("bias")]
@@ -165,7 +167,7 @@ def test_collapsed_routing_is_warned_of(caplog: pytest.LogCaptureFixture) -> Non
     torch.manual_seed(0)
     with caplog.at_level(logging.WARNING, logger="dynaconv"):
         result = fit(Collapsed(), digits(), plain(temperature_epochs=0))
-    assert "routing of router has collapsed: expert 1 for 100 % of the examples, entropy 0.000" in caplog.text
+    assert "collapsed in 1 of 1 routers: router (expert 1 for 100% of the examples, entropy 0.000)" in caplog.text
     assert result.history[0].routing_entropy == {"router": pytest.approx(0, abs=1e-6)}
 
 
@@ -284,7 +286,7 @@ def test_mixup_wants_even_batches() -> None:
 
 
 def test_resume_takes_two_words() -> None:
-    with pytest.raises(UserError, match="resume is 'atuo'.*Did you mean 'auto'"):
+    with pytest.raises(UserError, match=r"resume is 'atuo'.*Did you mean 'auto'"):
         fit(tiny(), digits(), plain(), resume="atuo")
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from train.tiny import digits, newest, settings, tiny
 
 from dynaconv.errors import UserError
 from dynaconv.train import fit
 from dynaconv.train.checkpoint import read_checkpoint
 from dynaconv.train.finetune import finetune_from
 from dynaconv.train.weights import load_weights, save_weights
+from train.tiny import digits, newest, settings, tiny
 
 
 @pytest.fixture(scope="module")

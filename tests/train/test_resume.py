@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from train.tiny import MEASURED, digits, newest, same, settings, tiny
 
 from dynaconv.errors import UserError
 from dynaconv.train import EpochRecord, Stopped, fit
 from dynaconv.train.checkpoint import read_checkpoint
 from dynaconv.train.progress import Silent
+from train.tiny import MEASURED, digits, newest, same, settings, tiny
 
 STEPS = 6  # of an epoch of the tests' digits
 

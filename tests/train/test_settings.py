@@ -51,7 +51,7 @@ def test_recipe_with_the_command_line_laid_over_it() -> None:
 def test_recipe_mistakes_name_the_nearest() -> None:
     with pytest.raises(UserError, match="no setting 'learning_rate'"):
         resolve_recipe({"model": {"name": "x"}, "settings": {"learning_rate": 1}}, {}, {}, {})
-    with pytest.raises(UserError, match="no setting 'bach_size'. Did you mean 'batch_size'"):
+    with pytest.raises(UserError, match=r"no setting 'bach_size'\. Did you mean 'batch_size'"):
         Recipe.of({"model": {"name": "x"}, "bach_size": 3})
 
 
@@ -70,12 +70,12 @@ def test_recipe_files(tmp_path: Path) -> None:
 
 
 def test_unknown_model() -> None:
-    with pytest.raises(UserError, match="no model 'mobilenetv2_05'.*Did you mean.*'mobilenetv2_050'"):
+    with pytest.raises(UserError, match=r"no model 'mobilenetv2_05'.*Did you mean.*'mobilenetv2_050'"):
         build_model(ModelSpec(name="mobilenetv2_05"), 10)
 
 
 def test_model_option_that_it_does_not_take() -> None:
-    with pytest.raises(UserError, match="The model resnet18 cannot be had: TypeError.*wings"):
+    with pytest.raises(UserError, match=r"The model resnet18 cannot be had: TypeError.*wings"):
         build_model(ModelSpec(name="resnet18", args={"wings": 2}), 10)
 
 

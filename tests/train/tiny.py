@@ -1,4 +1,4 @@
-"""A network that trains in milliseconds and has everything that a resumed run could lose: batch norm, dropout, a router."""
+"""A network that trains in milliseconds and has all that a resumed run could lose: batch norm, dropout, a router."""
 
 from __future__ import annotations
 
@@ -83,15 +83,16 @@ def same(one: Any, two: Any, without: tuple[str, ...] = (), where: str = "") -> 
         if one.keys() != two.keys():
             return [f"{where}: {sorted(map(str, one.keys() ^ two.keys()))}"]
         return [
-            place
-            for key in one
-            if key not in without
-            for place in same(one[key], two[key], without, f"{where}.{key}")
+            place for key in one if key not in without for place in same(one[key], two[key], without, f"{where}.{key}")
         ]
     if isinstance(one, (list, tuple)) and isinstance(two, (list, tuple)):
         if len(one) != len(two):
             return [f"{where}: {len(one)} and {len(two)} entries"]
-        return [place for i, (a, b) in enumerate(zip(one, two, strict=True)) for place in same(a, b, without, f"{where}[{i}]")]
+        return [
+            place
+            for i, (a, b) in enumerate(zip(one, two, strict=True))
+            for place in same(a, b, without, f"{where}[{i}]")
+        ]
     if isinstance(one, Tensor) and isinstance(two, Tensor):
         equal = one.dtype == two.dtype and torch.equal(one, two)
         return [] if equal else [f"{where}: tensors differ"]

@@ -232,7 +232,7 @@ def _train(
     log_to_terminal(first)
     data = _open(recipe, opening)
     torch.manual_seed(recipe.settings.seed)
-    network = build_model(recipe.model, len(data.classes), pretrained=pretrained)
+    network = build_model(recipe.model, len(data.classes), pretrained=pretrained, image_size=data.image_size)
     if finetune is not None:
         finetune_from(network, finetune)
     if first:
@@ -258,6 +258,6 @@ def _profile(recipe: Recipe, opening: dict[str, Any]) -> None:
     from dynaconv.train.profile import profile
 
     data = _open(recipe, opening)
-    network = build_model(recipe.model, len(data.classes))
+    network = build_model(recipe.model, len(data.classes), image_size=data.image_size)
     for line in profile(network, data, recipe.settings):
         print(line, flush=True)

@@ -40,37 +40,52 @@ class ModelSpec(Frozen):
         return self
 
 
-def build_model(spec: ModelSpec, classes: int, *, pretrained: bool = False) -> nn.Module:
-    """Build the network for RGB images and ``classes`` classes, with freshly drawn or timm's pretrained weights.
+def build_model(
+    spec: ModelSpec, classes: int, *, pretrained: bool = False, image_size: int | None = None, blank: bool = False
+) -> nn.Module:
+    """Build the network for RGB images and ``classes`` classes.
+
+    The experts of a dynamic twin begin as the network's own initialiser draws them, each anew (as both papers train);
+    from pretrained weights they begin as copies of the pretrained kernels plus small noise.
+
+    Args:
+        pretrained: begin from timm's pretrained weights.
+        image_size: that the network will see; helps to find the blocks of networks of an unusual size.
+        blank: the weights will be overwritten: do not spend time on drawing every expert.
 
     Raises:
         UserError: no such network; options that it does not take; no pretrained weights or no network to fetch them.
     """
+    model = _static(spec, classes, pretrained)
+    if spec.method is None:
+        return model
+    from dynaconv.dynamize import METHODS, dynamize
+
+    experts = spec.experts or METHODS[spec.method].experts
+    donors = [] if pretrained or blank else [_static(spec, classes, False) for _ in range(experts - 1)]
+    with blame_input():
+        return dynamize(
+            model,
+            method=spec.method,
+            experts=experts,
+            share=spec.share,
+            donors=donors,
+            input_size=None if image_size is None else (3, image_size, image_size),
+            inplace=True,
+        )
+
+
+def _static(spec: ModelSpec, classes: int, pretrained: bool) -> nn.Module:
     import timm
 
-    register_zoo()
+    import dynaconv.models  # noqa: F401 - makes the papers' networks known to timm
+
     if not timm.is_model(spec.name):
         raise UserError(f"There is no model {spec.name!r}. {suggest(spec.name, timm.list_models())}")
     options = {"drop_rate": spec.dropout, "drop_path_rate": spec.drop_path}
     chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     try:
-        model = timm.create_model(spec.name, pretrained=pretrained, num_classes=classes, **chosen, **spec.args)
+        return timm.create_model(spec.name, pretrained=pretrained, num_classes=classes, **chosen, **spec.args)
     except Exception as error:  # a wrong option, no weights, no network: each library raises its own
         what = "pretrained weights of" if pretrained else "model"
         raise UserError(f"The {what} {spec.name} cannot be had: {type(error).__name__}: {error}") from error
-    if spec.method is None:
-        return model
-    from dynaconv.dynamize import dynamize
-
-    with blame_input():
-        return dynamize(model, method=spec.method, experts=spec.experts, share=spec.share, inplace=True)
-
-
-def register_zoo() -> None:
-    """Make the papers' networks known to timm."""
-    import importlib.util
-
-    if importlib.util.find_spec("dynaconv.models") is not None:
-        import importlib
-
-        importlib.import_module("dynaconv.models")

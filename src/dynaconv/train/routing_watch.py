@@ -12,11 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dynaconv.routing import ScopedRouter
+
 log = logging.getLogger(__name__)
 
 WATCHED_BATCHES = 4
 LOW_ENTROPY = 0.1  # of log K
 NEARLY_ALL = 0.95  # of the examples
+SHOWN = 3  # collapsed routers that are named
 
 
 @dataclass
@@ -44,7 +47,8 @@ class RoutingWatch:
         self._compiled = (model, model._compiled_call_impl)
         model._compiled_call_impl = None
         for name, module in model.named_modules():
-            if getattr(module, "is_router", False):
+            # layers of a scope answer with their block's router, which is watched itself
+            if getattr(module, "is_router", False) and not isinstance(module, ScopedRouter):
                 self._handles.append(module.register_forward_hook(self._hook(name)))
         try:
             yield
@@ -61,18 +65,23 @@ class RoutingWatch:
             self._compiled = None
 
     def entropies(self) -> dict[str, float]:
-        """Mean entropy by router as a share of log K; the log gets a warning for each collapsed one."""
-        answer = {}
+        """Mean entropy by router as a share of log K; the log gets a warning that names the collapsed ones."""
+        answer, collapsed = {}, []
         for name, seen in self._seen.items():
             entropy = float(seen.entropy) / seen.examples
             share, expert = (float(value) for value in (seen.favourites / seen.examples).max(dim=0))
             if entropy < LOW_ENTROPY and share > NEARLY_ALL:
-                log.warning(
-                    "routing of %s has collapsed: expert %d for %.0f %% of the examples, entropy %.3f of log K. "
-                    "A higher temperature for longer, or expert dropout, may help.",
-                    *(name, int(expert), 100 * share, entropy),
+                collapsed.append(
+                    f"{name} (expert {int(expert)} for {share:.0%} of the examples, entropy {entropy:.3f})"
                 )
             answer[name] = entropy
+        if collapsed:
+            more = f" and {len(collapsed) - SHOWN} more" if len(collapsed) > SHOWN else ""
+            log.warning(
+                "routing has collapsed in %d of %d routers: %s%s. A higher temperature for longer, a lower learning "
+                "rate, or expert dropout may help.",
+                *(len(collapsed), len(answer), ", ".join(collapsed[:SHOWN]), more),
+            )
         return answer
 
     def _hook(self, name: str) -> Any:

@@ -108,4 +108,3 @@ def restore_random_state(saved: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(saved["torch"].cpu())
     if saved["device"] is not None and device.type != "cpu":
         torch.get_device_module(device).set_rng_state(saved["device"].cpu(), device)
-

@@ -37,7 +37,9 @@ def load_trained(path: Path) -> Trained:
     missing = [name for name in ("model", "classes", "preprocess") if name not in about]
     if missing:
         raise UserError(f"{path} does not say its {', '.join(missing)}; expected weights written by 'dynaconv train'.")
-    model = build_model(ModelSpec(**about["model"]), len(about["classes"]))
+    preprocess = Preprocess(**about["preprocess"])
+    spec = ModelSpec(**about["model"])
+    model = build_model(spec, len(about["classes"]), image_size=preprocess.image_size, blank=True)
     wrong = differences(model, tensors)
     if wrong:
         raise UserError(
@@ -45,4 +47,4 @@ def load_trained(path: Path) -> Trained:
             "Was it written by another version of timm or dynaconv?"
         )
     model.load_state_dict(tensors)
-    return Trained(model.eval(), list(about["classes"]), Preprocess(**about["preprocess"]), path)
+    return Trained(model.eval(), list(about["classes"]), preprocess, path)
