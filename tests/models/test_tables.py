@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from dynaconv.cli.tables import as_markdown
 from dynaconv.cost import CostReport
 from dynaconv.models import tables as module
 from dynaconv.models.causes import UNEXPLAINED, cause_of
 from dynaconv.models.subjects import Subject, subject_of
 from dynaconv.models.tables import Row, published_figures, tables
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 # What the cost study derives where no reading of the paper reproduces the printed figure.
 HONEST = {
@@ -101,10 +104,23 @@ def test_causes(words: tuple[str, ...], published: str, ours: float, cause: str)
     assert cause in cause_of(words, published, ours)
 
 
+@pytest.fixture(scope="module")
+def everything() -> list[Row]:
+    return tables()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_all_tables() -> None:
-    rows = tables()
+def test_the_pages_in_docs_have_these_figures(everything: list[Row]) -> None:
+    for paper, page in (("CondConv", "paper-condconv.md"), ("DynamicConv", "paper-dynamic-convolution.md")):
+        text = (DOCS / page).read_text(encoding="utf-8")
+        assert "\n".join(as_markdown([row for row in everything if row.paper == paper])) in text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_all_tables(everything: list[Row]) -> None:
+    rows = everything
     assert len(rows) == 141
     assert [(row.paper, row.table, row.row, row.quantity) for row in rows] == [
         (row["paper"], row["table"], row["row"], row["quantity"]) for row in published_figures()
