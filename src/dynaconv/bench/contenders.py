@@ -1,0 +1,144 @@
+"""The networks that stand beside each other: ours, the static twin in every form, the usual form, timm's."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import timm
+import torch
+from torch import nn
+
+import dynaconv.models
+from dynaconv.bench.settings import BenchSettings
+from dynaconv.dynamize import dynamize, freeze
+from dynaconv.errors import suggest
+from dynaconv.layers import DynamicLayer
+from dynaconv.models.from_timm import to_timm
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A network in one form; ``role`` is ``static``, ``ours``, ``usual`` or ``timm``."""
+
+    role: str
+    form: str
+    network: nn.Module
+    layout: torch.memory_format
+
+
+def build_pair(settings: BenchSettings) -> tuple[nn.Module, nn.Module]:
+    """The dynamic network and its static twin, with batch statistics of a trained network's kind; from fixed seeds."""
+    torch.manual_seed(0)
+    if settings.model in dynaconv.models.ZOO:
+        dynamic = timm.create_model(settings.model, **settings.model_args)
+        static = timm.create_model(settings.model, static=True, **settings.model_args)
+    elif timm.is_model(settings.model):
+        own = {name: value for name, value in settings.model_args.items() if name in ("method", "experts")}
+        other = {name: value for name, value in settings.model_args.items() if name not in own}
+        static = timm.create_model(settings.model, **other)
+        dynamic = dynamize(static, **own)
+    else:
+        known = [*dynaconv.models.ZOO, *timm.list_models()]
+        raise ValueError(f"There is no network {settings.model!r}. {suggest(settings.model, known)}")
+    for network in (dynamic, static):
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+                assert module.running_var is not None
+                nn.init.uniform_(module.running_mean, -0.1, 0.1)
+                nn.init.uniform_(module.running_var, 0.5, 1.5)
+        network.to(settings.device)
+    return dynamic, static
+
+
+def contenders(settings: BenchSettings, x: torch.Tensor, roles: tuple[str, ...] = ()) -> list[Contender]:
+    """Every form of every network; ``roles`` picks some."""
+    dynamic, static = build_pair(settings)
+    made: list[Contender] = []
+    builders = {"static": _static, "ours": _ours, "usual": _usual, "timm": _timm}
+    for role, build in builders.items():
+        if not roles or role in roles:
+            made += build(settings, static if role == "static" else dynamic, x)
+    return made
+
+
+def _static(settings: BenchSettings, network: nn.Module, x: torch.Tensor) -> list[Contender]:
+    if settings.mode == "train":
+        forms = [
+            ("eager", copy.deepcopy(network), torch.contiguous_format),
+            ("channels_last", _channels_last(network), torch.channels_last),
+        ]
+        if settings.compile:
+            forms.append(("compiled", _compiled(_channels_last(network)), torch.channels_last))
+    else:
+        forms = [
+            ("eager", copy.deepcopy(network).eval(), torch.contiguous_format),
+            ("channels_last", _channels_last(network).eval(), torch.channels_last),
+            ("folded channels_last", freeze(network, examples=x[:2]), torch.channels_last),
+        ]
+        if settings.compile:
+            forms.append(("compiled frozen", freeze(network, examples=x[:2], compile=True), torch.channels_last))
+    return [Contender("static", *form) for form in forms]
+
+
+def _ours(settings: BenchSettings, network: nn.Module, x: torch.Tensor) -> list[Contender]:
+    if settings.mode == "train":
+        forms = [("auto", _channels_last(network), torch.channels_last)]
+        if settings.compile:
+            forms.append(("compiled", _compiled(_channels_last(network)), torch.channels_last))
+    else:
+        frozen = partial(freeze, network, bank_dtype=settings.bank_dtype, examples=x[:8])
+        forms = [("frozen", frozen(), torch.channels_last)]
+        if settings.compile:
+            forms.append(("compiled frozen", frozen(compile=True), torch.channels_last))
+    return [Contender("ours", *form) for form in forms]
+
+
+def _usual(settings: BenchSettings, network: nn.Module, x: torch.Tensor) -> list[Contender]:
+    """What peers run: mix every kernel, then one convolution with groups = batch."""
+    made = copy.deepcopy(network).train(settings.mode == "train")
+    for module in made.modules():
+        if isinstance(module, DynamicLayer) and module.geometry.dims:
+            module.strategy = "grouped"
+    return [Contender("usual", "groups = batch", made, torch.contiguous_format)]
+
+
+def _timm(settings: BenchSettings, network: nn.Module, x: torch.Tensor) -> list[Contender]:
+    try:
+        made = to_timm(network)
+    except ValueError:  # timm has no such network
+        return []
+    return [Contender("timm", "CondConv2d", made.train(settings.mode == "train"), torch.contiguous_format)]
+
+
+def _channels_last(network: nn.Module) -> nn.Module:
+    return copy.deepcopy(network).to(memory_format=torch.channels_last)
+
+
+def _compiled(network: nn.Module) -> nn.Module:
+    network.compile(dynamic=False)
+    return network
+
+
+def make_step(contender: Contender, settings: BenchSettings, x: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """One inference, or one forward and backward; answers the outputs."""
+    network, inputs = contender.network, x.to(memory_format=contender.layout)
+    low = settings.dtype != "float32"
+    device = torch.device(settings.device).type
+    autocast = torch.autocast(device, getattr(torch, settings.dtype) if low else None, enabled=low)
+
+    def infer() -> torch.Tensor:
+        with torch.no_grad(), autocast:
+            answer: torch.Tensor = network(inputs)
+        return answer
+
+    def train() -> torch.Tensor:
+        network.zero_grad(set_to_none=True)
+        with autocast:
+            answer: torch.Tensor = network(inputs)
+        answer.float().square().mean().backward()
+        return answer.detach()
+
+    return train if settings.mode == "train" else infer

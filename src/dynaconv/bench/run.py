@@ -1,0 +1,90 @@
+"""``bench``: check that all compute the same, then time them in turns."""
+
+from __future__ import annotations
+
+import statistics
+
+import torch
+from torch import Tensor
+
+from dynaconv.bench.contenders import Contender, contenders, make_step
+from dynaconv.bench.environment import environment
+from dynaconv.bench.equality import check_equal
+from dynaconv.bench.memory import peak_memory
+from dynaconv.bench.settings import BenchResult, BenchSettings
+from dynaconv.bench.timing import interleave, ratios, spread
+
+
+def bench(settings: BenchSettings) -> BenchResult:
+    """Time a network against its static twin at its best, the usual form, and timm's CondConv where there is one.
+
+    Raises:
+        ValueError: an impossible setting.
+        RunError: outputs differ; then nothing is timed.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
+    try:
+        return _bench(settings)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def make_input(settings: BenchSettings) -> Tensor:
+    """Random images; the same for every contender."""
+    generator = torch.Generator().manual_seed(0)
+    size = settings.size or 224
+    channels = int(settings.model_args.get("in_chans", 3))
+    return torch.randn(settings.batch, channels, size, size, generator=generator).to(settings.device)
+
+
+def _bench(settings: BenchSettings) -> BenchResult:
+    x = make_input(settings)
+    everyone = contenders(settings, x)
+    steps = [make_step(contender, settings, x) for contender in everyone]
+    error = check_equal(list(zip(everyone, steps, strict=True)), settings.dtype, settings.bank_dtype)
+    times = interleave(steps, settings.rounds, settings.warmup, settings.device)
+    best = _best_of_each_role(everyone, times)
+    static, ours, usual = (best[role][1] for role in ("static", "ours", "usual"))
+    against_static = ratios(ours, static)
+    facts = {
+        **environment(),
+        "rounds": settings.rounds,
+        "forms": {role: contender.form for role, (contender, _) in best.items()},
+        "milliseconds": {
+            f"{each.role}: {each.form}": round(statistics.median(own), 3)
+            for each, own in zip(everyone, times, strict=True)
+        },
+        "ratio_to_static_quartiles": [round(value, 3) for value in spread(against_static)],
+        "largest_relative_error": error,
+    }
+    return BenchResult(
+        model=settings.model,
+        mode=settings.mode,
+        batch=settings.batch,
+        threads=settings.threads,
+        device=settings.device,
+        dtype=settings.dtype,
+        static_ms=statistics.median(static),
+        ours_ms=statistics.median(ours),
+        usual_ms=statistics.median(usual),
+        timm_ms=statistics.median(best["timm"][1]) if "timm" in best else None,
+        ratio_to_static=statistics.median(against_static),
+        speedup_over_usual=statistics.median(ratios(usual, ours)),
+        peak_memory_ratio=_memory_ratio(settings) if settings.memory else None,
+        environment=facts,
+    )
+
+
+def _best_of_each_role(everyone: list[Contender], times: list[list[float]]) -> dict[str, tuple[Contender, list[float]]]:
+    best: dict[str, tuple[Contender, list[float]]] = {}
+    for contender, own in zip(everyone, times, strict=True):
+        known = best.get(contender.role)
+        if known is None or statistics.median(own) < statistics.median(known[1]):
+            best[contender.role] = (contender, own)
+    return best
+
+
+def _memory_ratio(settings: BenchSettings) -> float | None:
+    ours, static = peak_memory(settings, "ours"), peak_memory(settings, "static")
+    return None if ours is None or static is None else ours / static

@@ -1,0 +1,79 @@
+"""What is measured, and the answer."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from dynaconv.errors import suggest
+
+MODES = ("infer", "train")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchSettings:
+    """One measurement.
+
+    Attributes:
+        model: a network of the zoo (its static twin is known), or one of timm (its dynamic twin is made).
+        mode: ``"infer"`` (ours is frozen) or ``"train"`` (forward and backward).
+        batch, threads, device, size: as they are; ``size`` None is the network's own, in pixels.
+        dtype: anything below float32 runs under autocast, as networks are used.
+        compile: also try every contender compiled.
+        bank_dtype: of the frozen network, see :func:`dynaconv.freeze`.
+        rounds: how often every contender runs; the first ``warmup`` do not count.
+        model_args: arguments of the network.
+        memory: measure peak memory too (in processes of their own).
+    """
+
+    model: str
+    mode: str = "infer"
+    batch: int = 1
+    threads: int = 1
+    device: str = "cpu"
+    dtype: str = "float32"
+    compile: bool = False
+    bank_dtype: str | None = None
+    size: int | None = None
+    rounds: int = 20
+    warmup: int = 3
+    model_args: dict[str, Any] = field(default_factory=dict)
+    memory: bool = True
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"mode is {self.mode!r}. {suggest(self.mode, MODES)}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype is {self.dtype!r}. {suggest(self.dtype, DTYPES)}")
+        for name in ("batch", "threads", "rounds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(f"device is {self.device!r}, and torch finds no CUDA device here; choose cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchResult:
+    """Medians in milliseconds, and medians of the ratios within a round; None where there is nothing to measure."""
+
+    model: str
+    mode: str
+    batch: int
+    threads: int
+    device: str
+    dtype: str
+    static_ms: float
+    ours_ms: float
+    usual_ms: float
+    timm_ms: float | None
+    ratio_to_static: float
+    speedup_over_usual: float
+    peak_memory_ratio: float | None
+    environment: dict[str, Any]
+
+    def plain(self) -> dict[str, Any]:
+        """The keys of ``dynaconv bench --json``."""
+        return asdict(self)

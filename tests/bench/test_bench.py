@@ -1,0 +1,136 @@
+"""The benchmark compares equal things in turns, and says nothing where outputs differ."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from dynaconv.bench import BenchSettings, bench
+from dynaconv.bench import contenders as contenders_module
+from dynaconv.bench.contenders import Contender, contenders, make_step
+from dynaconv.bench.equality import check_equal
+from dynaconv.bench.memory import peak_memory
+from dynaconv.bench.run import make_input
+from dynaconv.bench.table12 import PUBLISHED, table12
+from dynaconv.bench.timing import interleave, ratios, spread
+from dynaconv.cli import main
+from dynaconv.errors import RunError
+
+KEYS = [
+    *("model", "mode", "batch", "threads", "device", "dtype", "static_ms", "ours_ms", "usual_ms", "timm_ms"),
+    *("ratio_to_static", "speedup_over_usual", "peak_memory_ratio", "environment"),
+]
+SMALL = BenchSettings(model="dy_mobilenetv2_035", size=32, rounds=3, warmup=1, memory=False)
+
+
+def test_json_has_the_documented_keys_and_figures_that_agree(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bench", "dy_mobilenetv2_035", "--size", "32", "--rounds", "3", "--batch", "2", "--no-memory", "--json"]
+    assert main(words) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert list(answer) == KEYS
+    assert (answer["model"], answer["mode"], answer["batch"], answer["threads"]) == (
+        "dy_mobilenetv2_035",
+        "infer",
+        2,
+        1,
+    )
+    assert min(answer["static_ms"], answer["ours_ms"], answer["usual_ms"]) > 0
+    assert answer["timm_ms"] is None
+    assert answer["peak_memory_ratio"] is None
+    facts = answer["environment"]
+    assert set(facts["forms"]) == {"static", "ours", "usual"}
+    statics = [value for name, value in facts["milliseconds"].items() if name.startswith("static")]
+    assert answer["static_ms"] == pytest.approx(min(statics), abs=1e-3)
+    assert facts["torch"] == torch.__version__
+
+
+def test_timm_stands_beside_a_network_it_has() -> None:
+    answer = bench(replace(SMALL, model="condconv_efficientnet_b0", batch=2, rounds=1))
+    assert answer.timm_ms is not None
+    assert answer.timm_ms > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_training_compares_outputs_with_the_same_dropout(dtype: str) -> None:
+    answer = bench(replace(SMALL, model="dy_mobilenetv2_035", mode="train", batch=4, dtype=dtype, rounds=1))
+    assert answer.environment["forms"]["ours"] == "auto"
+    assert math.isfinite(answer.ratio_to_static)
+
+
+def test_any_network_of_timm_is_made_dynamic() -> None:
+    answer = bench(replace(SMALL, model="resnet10t", model_args={"experts": 2}, rounds=1))
+    assert answer.ratio_to_static > 0
+
+
+def test_nothing_is_printed_when_outputs_differ(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = contenders_module._usual
+
+    def wrong(*arguments: object) -> list[Contender]:
+        (made,) = right(*arguments)  # type: ignore[arg-type]
+        with torch.no_grad():
+            made.network.classifier.weight.add_(1.0)
+        return [made]
+
+    monkeypatch.setattr(contenders_module, "_usual", wrong)
+    assert main(["bench", "dy_mobilenetv2_035", "--size", "32", "--rounds", "1", "--no-memory", "--json"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "answers something else" in printed.err
+    assert "Nothing was timed" in printed.err
+
+
+def test_equality_is_within_static_and_within_dynamic() -> None:
+    one, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    x = torch.randn(4, 3)
+    make = lambda role, network: (Contender(role, "", network, torch.contiguous_format), lambda: network(x))  # noqa: E731
+    assert check_equal([make("static", one), make("ours", other), make("usual", other)], "float32", None) == 0.0
+    with pytest.raises(RunError, match="ours"):
+        check_equal([make("static", one), make("ours", one), make("usual", other)], "float32", None)
+    assert check_equal([make("ours", one), make("usual", other)], "float32", "int8") > 0.0
+
+
+def test_runs_in_turns_and_forgets_the_warm_up() -> None:
+    order: list[str] = []
+    times = interleave([lambda: order.append("a"), lambda: order.append("b")], rounds=3, warmup=2)
+    assert order == ["a", "b"] * 5
+    assert [len(own) for own in times] == [3, 3]
+    assert ratios([2.0, 9.0], [1.0, 3.0]) == [2.0, 3.0]
+    assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == (2.0, 4.0)
+
+
+@pytest.mark.slow  # a process of its own
+def test_memory_of_a_step_holds_at_least_the_weights() -> None:
+    settings = replace(SMALL, mode="train", batch=2)
+    peak = peak_memory(settings, "ours")
+    if peak is None:
+        pytest.skip("this system does not tell a process's peak memory")
+    (ours,) = contenders(settings, make_input(settings), ("ours",))
+    weights = sum(p.numel() * p.element_size() for p in ours.network.parameters())
+    make_step(ours, settings, make_input(settings))
+    assert peak >= 2 * weights  # weights and gradients
+
+
+@pytest.mark.slow
+def test_table_12_has_the_papers_rows() -> None:
+    rows = table12(rounds=1, size=32)
+    assert [row.width for row in rows] == ["1", "0.75", "0.5", "0.35"]
+    assert [(row.paper_static_ms, row.paper_dynamic_ms) for row in rows] == list(PUBLISHED.values())
+    assert all(row.ratio > 0 for row in rows)
+
+
+def test_mistakes_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, text in [
+        (["dy_mobilenet_035"], "Did you mean"),
+        (["dy_mobilenetv2_035", "--mode", "trian"], "Did you mean 'train'?"),
+        (["dy_mobilenetv2_035", "--dtype", "bfloat"], "Did you mean"),
+        ([], "Expected the name of a network"),
+    ]:
+        assert main(["bench", *words]) == 2
+        assert text in capsys.readouterr().err
