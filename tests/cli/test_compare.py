@@ -21,6 +21,14 @@ SMALL = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long is measured is not what these tests are about."""
+    from dynaconv.analysis import measure
+
+    monkeypatch.setattr(measure, "ROUNDS", measure.FEWEST)
+
+
 def pictures(folder: Path, classes: int, each: int = 4) -> Path:
     """A folder with class folders of grey pictures."""
     for label in range(classes):
