@@ -20,7 +20,7 @@ def call(batch: int, kernel: int, dims: int = 2) -> tuple[Tensor, Tensor, Tensor
 
 @pytest.mark.parametrize(
     ("batch", "kernel", "dims", "chosen"),
-    [(1, 3, 2, "single"), (1, 1, 2, "single"), (4, 1, 2, "matmul"), (4, 3, 2, "grouped"), (4, 0, 0, "matmul")],
+    [(1, 3, 2, "single"), (1, 1, 2, "single"), (4, 1, 2, "loop"), (4, 3, 2, "loop"), (4, 0, 0, "loop")],
 )
 def test_chooses_and_says_why_and_why_not_the_others(batch: int, kernel: int, dims: int, chosen: str) -> None:
     x, bank, routing, geometry = call(batch, kernel, dims)

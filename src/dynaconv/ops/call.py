@@ -21,6 +21,7 @@ class Call:
     dtype: torch.dtype
     needs_grad: bool
     exporting: bool
+    compiling: bool
 
     @property
     def batch(self) -> int:
@@ -48,6 +49,12 @@ class Call:
     @classmethod
     def of(cls, x: Tensor, bank: Tensor, routing: Tensor, geometry: Geometry) -> Call:
         grad = torch.is_grad_enabled() and (x.requires_grad or bank.requires_grad or routing.requires_grad)
-        # torch.compiler.is_exporting() answers True inside torch.compile on torch 2.11; the flag that it reads is right
-        exporting: bool = torch.compiler._is_exporting_flag
-        return cls(tuple(x.shape), tuple(bank.shape), geometry, x.device.type, x.dtype, grad, exporting)
+        shapes = tuple(x.shape), tuple(bank.shape)
+        return cls(*shapes, geometry, x.device.type, x.dtype, grad, is_exporting(), torch.compiler.is_compiling())
+
+
+def is_exporting() -> bool:
+    """Whether torch.export traces this call (and not torch.compile)."""
+    # torch.compiler.is_exporting() answers True inside torch.compile on torch 2.11; the flag that it reads is right
+    exporting: bool = torch.compiler._is_exporting_flag
+    return exporting

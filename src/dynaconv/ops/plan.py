@@ -83,8 +83,14 @@ def _preferences(call: Call) -> tuple[tuple[str, str], ...]:
             ("matmul", "a 1x1 kernel is one matrix product, and the batch stays free"),
             ("unfold", "only a product over patches keeps the batch free"),
         )
-    return (
-        ("single", "one example needs one ordinary convolution"),
-        ("matmul", "a 1x1 kernel or a linear layer is one batched matrix product"),
-        ("grouped", "one convolution serves the whole batch"),
-    )
+    single = ("single", "one example needs one ordinary convolution")
+    product = ("matmul", "a 1x1 kernel or a linear layer is one batched matrix product")
+    if call.device == "cpu" and not call.compiling:
+        return (single, ("loop", _WHY_LOOP))
+    return (single, product, ("grouped", "one convolution serves the whole batch"))
+
+
+_WHY_LOOP = (
+    "on a CPU an ordinary convolution of each example beats one with groups for all of them, and kernels mixed a few at "
+    "a time stay in the cache"
+)

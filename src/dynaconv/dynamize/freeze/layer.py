@@ -11,6 +11,7 @@ from dynaconv.dynamize.freeze.bank import mix_bank, reduce_bank
 from dynaconv.dynamize.freeze.fold import Affine, along_output
 from dynaconv.layers import DynamicLayer
 from dynaconv.ops import Geometry, grouped, loop, matmul, unfold
+from dynaconv.ops.call import is_exporting
 from dynaconv.ops.geometry import resolve_padding
 
 
@@ -61,14 +62,12 @@ class FrozenLayer(nn.Module):
         if routing is None:
             routing = self.router(x if dims else x.movedim(-1, 1))
         x, geometry = resolve_padding(x, self.kernel_shape[2:], self.geometry)
-        if torch.compiler.is_exporting() or (torch.compiler.is_compiling() and x.shape[0] > 1):
+        if is_exporting() or (torch.compiler.is_compiling() and x.shape[0] > 1):
             return self._piece(x, routing, geometry)
-        bytes_of_kernel = self.bank[0].numel() * x.element_size()
-        parts = [
-            self._piece(x[piece], routing[piece], geometry)
-            for piece in loop.pieces(max(1, x.shape[0]), bytes_of_kernel)
-        ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        pieces = list(loop.pieces(x.shape[0], self.bank[0].numel() * x.element_size()))
+        if len(pieces) < 2:
+            return self._piece(x, routing, geometry)
+        return torch.cat([self._piece(x[piece], routing[piece], geometry) for piece in pieces])
 
     def _piece(self, x: Tensor, routing: Tensor, geometry: Geometry) -> Tensor:
         kernels = mix_bank(self.bank, self.scale, routing, self.dtype)
@@ -77,7 +76,10 @@ class FrozenLayer(nn.Module):
             kernels = kernels.unflatten(2, self.kernel_shape[1:])
             return self._convolve(x, kernels, biases, geometry)
         if not geometry.dims:
-            return _linear(x, kernels, biases)
+            return _rows(x.reshape(x.shape[0], -1, x.shape[-1]), kernels, biases).reshape(*x.shape[:-1], -1)
+        if matmul.keeps(geometry) and x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+            rows = x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, x.shape[1])
+            return _rows(rows, kernels, biases).reshape(x.shape[0], *x.shape[2:], -1).permute(0, 3, 1, 2)
         return matmul.convolve(x, _as_kernels(kernels, len(self.kernel_shape)), biases, geometry)
 
     def _biases(self, routing: Tensor) -> Tensor | None:
@@ -88,7 +90,7 @@ class FrozenLayer(nn.Module):
         return routed if self.bias is None else routed + self.bias
 
     def _convolve(self, x: Tensor, kernels: Tensor, biases: Tensor | None, geometry: Geometry) -> Tensor:
-        if torch.compiler.is_exporting() or self.strategy == "unfold":
+        if is_exporting() or self.strategy == "unfold":
             return unfold.convolve(x, kernels, biases, geometry)
         if self.strategy == "grouped" or (torch.compiler.is_compiling() and x.shape[0] > 1):
             return grouped.convolve(x, kernels, biases, geometry)
@@ -99,10 +101,12 @@ class FrozenLayer(nn.Module):
         return f"experts={self.experts}, kernel={self.kernel_shape}, strategy={self.strategy!r}{stored}"
 
 
-def _linear(x: Tensor, kernels: Tensor, biases: Tensor | None) -> Tensor:
-    rows = x.reshape(x.shape[0], -1, x.shape[-1])
-    y = rows @ kernels if biases is None else torch.baddbmm(biases.unsqueeze(1), rows, kernels)
-    return y.reshape(*x.shape[:-1], -1)
+def _rows(rows: Tensor, kernels: Tensor, biases: Tensor | None) -> Tensor:
+    """``(b, L, in), (b, in, out), (b, out) -> (b, L, out)``; one example is an ordinary product, which costs less."""
+    if rows.shape[0] == 1 and not is_exporting():
+        one = rows[0] @ kernels[0] if biases is None else torch.addmm(biases[0], rows[0], kernels[0])
+        return one.unsqueeze(0)
+    return rows @ kernels if biases is None else torch.baddbmm(biases.unsqueeze(1), rows, kernels)
 
 
 def _as_kernels(kernels: Tensor, rank: int) -> Tensor:

@@ -32,12 +32,17 @@ class FrozenRouter(nn.Module):
             self.register_buffer(f"{name}_bias", _folded(bias, divisor))
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            features = global_average_pool(x).to(self.fc_weight.dtype)
-            if self.hidden_weight is not None:
-                features = F.relu(F.linear(features, self.hidden_weight, self.hidden_bias))
-            logits = F.linear(features, self.fc_weight, self.fc_bias)
-            return torch.softmax(logits, dim=1) if self.softmax else torch.sigmoid(logits)
+        if torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                return self._answer(x)
+        return self._answer(x)
+
+    def _answer(self, x: Tensor) -> Tensor:
+        features = global_average_pool(x).to(self.fc_weight.dtype)
+        if self.hidden_weight is not None:
+            features = F.relu(F.linear(features, self.hidden_weight, self.hidden_bias))
+        logits = F.linear(features, self.fc_weight, self.fc_bias)
+        return torch.softmax(logits, dim=1) if self.softmax else torch.sigmoid(logits)
 
     def extra_repr(self) -> str:
         return f"in_channels={self.in_channels}, experts={self.experts}, {'softmax' if self.softmax else 'sigmoid'}"
