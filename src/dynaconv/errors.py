@@ -21,8 +21,8 @@ class RunError(RuntimeError):
 def blame_input() -> Iterator[None]:
     """Turn the errors with which the library answers bad arguments into :class:`UserError`.
 
-    Meant for the few lines that hand a user's words on (build the model, open the data, validate the settings), so that a
-    ``ValueError`` from anywhere else still shows its traceback.
+    Meant for the few lines that hand a user's words on (build the model, open the data, validate the settings), so that
+    a ``ValueError`` from anywhere else still shows its traceback.
     """
     try:
         yield

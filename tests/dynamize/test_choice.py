@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import torch
-from timm.layers import StdConv2d
+from timm.layers import Linear, StdConv2d
 from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
@@ -160,7 +160,13 @@ def test_a_layer_alone_and_a_model_on_meta() -> None:
     assert isinstance(dynaconv.dynamize(nn.Linear(3, 4), include="*"), DynamicLinear)
     with torch.device("meta"):
         network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1))
+        assert dynaconv.dynamize(network, method="condconv", share="layer")[1].weight.device.type == "meta"
     assert dynaconv.dynamize(network)[1].weight.device.type == "meta"
+
+
+def test_timms_linear_is_a_linear_layer() -> None:
+    network = nn.Sequential(nn.Flatten(), Linear(12, 5))
+    assert isinstance(dynaconv.dynamize(network, include="1", input_size=(3, 2, 2))[1], DynamicLinear)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ _TWINS: dict[str, str] = {
     "torch.nn.modules.conv.ConvTranspose2d": "ConvTranspose2d",
     "torch.nn.modules.conv.ConvTranspose3d": "ConvTranspose3d",
     "torch.nn.modules.linear.Linear": "Linear",
+    # nn.Linear but for a cast under TorchScript.
+    "timm.layers.linear.Linear": "Linear",
     # TensorFlow's SAME padding; known by name, so that timm need not be installed.
     "timm.layers.conv2d_same.Conv2dSame": "Conv2d",
 }

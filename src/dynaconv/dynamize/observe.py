@@ -69,7 +69,7 @@ def _run(model: nn.Module, input_size: tuple[int, ...]) -> Observation:
         module.register_forward_pre_hook(_Note(seen, name), with_kwargs=True)
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     with mode, torch.no_grad():
-        shadow(torch.empty(2, *input_size, dtype=dtype))
+        shadow(torch.empty(2, *input_size, dtype=dtype, device="cpu"))
     return seen
 
 
