@@ -38,7 +38,7 @@ class FrozenRouter(nn.Module):
         return self._answer(x)
 
     def _answer(self, x: Tensor) -> Tensor:
-        features = global_average_pool(x).to(self.fc_weight.dtype)
+        features = _pool(x).to(self.fc_weight.dtype)
         if self.hidden_weight is not None:
             features = F.relu(F.linear(features, self.hidden_weight, self.hidden_bias))
         logits = F.linear(features, self.fc_weight, self.fc_bias)
@@ -46,6 +46,14 @@ class FrozenRouter(nn.Module):
 
     def extra_repr(self) -> str:
         return f"in_channels={self.in_channels}, experts={self.experts}, {'softmax' if self.softmax else 'sigmoid'}"
+
+
+def _pool(x: Tensor) -> Tensor:
+    """Global average pooling; over channels_last input as one matrix product, which reads it faster than a sum does."""
+    if x.dim() != 4 or x.dtype != torch.float32 or not x.is_contiguous(memory_format=torch.channels_last):
+        return global_average_pool(x)
+    rows = x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, x.shape[1])
+    return (rows.new_full((1, rows.shape[1]), 1 / rows.shape[1]) @ rows).squeeze(1)
 
 
 def freeze_router(router: nn.Module) -> nn.Module:
