@@ -46,8 +46,21 @@ def draw(comparison: Comparison) -> Figure:
 
 
 def _point(axes: Axes, row: Row, style: tuple[str, str, str]) -> None:
+    from matplotlib.transforms import offset_copy
+
     colour, marker, _ = style
-    axes.scatter([row.madds] * len(row.top1), row.top1, s=9, color=colour, alpha=0.45, linewidths=0, zorder=2)
+    beside = offset_copy(axes.transData, fig=axes.get_figure(), x=7, units="points")  # the bar would hide the dots
+    axes.plot(
+        [row.madds] * len(row.top1),
+        row.top1,
+        transform=beside,
+        color=colour,
+        marker="o",
+        markersize=3,
+        markeredgewidth=0,
+        alpha=0.6,
+        linestyle="none",
+    )
     axes.errorbar(
         [row.madds],
         [row.top1_mean],
