@@ -102,6 +102,8 @@ def test_runs_in_turns_and_forgets_the_warm_up() -> None:
     assert order == ["a", "b"] * 5
     assert [len(own) for own in times] == [3, 3]
     assert ratios([2.0, 9.0], [1.0, 3.0]) == [2.0, 3.0]
+    ticks = iter(range(100))
+    assert interleave([lambda: None], rounds=2, warmup=1, clock=lambda: float(next(ticks))) == [[1000.0, 1000.0]]
     assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == (2.0, 4.0)
 
 
@@ -129,6 +131,7 @@ def test_mistakes_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     for words, text in [
         (["dy_mobilenet_035"], "Did you mean"),
         (["dy_mobilenetv2_035", "--mode", "trian"], "Did you mean 'train'?"),
+        (["dy_mobilenetv2_035", "--clock", "proces"], "Did you mean 'processor'?"),
         (["dy_mobilenetv2_035", "--dtype", "bfloat"], "Did you mean"),
         ([], "Expected the name of a network"),
     ]:

@@ -11,7 +11,7 @@ from dynaconv.bench.contenders import Contender, contenders, make_step
 from dynaconv.bench.environment import environment
 from dynaconv.bench.equality import check_equal
 from dynaconv.bench.memory import peak_memory
-from dynaconv.bench.settings import BenchResult, BenchSettings
+from dynaconv.bench.settings import CLOCKS, BenchResult, BenchSettings
 from dynaconv.bench.timing import interleave, ratios, spread
 
 
@@ -43,13 +43,14 @@ def _bench(settings: BenchSettings) -> BenchResult:
     everyone = contenders(settings, x)
     steps = [make_step(contender, settings, x) for contender in everyone]
     error = check_equal(list(zip(everyone, steps, strict=True)), settings.dtype, settings.bank_dtype)
-    times = interleave(steps, settings.rounds, settings.warmup, settings.device)
+    times = interleave(steps, settings.rounds, settings.warmup, settings.device, CLOCKS[settings.clock])
     best = _best_of_each_role(everyone, times)
     static, ours, usual = (best[role][1] for role in ("static", "ours", "usual"))
     against_static = ratios(ours, static)
     facts = {
         **environment(),
         "rounds": settings.rounds,
+        "clock": settings.clock,
         "forms": {role: contender.form for role, (contender, _) in best.items()},
         "milliseconds": {
             f"{each.role}: {each.form}": round(statistics.median(own), 3)

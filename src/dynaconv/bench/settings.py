@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from dynaconv.errors import suggest
 
 MODES = ("infer", "train")
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -25,6 +28,8 @@ class BenchSettings:
         compile: also try every contender compiled.
         bank_dtype: of the frozen network, see :func:`dynaconv.freeze`.
         rounds: how often every contender runs; the first ``warmup`` do not count.
+        clock: ``"wall"``, or ``"processor"``: the processor time of this process, for a machine that others use
+            too (with one thread; waiting is not seen, disturbed caches are).
         model_args: arguments of the network.
         memory: measure peak memory too (in processes of their own).
     """
@@ -40,6 +45,7 @@ class BenchSettings:
     size: int | None = None
     rounds: int = 20
     warmup: int = 3
+    clock: str = "wall"
     model_args: dict[str, Any] = field(default_factory=dict)
     memory: bool = True
 
@@ -48,6 +54,8 @@ class BenchSettings:
             raise ValueError(f"mode is {self.mode!r}. {suggest(self.mode, MODES)}")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype is {self.dtype!r}. {suggest(self.dtype, DTYPES)}")
+        if self.clock not in CLOCKS:
+            raise ValueError(f"clock is {self.clock!r}. {suggest(self.clock, CLOCKS)}")
         for name in ("batch", "threads", "rounds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")

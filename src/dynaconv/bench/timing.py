@@ -10,18 +10,24 @@ from typing import Any
 import torch
 
 
-def interleave(steps: Sequence[Callable[[], Any]], rounds: int, warmup: int, device: str = "cpu") -> list[list[float]]:
+def interleave(
+    steps: Sequence[Callable[[], Any]],
+    rounds: int,
+    warmup: int,
+    device: str = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[list[float]]:
     """Milliseconds of every step in every round, the rounds of the warm-up left out."""
     wait = torch.cuda.synchronize if device.startswith("cuda") else _nothing
     times: list[list[float]] = [[] for _ in steps]
     for index in range(warmup + rounds):
         for step, own in zip(steps, times, strict=True):
             wait()
-            start = time.perf_counter()
+            start = clock()
             step()
             wait()
             if index >= warmup:
-                own.append(1000 * (time.perf_counter() - start))
+                own.append(1000 * (clock() - start))
     return times
 
 

@@ -25,6 +25,8 @@ def bench(
     bank_dtype: Annotated[str | None, Option(help="Store the frozen bank as bfloat16 or int8.")] = None,
     size: Annotated[int | None, Option(min=1, help="Pixels a side. Default 224.")] = None,
     rounds: Annotated[int, Option(min=1, help="How often every form runs; medians are printed.")] = 20,
+    warmup: Annotated[int, Option(min=0, help="Rounds before those that count.")] = 3,
+    clock: Annotated[str, Option(help="wall; or processor, for a machine that others use (one thread only).")] = "wall",
     arg: Annotated[list[str] | None, Option(help="An argument of the network, such as experts=8; repeatable.")] = None,
     no_memory: Annotated[bool, Option("--no-memory", help="Leave the memory measurement out.")] = False,
     table12: Annotated[
@@ -60,6 +62,8 @@ def bench(
             bank_dtype=bank_dtype,
             size=size,
             rounds=rounds,
+            warmup=warmup,
+            clock=clock,
             model_args=parse_arguments(arg or []),
             memory=not no_memory,
         )
