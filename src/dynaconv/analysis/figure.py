@@ -39,17 +39,17 @@ def draw(comparison: Comparison) -> Figure:
         FigureCanvasAgg(figure)  # no display is needed, and no global state of pyplot touched
         left, right = figure.subplots(1, 2)
         for row, style in zip(comparison.rows, _styles(len(comparison.rows)), strict=True):
-            _point(left, row, style)
+            _point(figure, left, row, style)
             _curve(right, row, style)
         _dress(left, right, comparison)
     return figure
 
 
-def _point(axes: Axes, row: Row, style: tuple[str, str, str]) -> None:
+def _point(figure: Figure, axes: Axes, row: Row, style: tuple[str, str, str]) -> None:
     from matplotlib.transforms import offset_copy
 
     colour, marker, _ = style
-    beside = offset_copy(axes.transData, fig=axes.get_figure(), x=7, units="points")  # the bar would hide the dots
+    beside = offset_copy(axes.transData, fig=figure, x=7, units="points")  # the bar would hide the dots
     axes.plot(
         [row.madds] * len(row.top1),
         row.top1,
