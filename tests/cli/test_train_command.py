@@ -197,7 +197,8 @@ def test_weights_of_another_program(pictures: Path, tmp_path: Path, capsys: pyte
     assert "expected weights written by 'dynaconv train'" in said(capsys)
 
 
-@pytest.mark.parametrize("method", ["dynamic", pytest.param("condconv", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dynamic", "condconv"])
 def test_a_network_made_dynamic_comes_back_from_its_weights(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import torch
 from safetensors import safe_open
 
 from dynaconv.errors import UserError
-from dynaconv.train import fit
+from dynaconv.train import EpochRecord, curves, fit
 from dynaconv.train.checkpoint import read_checkpoint
 from dynaconv.train.finetune import finetune_from
 from dynaconv.train.weights import load_weights, save_weights
 from train.tiny import digits, newest, settings, tiny
+
+DRAW = curves.draw_curves  # before the other tests' fixture leaves it out
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +37,7 @@ def test_csv_has_a_row_per_epoch(run: Path) -> None:
     assert expected <= rows[0].keys()
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_tensorboard_has_steps_and_epochs(run: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -42,12 +46,16 @@ def test_tensorboard_has_steps_and_epochs(run: Path) -> None:
     assert [event.step for event in events.Scalars("step/train_loss")] == list(range(2, 19, 2))
     assert [event.step for event in events.Scalars("top1")] == [6, 12, 18]
     assert "routing_entropy/router" in events.Tags()["scalars"]
+    del events
+    gc.collect()  # its reader leaves the file open: here, and not in another test
 
 
-def test_picture(run: Path) -> None:
+def test_picture(run: Path, tmp_path: Path) -> None:
     from PIL import Image
 
-    with Image.open(run / "curves.png") as picture:
+    history = [EpochRecord(**record) for record in read_checkpoint(newest(run))["history"]]
+    DRAW(history, tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
         assert picture.width > 1000
         assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 20
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import csv
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -66,14 +65,6 @@ def assert_equal_runs(one: Path, two: Path) -> None:
     ]
     for name in ("best.safetensors", "last.safetensors"):
         assert (one / name).read_bytes() == (two / name).read_bytes()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_picture() -> Iterator[None]:
-    """It takes longer than such a run; tests/train/test_logs.py draws it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dynaconv.train.curves.draw_curves", lambda history, path: None)
-        yield
 
 
 @pytest.fixture(scope="module")

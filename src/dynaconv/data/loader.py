@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import signal
+import time
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +20,7 @@ from dynaconv.data.sampling import Draw, EvaluationBatches, TrainBatches
 from dynaconv.errors import RunError
 
 Batch = tuple[Tensor, Tensor]
+LOOK = 5.0  # seconds between looks at whether the workers live
 GRACE = 30  # seconds that a worker goes on after SIGTERM, for its parent to finish the step
 
 _open: weakref.WeakSet[Batches] = weakref.WeakSet()
@@ -49,7 +51,8 @@ class Batches:
     ) -> None:
         self.batches, self.bad_images = batches, bad_images
         self.device = torch.device(device)
-        self._loader = _data_loader(examples, batches, workers, timeout, pin=self.device.type == "cuda")
+        self._timeout = timeout
+        self._loader = _data_loader(examples, batches, workers, min(timeout, LOOK), pin=self.device.type == "cuda")
         self._mean = _channels([255 * value for value in preprocess.mean], self.device)
         self._std = _channels([255 * value for value in preprocess.std], self.device)
         _open.add(self)
@@ -58,20 +61,35 @@ class Batches:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        try:
-            for images, labels, bad in self._loader:
-                self.bad_images.report(bad)
-                if len(labels):
-                    yield self._normalise(images), labels.to(self.device, non_blocking=True)
-                elif isinstance(self.batches, TrainBatches):
-                    raise RunError("A training batch had no readable image, nor had 100 others drawn in their place.")
-        except RuntimeError as error:
-            if "DataLoader" not in str(error):
-                raise
-            raise RunError(
-                f"A loader worker died or hung: {error} Fewer --workers or more memory may help; "
-                "--workers 0 shows the cause."
-            ) from error
+        for images, labels, bad in self._loaded():
+            self.bad_images.report(bad)
+            if len(labels):
+                yield self._normalise(images), labels.to(self.device, non_blocking=True)
+            elif isinstance(self.batches, TrainBatches):
+                raise RunError("A training batch had no readable image, nor had 100 others drawn in their place.")
+
+    def _loaded(self) -> Iterator[Any]:
+        """What the workers give; asks now and then whether they live."""
+        iterator = iter(self._loader)
+        _do_not_raise_anywhere(iterator)
+        since = time.monotonic()
+        while True:
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            except (RuntimeError, ConnectionError, EOFError) as error:
+                hung = str(error).startswith("DataLoader timed out")
+                if hung and time.monotonic() - since < self._timeout:
+                    continue
+                if isinstance(error, RuntimeError) and not hung and not str(error).startswith("DataLoader worker (pid"):
+                    raise
+                what = f"gave no batch for {self._timeout:.0f} s" if hung else f"died ({str(error).strip()})"
+                raise RunError(
+                    f"A loader worker {what}. Fewer --workers or more memory may help; --workers 0 shows the cause."
+                ) from error
+            yield batch
+            since = time.monotonic()
 
     @property
     def whole(self) -> int:
@@ -99,6 +117,14 @@ class Batches:
         if images.dtype != torch.uint8:
             return images  # normalised by its transform
         return images.float().sub_(self._mean).div_(self._std)
+
+
+def _do_not_raise_anywhere(iterator: Any) -> None:
+    """When a worker has died, torch raises an error at the next signal of any child, in whatever line that may be: amid
+    a step, a checkpoint, an error being handled. We look at the workers ourselves, where batches are waited for."""
+    if getattr(iterator, "_worker_pids_set", False):
+        torch.utils.data._utils.signal_handling._remove_worker_pids(id(iterator))
+        iterator._worker_pids_set = False
 
 
 def _data_loader(
