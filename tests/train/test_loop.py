@@ -221,12 +221,12 @@ def scaled_on_the_cpu(monkeypatch: pytest.MonkeyPatch, scale: float) -> list[Any
 
 
 def test_fp16_overflow_lowers_the_scale_and_drops_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    scalers = scaled_on_the_cpu(monkeypatch, scale=2.0**120)
+    scalers = scaled_on_the_cpu(monkeypatch, scale=2.0**60)
     result = fit(tiny(), digits(), plain(epochs=12, nan_patience=200, eval_every=12))
     dropped = sum(record.dropped_steps for record in result.history)
-    assert 40 < dropped < 72
+    assert 30 < dropped < 60
     assert result.history[-1].dropped_steps < 6
-    assert scalers[0].get_scale() < 2.0**80
+    assert scalers[0].get_scale() < 2.0**31
     assert math.isfinite(result.history[-1].train_loss)
 
 
