@@ -108,6 +108,7 @@ def test_runs_in_turns_and_forgets_the_warm_up() -> None:
 
 
 @pytest.mark.slow  # a process of its own
+@pytest.mark.slow
 def test_memory_of_a_step_holds_at_least_the_weights() -> None:
     settings = replace(SMALL, mode="train", batch=2)
     peak = peak_memory(settings, "ours")
