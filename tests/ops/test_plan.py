@@ -20,7 +20,7 @@ def call(batch: int, kernel: int, dims: int = 2) -> tuple[Tensor, Tensor, Tensor
 
 @pytest.mark.parametrize(
     ("batch", "kernel", "dims", "chosen"),
-    [(1, 3, 2, "single"), (1, 1, 2, "single"), (4, 1, 2, "loop"), (4, 3, 2, "loop"), (4, 0, 0, "loop")],
+    [(1, 3, 2, "single"), (1, 1, 2, "single"), (4, 1, 2, "matmul"), (4, 3, 2, "grouped"), (4, 0, 0, "matmul")],
 )
 def test_chooses_and_says_why_and_why_not_the_others(batch: int, kernel: int, dims: int, chosen: str) -> None:
     x, bank, routing, geometry = call(batch, kernel, dims)
@@ -33,6 +33,14 @@ def test_chooses_and_says_why_and_why_not_the_others(batch: int, kernel: int, di
     assert shown.startswith(f"{chosen}: {plan.why}")
     for name, reason in plan.others.items():
         assert f"not {name}: {reason}" in shown
+
+
+def test_large_examples_are_looped_over_on_a_cpu() -> None:
+    bank, routing = torch.randn(2, 4, 4, 3, 3), torch.randn(2, 2)
+    chosen = {
+        side: plan_of(torch.randn(2, 4, side, side), bank, routing, geometry=Geometry(dims=2)) for side in (64, 256)
+    }
+    assert {side: plan.strategy for side, plan in chosen.items()} == {64: "grouped", 256: "loop"}
 
 
 @pytest.mark.parametrize("strategy", list(STRATEGIES))

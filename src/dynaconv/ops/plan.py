@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -85,12 +86,15 @@ def _preferences(call: Call) -> tuple[tuple[str, str], ...]:
         )
     single = ("single", "one example needs one ordinary convolution")
     product = ("matmul", "a 1x1 kernel or a linear layer is one batched matrix product")
-    if call.device == "cpu" and not call.compiling:
-        return (single, ("loop", _WHY_LOOP))
+    if call.device == "cpu" and not call.compiling and math.prod(call.x_shape[1:]) >= _LARGE:
+        return (single, product, ("loop", _WHY_LOOP))
     return (single, product, ("grouped", "one convolution serves the whole batch"))
 
 
+# Numbers in one example. Measured on a CPU (docs/performance.md, step 4): depthwise and dense 3x3 convolutions of
+# 75,000 numbers an example are faster grouped, those of 200,000 and more as a loop.
+_LARGE = 150_000
+
 _WHY_LOOP = (
-    "on a CPU an ordinary convolution of each example beats one with groups for all of them, and kernels mixed a few at "
-    "a time stay in the cache"
+    "on a CPU, for examples as large as these, an ordinary convolution of each beats one with groups for all of them"
 )
