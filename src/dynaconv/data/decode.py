@@ -48,7 +48,8 @@ def decode(source: str | PathLike[str] | IO[bytes], name: str | None = None) -> 
                 if image.width * image.height > MAX_PIXELS:
                     raise BadImage(called, f"{image.width}x{image.height} pixels; at most {MAX_PIXELS:,} are read")
                 image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
+                ImageOps.exif_transpose(image, in_place=True)
+                return _to_rgb(image)
     except BadImage:
         raise
     except MemoryError:
