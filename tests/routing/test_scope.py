@@ -200,9 +200,7 @@ def test_scopes_may_be_nested() -> None:
 
 
 def test_a_sequential_is_refused_because_it_would_run_the_router_as_a_layer() -> None:
-    with pytest.raises(
-        TypeError, match="'stage' is a Sequential, which would run its child 'router'"
-    ):
+    with pytest.raises(TypeError, match="'stage' is a Sequential, which would run its child 'router'"):
         share_router(nn.Sequential(nn.Conv2d(4, 4, 1)), SigmoidRouter(4, 2), name="stage")
 
 
