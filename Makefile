@@ -4,7 +4,7 @@
 #   make WORKERS=8 test                     more test processes
 PYTHON ?= python3
 WORKERS ?= 2
-DEMO_FLAGS ?= test_resnet --model-kwargs "channels=[8,16,16,32]" --epochs 3 --batch-size 32 --lr 0.01 --threads 1
+DEMO_FLAGS ?= test_resnet --model-kwargs "channels=[8,16,16,32]" --epochs 3 --batch-size 32 --lr 0.01 --threads 1 --workers 1
 
 BIN := .venv/bin
 READY := .venv/installed
