@@ -127,3 +127,26 @@ def test_torchrun_and_a_dead_rank(tmp_path: Path) -> None:
             os.killpg(launcher.pid, signal.SIGKILL)
             launcher.wait()
     assert damage_of(newest(tmp_path)) is None
+
+
+def test_the_command_line_under_torchrun(tmp_path: Path) -> None:
+    """``torchrun -m dynaconv`` trains as one run and evaluates to the number of one process."""
+    environment = {**os.environ, "PYTHONPATH": "src"}
+
+    def dynaconv(*words: str, processes: int) -> str:
+        launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--standalone"]
+        command = [sys.executable, *(launcher if processes > 1 else []), "-m", "dynaconv", *words]
+        return subprocess.check_output(command, cwd=REPOSITORY, env=environment, text=True, timeout=140)
+
+    out = str(tmp_path / "run")
+    data = ["--data", "digits", "--workers", "0"]
+    quick = ["--epochs", "1", "--batch-size", "128", "--image-size", "16", "--quiet", "--no-tensorboard"]
+    said = dynaconv("train", "test_byobnet", "--out", out, *data, *quick, processes=2)
+    assert said.count("top-1") == 1, "one run, which says it once"
+    two, one = (
+        json.loads(dynaconv("eval", out, *data, "--json", "--batch-size", "50", processes=processes))
+        for processes in (2, 1)
+    )
+    assert (two["top1"], two["top5"], two["images"]) == (one["top1"], one["top5"], 359)
+    assert two["eval_loss"] == pytest.approx(one["eval_loss"], rel=1e-6)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["train_size"] == 1438

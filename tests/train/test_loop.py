@@ -298,3 +298,12 @@ def test_compiled_equals_uncompiled() -> None:
     assert two._compiled_call_impl is None
     for (name, a), b in zip(one.named_parameters(), two.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_processes_that_do_not_find_each_other_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would train alone and write into the same folder."""
+    accelerator = make_accelerator(plain())
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("accelerate.Accelerator", lambda **_: accelerator)
+    with pytest.raises(RunError, match="2 processes were launched, and accelerate has joined 1"):
+        make_accelerator(plain())

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from os import environ
 from typing import Any
 
 import torch
 from torch import nn
 
-from dynaconv.errors import UserError, blame_input
+from dynaconv.errors import RunError, UserError, blame_input
 from dynaconv.train.settings import TrainSettings
 
 
@@ -26,8 +27,14 @@ def make_accelerator(settings: TrainSettings) -> Any:
     with blame_input():
         accelerator = Accelerator(
             mixed_precision=settings.amp,
-            cpu=settings.device == "cpu",
+            # accelerate joins a launcher's processes on a machine without a GPU only if it is told that it has none
+            cpu=settings.device == "cpu" or not torch.accelerator.is_available(),
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=settings.timeout))],
+        )
+    started = int(environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != started:
+        raise RunError(
+            f"{started} processes were launched, and accelerate has joined {accelerator.num_processes} of them."
         )
     if settings.amp == "fp16" and accelerator.scaler is None:
         raise UserError(
@@ -75,6 +82,4 @@ def copy_buffers_from_first_process(accelerator: Any, model: nn.Module) -> None:
 
 def is_first_process() -> bool:
     """Whether this is the process that writes and prints, before an accelerator is made."""
-    from os import environ
-
     return int(environ.get("RANK", "0")) == 0
