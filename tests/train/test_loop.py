@@ -6,6 +6,7 @@ import logging
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -302,8 +303,7 @@ def test_compiled_equals_uncompiled() -> None:
 
 def test_processes_that_do_not_find_each_other_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each would train alone and write into the same folder."""
-    accelerator = make_accelerator(plain())
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr("accelerate.Accelerator", lambda **_: accelerator)
+    monkeypatch.setattr("accelerate.Accelerator", lambda **_: SimpleNamespace(num_processes=1))
     with pytest.raises(RunError, match="2 processes were launched, and accelerate has joined 1"):
         make_accelerator(plain())
