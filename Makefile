@@ -1,6 +1,6 @@
 # What a newcomer needs: `make demo` and `make test`. Each makes .venv with the pinned versions when it is missing.
 #   make PYTHON=/path/to/python3.12 test    another Python (3.10 or newer)
-#   make DEMO_FLAGS="--epochs 2" demo       other flags for the demonstration
+#   make DEMO_FLAGS="resnet18 --epochs 1" demo   another comparison
 #   make WORKERS=8 test                     more test processes
 PYTHON ?= python3
 WORKERS ?= 2

@@ -13,6 +13,7 @@ EXTRA_OF_MODULE = {
     "pydantic": "train",
     "rich": "train",
     "safetensors": "train",
+    "scipy": "train",
     "sklearn": "train",
     "tensorboard": "train",
     "timm": "train",
