@@ -11,7 +11,6 @@ import timm
 import torch
 
 from dynaconv.cli import main
-from dynaconv.cli.cost import parse_arguments
 from dynaconv.cost import cost
 
 
@@ -67,13 +66,3 @@ def test_bad_input(capsys: pytest.CaptureFixture[str], words: list[str], message
     assert (code, out) == (2, "")
     assert message in err
     assert "Traceback" not in err
-
-
-def test_arguments_are_read_as_python_reads_them() -> None:
-    assert parse_arguments(["a=1", "b=0.5", "c=True", "d=C1,C3", "e=('C1',)"]) == {
-        "a": 1,
-        "b": 0.5,
-        "c": True,
-        "d": "C1,C3",
-        "e": ("C1",),
-    }

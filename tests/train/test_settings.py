@@ -79,6 +79,13 @@ def test_model_option_that_it_does_not_take() -> None:
         build_model(ModelSpec(name="resnet18", args={"wings": 2}), 10)
 
 
+@pytest.mark.parametrize("base", [{}, {"model": {"name": "dy_resnet10", "args": {"experts": 2, "se": None}}}])
+def test_experts_of_the_papers_networks_are_their_argument(base: dict[str, object]) -> None:
+    recipe = resolve_recipe(base, {"name": "dy_resnet10", "experts": 6, "args": {"temperature": 3.0}}, {}, {})
+    assert recipe.model.experts is None
+    assert recipe.model.args.items() >= {"experts": 6, "temperature": 3.0}.items()
+
+
 def test_experts_without_a_method() -> None:
     with pytest.raises(UserError, match="choose a method"):
         ModelSpec(name="resnet18", experts=4)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
+from dynaconv.cli.assignments import assignments
 from dynaconv.errors import UserError, blame_input
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ def bench(
     """
     from dynaconv.bench import BenchSettings
     from dynaconv.bench import bench as measure
-    from dynaconv.cli.cost import parse_arguments
 
     if table12:
         from dynaconv.bench.table12 import table12 as measure_table
@@ -64,7 +64,7 @@ def bench(
             rounds=rounds,
             warmup=warmup,
             clock=clock,
-            model_args=parse_arguments(arg or []),
+            model_args=assignments("--arg", arg),
             memory=not no_memory,
         )
         answer = measure(settings)

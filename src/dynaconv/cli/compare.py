@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from dynaconv.cli.assignments import assignments
 from dynaconv.errors import UserError
 
 if TYPE_CHECKING:
@@ -62,8 +63,9 @@ def compare(
     pretrained: Annotated[
         bool, Option("--pretrained", help="Begin from timm's pretrained weights, upgraded to experts.")
     ] = False,
-    model_kwargs: Annotated[
-        list[str] | None, Option(help="NAME=VALUE for timm.create_model, e.g. width_mult=0.5; may be repeated.")
+    arg: Annotated[
+        list[str] | None,
+        Option("--arg", "--model-kwargs", help="An argument of the network, such as output_stride=8; repeatable."),
     ] = None,
     setting: Annotated[
         list[str] | None, Option("--set", help="Any other training setting, NAME=VALUE; may be repeated.")
@@ -112,12 +114,12 @@ def compare(
         "temperature_start": temperature_start,
         "temperature_end": temperature_end,
         "temperature_epochs": min(10, epochs // 2) if temperature_epochs is None else temperature_epochs,
-        **_assignments("--set", setting or []),
+        **assignments("--set", setting),
     }
     settings = CompareSettings.of(
         {
             "backbone": backbone or DEFAULT_BACKBONE,
-            "model_args": _assignments("--model-kwargs", model_kwargs or []),
+            "model_args": assignments("--arg", arg),
             "pretrained": pretrained,
             "methods": tuple(_words(methods)),
             "experts": tuple(_whole_numbers("--experts", experts)) if experts else (),
@@ -205,16 +207,3 @@ def _workers(data: str) -> int:
     import os
 
     return 0 if data == "digits" else min(MOST_WORKERS, os.cpu_count() or 1)
-
-
-def _assignments(option: str, words: list[str]) -> dict[str, Any]:
-    values = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals or not name:
-            raise UserError(f"{option} {word}: expected NAME=VALUE, e.g. {option} width=2")
-        try:
-            values[name.replace("-", "_")] = json.loads(value)
-        except ValueError:
-            values[name.replace("-", "_")] = value  # a word
-    return values

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from dynaconv.cli.assignments import assignments
 from dynaconv.errors import UserError, blame_input, suggest
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def cost(
         raise UserError(f"The rule is {rule!r}. {suggest(rule, RULES)}")
     with blame_input():
         size = None if input is None else parse_input_size(input)
-    network = build_on_meta(model, parse_arguments(arg or []))
+    network = build_on_meta(model, assignments("--arg", arg))
     with blame_input():
         report = count(network, size or _own_size(network), rule=rule)
     if format == "json":
@@ -64,24 +64,6 @@ def build_on_meta(name: str, arguments: dict[str, Any]) -> nn.Module:
     except Exception as error:  # each of timm's networks raises its own
         raise UserError(f"{name} cannot be built: {type(error).__name__}: {error}") from error
     return network
-
-
-def parse_arguments(pairs: list[str]) -> dict[str, Any]:
-    """``["experts=8", "routing=single"]`` to ``{"experts": 8, "routing": "single"}``.
-
-    >>> parse_arguments(["experts=8", "convs=C1", "static=True"])
-    {'experts': 8, 'convs': 'C1', 'static': True}
-    """
-    found = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name.isidentifier():
-            raise UserError(f"--arg {pair!r}: expected NAME=VALUE, such as experts=8.")
-        try:
-            found[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            found[name] = text
-    return found
 
 
 def _own_size(network: nn.Module) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from dynaconv.cli.assignments import assignments
 from dynaconv.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +26,13 @@ def train(
     recipe: Annotated[
         str | None, Option(help="A recipe by name, or a JSON file such as another run's run.json.")
     ] = None,
-    out: Annotated[Path | None, Option(help="Folder of the run. Default: runs/MODEL-DATA-seedN.")] = None,
+    out: Annotated[
+        Path | None,
+        Option(
+            help="Folder of the run. Default: runs/NAME-CHOICES-DATA-seedN: the recipe's name, or else the network's, "
+            "and what was chosen about the network beyond it, e.g. static or experts8."
+        ),
+    ] = None,
     resume: Annotated[
         str, Option(help="'auto' goes on from the last whole checkpoint; 'never' wants a new folder.")
     ] = "never",
@@ -34,8 +41,13 @@ def train(
     ] = None,
     pretrained: Annotated[bool, Option("--pretrained", help="Begin from timm's pretrained weights.")] = False,
     method: Annotated[str | None, Option(help="Make the convolutions dynamic: 'dynamic' or 'condconv'.")] = None,
-    experts: Annotated[int | None, Option(help="Experts K of every dynamic layer.")] = None,
+    experts: Annotated[
+        int | None, Option(help="Experts K of every dynamic layer: with --method, or of one of the papers' networks.")
+    ] = None,
     share: Annotated[str | None, Option(help="Layers that share a router's answer: 'layer' or 'block'.")] = None,
+    arg: Annotated[
+        list[str] | None, Option(help="An argument of the network, such as static=True or convs=C1; repeatable.")
+    ] = None,
     epochs: Annotated[int | None, Option(help="Passes over the training data.")] = None,
     batch_size: Annotated[int | None, Option(help="Examples of one step, over all processes.")] = None,
     image_size: Annotated[int | None, Option(help="Height and width that the network sees.")] = None,
@@ -88,8 +100,11 @@ def train(
 
     On several GPUs: torchrun --nproc-per-node 8 -m dynaconv train ...
     """
+    from dynaconv.cli.run_folder import default_folder
+
+    base = {} if recipe is None else _recipe(recipe)
     resolved = _resolve(
-        recipe,
+        base,
         model={
             "name": model,
             "method": method,
@@ -97,6 +112,7 @@ def train(
             "share": share,
             "dropout": dropout,
             "drop_path": drop_path,
+            "args": assignments("--arg", arg),
         },
         settings={
             "epochs": epochs,
@@ -127,7 +143,7 @@ def train(
             "log_every": log_every,
             "tensorboard": tensorboard,
             "wandb": wandb,
-            **_assignments(setting or []),
+            **assignments("--set", setting),
         },
         rest={"batch_size": batch_size, "image_size": image_size, "data": data},
     )
@@ -146,20 +162,13 @@ def train(
     if profile:
         _profile(resolved, opening)
         return
-    _train(resolved, opening, out or default_folder(resolved), resume, finetune, pretrained, quiet)
+    folder = out or default_folder(resolved, recipe, base.get("model"))
+    _train(resolved, opening, folder, resume, finetune, pretrained, quiet)
 
 
-def default_folder(recipe: Recipe) -> Path:
-    """``runs/MODEL-METHOD-DATA-seedN``."""
-    data = Path(recipe.data or "").name
-    parts = [recipe.model.name, recipe.model.method or "", data, f"seed{recipe.settings.seed}"]
-    return Path("runs") / "-".join(part for part in parts if part)
-
-
-def _resolve(name: str | None, model: dict[str, Any], settings: dict[str, Any], rest: dict[str, Any]) -> Recipe:
+def _resolve(base: dict[str, Any], model: dict[str, Any], settings: dict[str, Any], rest: dict[str, Any]) -> Recipe:
     from dynaconv.train.recipe import resolve_recipe
 
-    base = {} if name is None else _recipe(name)
     if model["name"] is None and "model" not in base:
         raise UserError("Which network? Pass a MODEL (e.g. mobilenetv2_050) or a --recipe. 'dynaconv list' names them.")
     resolved = resolve_recipe(base, model, settings, rest)
@@ -180,19 +189,6 @@ def _recipe(name: str) -> dict[str, Any]:
         raise UserError(f"There is no recipe {name!r}, and no file of that name.")
     loaded: dict[str, Any] = import_module("dynaconv.recipes").load(name)
     return loaded
-
-
-def _assignments(words: list[str]) -> dict[str, Any]:
-    values = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise UserError(f"--set {word}: expected NAME=VALUE, e.g. --set momentum=0.95")
-        try:
-            values[name.replace("-", "_")] = json.loads(value)
-        except ValueError:
-            values[name.replace("-", "_")] = value  # a word
-    return values
 
 
 def _open(recipe: Recipe, opening: dict[str, Any]) -> Any:

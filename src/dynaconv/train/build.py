@@ -18,7 +18,7 @@ class ModelSpec(Frozen):
     Attributes:
         name: timm's name of a network (dynaconv.models registers the papers' networks with timm).
         method: ``dynamic`` or ``condconv`` to make its convolutions dynamic; ``None`` leaves it as it is.
-        experts: K of the dynamic layers; the method's own (4 and 8) if ``None``.
+        experts: K of the layers that the method makes; its own (4 and 8) if ``None``.
         share: ``layer`` or ``block``: the layers that share one router's answer; the method's own if ``None``.
         dropout: before the classifier.
         drop_path: timm's stochastic depth.
@@ -36,7 +36,10 @@ class ModelSpec(Frozen):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.method is None and (self.experts or self.share):
-            raise ValueError("experts and share are for dynamic layers: choose a method, 'dynamic' or 'condconv'")
+            raise ValueError(
+                f"experts and share are for dynamic layers, and {self.name} is built as it is: choose a method, "
+                "'dynamic' or 'condconv'. The papers' networks take experts as an argument (args)"
+            )
         return self
 
 

@@ -63,10 +63,24 @@ def resolve_recipe(
         **{
             **base,
             **_given(rest),
-            "model": ModelSpec(**{**base.get("model", {}), **_given(model)}),
+            "model": ModelSpec(**_network(base.get("model", {}), _given(model))),
             "settings": TrainSettings(**{**base.get("settings", {}), **_given(settings)}),
         }
     )
+
+
+def _network(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    network = {**base, **given, "args": {**base.get("args", {}), **given.get("args", {})}}
+    if network.get("method") is None and "experts" in given and _has_experts(network["name"]):
+        # One of the papers' networks: K is an argument of its own.
+        network["args"]["experts"] = network.pop("experts")
+    return network
+
+
+def _has_experts(name: str) -> bool:
+    from dynaconv.models import ZOO
+
+    return name in ZOO
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
