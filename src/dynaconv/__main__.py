@@ -26,6 +26,7 @@ EXTRA_OF_MODULE = {
     "datasets": "data",
     "webdataset": "data",
     "faster_coco_eval": "detection",
+    "wandb": "wandb",
 }
 
 

@@ -12,9 +12,11 @@ import torch
 from PIL import Image
 
 from dynaconv.cli import main
+from dynaconv.train.trained import load_trained
 
 NETWORK = "test_byobnet"
 QUICK = ["--epochs", "1", "--batch-size", "128", "--image-size", "16", "--workers", "0", "--quiet", "--device", "cpu"]
+QUICK += ["--set", "curves=false"]
 
 
 def train(*words: object) -> int:
@@ -25,9 +27,7 @@ def train(*words: object) -> int:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One epoch of a small network on the digits."""
     out = tmp_path_factory.mktemp("runs") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dynaconv.train.curves.draw_curves", lambda history, path: None)
-        assert train(NETWORK, "--data", "digits", "--out", out, *QUICK) == 0
+    assert train(NETWORK, "--data", "digits", "--out", out, *QUICK) == 0
     return out
 
 
@@ -57,6 +57,10 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
         ([NETWORK, "--data", "digits", "--epochs", "0"], "epochs is 0"),
         ([NETWORK, "--data", "digits", "--set", "momentun=1"], "Did you mean 'momentum'"),
         ([NETWORK, "--data", "digits", "--set", "momentum"], "expected NAME=VALUE"),
+        ([NETWORK, "--data", "digits", "--arg", "wings"], "expected NAME=VALUE"),
+        ([NETWORK, "--data", "digits", "--arg", "wings=2"], "wings"),
+        (["dy_resnet10", "--data", "digits", "--arg", "exprts=2"], "Did you mean 'experts'"),
+        (["dy_resnet10", "--data", "digits", "--experts", "0"], "experts is 0"),
         ([NETWORK, "--data", "digits", "--method", "dynamc"], "method is 'dynamc'"),
         ([NETWORK, "--data", "digits", "--experts", "4"], "choose a method"),
         ([NETWORK, "--data", "digits", "--resume", "atuo"], "Did you mean 'auto'"),
@@ -95,6 +99,16 @@ def test_show_prints_a_recipe_that_can_be_read_back(tmp_path: Path, capsys: pyte
     (tmp_path / "recipe.json").write_text(json.dumps(shown))
     assert train("--recipe", tmp_path / "recipe.json", "--show") == 0
     assert json.loads(capsys.readouterr().out) == shown
+
+
+def test_arguments_of_the_network_reach_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    words = ["--arg", "channels=[8,8,8,16]", "--out", out, *QUICK]
+    assert train("test_resnet", "--data", "digits", *words) == 0
+    assert load_trained(out).model.num_features == 16
+    capsys.readouterr()
+    assert train("dy_mobilenetv2_050", "--data", "digits", "--experts", 3, "--arg", "convs=C1", "--show") == 0
+    assert json.loads(capsys.readouterr().out)["model"]["args"] == {"experts": 3, "convs": "C1"}
 
 
 def test_a_run_is_not_begun_twice_and_not_resumed_as_another(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,9 +214,8 @@ def test_weights_of_another_program(pictures: Path, tmp_path: Path, capsys: pyte
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["dynamic", "condconv"])
 def test_a_network_made_dynamic_comes_back_from_its_weights(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("dynaconv.train.curves.draw_curves", lambda history, path: None)
     out = tmp_path / "run"
     words = ["--method", method, "--experts", "2", "--lr", "0.01", "--out", out, *QUICK]
     assert train(NETWORK, "--data", "digits", *words) == 0

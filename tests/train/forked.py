@@ -42,7 +42,6 @@ def run(out: str, environment: dict[str, str], options: dict[str, Any]) -> None:
     """Exit as the command line would: 0, 1, 2, 130, 143."""
     os.environ.update(environment)
     torch.set_num_threads(1)
-    without_picture()
     model = tiny(**options.get("model", {}))
     try:
         fit(
@@ -59,10 +58,3 @@ def run(out: str, environment: dict[str, str], options: dict[str, Any]) -> None:
     except RunError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
-
-
-def without_picture() -> None:
-    """It takes longer than such a run."""
-    import dynaconv.train.curves
-
-    dynaconv.train.curves.draw_curves = lambda history, path: None

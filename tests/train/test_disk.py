@@ -16,13 +16,11 @@ FULL = """
 import json, sys
 from pathlib import Path
 sys.path[:0] = ["src", "tests"]
-from train.forked import without_picture
 from train.tiny import digits, newest, same, settings, tiny, MEASURED
 from dynaconv.errors import RunError
 from dynaconv.train import fit
 from dynaconv.train.checkpoint import damage_of, read_checkpoint
 from dynaconv.train.progress import Silent
-without_picture()
 out = Path(sys.argv[1]) / "run"
 ballast = out.parent / "ballast"
 

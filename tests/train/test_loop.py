@@ -22,7 +22,8 @@ from train.tiny import Tiny, digits, newest, settings, tiny
 
 def plain(**options: Any) -> TrainSettings:
     """Plain SGD: nothing random in the loop."""
-    return TrainSettings(**{"epochs": 1, "lr": 0.1, "device": "cpu", "tensorboard": False, "crop": "none", **options})
+    quiet = {"device": "cpu", "curves": False, "tensorboard": False}
+    return TrainSettings(**{"epochs": 1, "lr": 0.1, "crop": "none", **quiet, **options})
 
 
 def test_it_learns() -> None:

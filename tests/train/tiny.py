@@ -70,6 +70,7 @@ def settings(**options: Any) -> TrainSettings:
             "clip_grad": 5.0,
             "temperature_epochs": 2,
             "temperature_per": "step",
+            "curves": False,  # drawing takes longer than such a run
             "tensorboard": False,
             "device": "cpu",
             **options,

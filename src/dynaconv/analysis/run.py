@@ -80,7 +80,8 @@ def run_one(
     """
     data = open_for(settings, seed)
     network = contender.build(settings, data, seed)
-    training = settings.training.model_copy(update={"seed": seed, "keep": 1, "tensorboard": False, "wandb": False})
+    quiet = {"keep": 1, "curves": False, "tensorboard": False, "wandb": False}  # the comparison draws its own picture
+    training = settings.training.model_copy(update={"seed": seed, **quiet})
     spec = contender.spec(settings).model_dump(mode="json")
     try:
         fitted = fit(network, data, training, out=folder, resume="auto", progress=progress, about={"model": spec})

@@ -13,6 +13,7 @@ from typing_extensions import Self
 from dynaconv.data.frozen import Frozen
 from dynaconv.errors import suggest
 from dynaconv.train import TrainSettings
+from dynaconv.train.settings import OPERATIONAL
 
 METHODS = ("dynamic", "condconv")
 DEFAULT_BACKBONE = "test_resnet"
@@ -103,7 +104,7 @@ class CompareSettings(Frozen):
         return Path("runs") / f"compare-{self.backbone}-{Path(self.data).name}-{digest}".replace(":", "-")
 
 
-NOT_IN_RESULTS = {"seed", "checkpoint_every", "keep", "nan_patience", "log_every", "tensorboard", "wandb", "timeout"}
+NOT_IN_RESULTS = {"seed"} | OPERATIONAL - {"device"}
 
 
 def versions() -> dict[str, str]:

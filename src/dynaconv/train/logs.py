@@ -7,7 +7,6 @@ import io
 from pathlib import Path
 from typing import Any
 
-from dynaconv.errors import UserError
 from dynaconv.train.files import write_text
 from dynaconv.train.record import EpochRecord
 from dynaconv.train.settings import TrainSettings
@@ -82,8 +81,6 @@ def _tensorboard(folder: Path, first_step: int) -> Any:
 
 
 def _wandb(folder: Path, recipe: dict[str, Any]) -> Any:
-    try:
-        import wandb
-    except ImportError as error:
-        raise UserError("--wandb needs Weights & Biases: pip install wandb, or leave the option out.") from error
+    import wandb
+
     return wandb.init(dir=str(folder), config=recipe, resume="allow")

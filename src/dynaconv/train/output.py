@@ -103,11 +103,12 @@ class Output:
         return self.checkpoints.save(whole, position["epoch"], position["step"], best)
 
     def finish(self, history: list[EpochRecord], evaluated: nn.Module) -> None:
-        """The last weights and the picture."""
-        from dynaconv.train.curves import draw_curves
-
+        """The last weights and, if it is wanted, the picture."""
         self._save_weights(LAST, evaluated, history[-1].plain())
-        draw_curves(history, self.folder / "curves.png")
+        if self.settings.curves:
+            from dynaconv.train.curves import draw_curves
+
+            draw_curves(history, self.folder / "curves.png")
 
     def _save_weights(self, name: str, model: nn.Module, record: dict[str, Any]) -> None:
         save_weights(self.folder / name, model, {**self.about, "epoch": record["epoch"], "metrics": record["metrics"]})

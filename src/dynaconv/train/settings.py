@@ -41,7 +41,8 @@ class TrainSettings(Augment):
         nan_patience: steps in a row with a loss or gradient that is not finite (each is dropped) after which the run
             stops.
         log_every: steps between points in TensorBoard.
-        tensorboard, wandb: log there too (CSV and a picture are always written).
+        curves: draw the learning curves at the end.
+        tensorboard, wandb: log there too (a CSV is always written).
         timeout: seconds that a process waits for the others before it gives up.
     """
 
@@ -89,6 +90,7 @@ class TrainSettings(Augment):
     keep: int = Field(default=2, ge=1)
     nan_patience: int = Field(default=20, ge=1)
     log_every: int = Field(default=50, ge=1)
+    curves: bool = True
     tensorboard: bool = True
     wandb: bool = False
     timeout: float = Field(default=600.0, gt=0)
@@ -108,6 +110,6 @@ class TrainSettings(Augment):
 
 
 OPERATIONAL = frozenset(
-    {"checkpoint_every", "keep", "nan_patience", "log_every", "tensorboard", "wandb", "timeout", "device"}
+    {"checkpoint_every", "keep", "nan_patience", "log_every", "curves", "tensorboard", "wandb", "timeout", "device"}
 )
 """Settings that may differ between a run and its resumption: they do not change what is computed."""
