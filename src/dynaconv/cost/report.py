@@ -150,7 +150,7 @@ class CostReport:
 
     def table(self, *, all_layers: bool = False) -> str:
         """Answer an aligned plain-text table: the layers that cost something (or all), then the totals."""
-        return render_table(self, all_layers=all_layers)
+        return render_table(self.to_dict(), all_layers=all_layers)
 
     def __str__(self) -> str:
         return self.table()

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dynaconv.cost.rules import RULES
 
-if TYPE_CHECKING:
-    from dynaconv.cost.report import CostReport, LayerCost
+Plain = Mapping[str, Any]
 
 _COLUMNS = ("kernel", "mixing", "routing", "elementwise")
 
 
-def render_table(report: CostReport, *, all_layers: bool) -> str:
-    """Answer the table of ``report``; columns in which nothing stands are left out."""
-    columns = [name for name in _COLUMNS if name == "kernel" or getattr(report, name)]
-    layers = [layer for layer in report.layers if all_layers or layer.total or layer.experts]
+def render_table(report: Plain, *, all_layers: bool) -> str:
+    """Answer the table of a report's plain values (``to_dict``); columns in which nothing stands are left out."""
+    madds, parameters = report["madds"], report["parameters"]
+    columns = [name for name in _COLUMNS if name == "kernel" or madds[name]]
+    layers = [layer for layer in report["layers"] if all_layers or layer["total"] or layer["experts"]]
     header = ["layer", "kind", "output", "params", *columns]
     rows = [_cells(layer, columns) for layer in layers]
-    hidden = len(report.layers) - len(layers)
+    hidden = len(report["layers"]) - len(layers)
     if hidden:
-        rest = sum(layer.parameters for layer in report.layers) - sum(layer.parameters for layer in layers)
+        rest = parameters["total"] - sum(layer["parameters"] for layer in layers)
         rows.append([f"({hidden} layers without cost)", "", "", short(rest), *[""] * len(columns)])
-    total = ["total", "", "", short(report.parameters.total), *[short(getattr(report, name)) for name in columns]]
+    total = ["total", "", "", short(parameters["total"]), *[short(madds[name]) for name in columns]]
     return "\n".join([*_aligned(header, [*rows, total]), "", *_summary(report)])
 
 
@@ -39,11 +39,11 @@ def short(number: float) -> str:
     return f"{number:g}"
 
 
-def _cells(layer: LayerCost, columns: Sequence[str]) -> list[str]:
-    shape = "x".join(map(str, layer.output_shape)) if layer.output_shape is not None else "not run"
-    kind = layer.kind if layer.experts is None else f"{layer.kind} K={layer.experts}"
-    numbers = [short(getattr(layer, name)) for name in columns]
-    return [layer.name or "(model)", kind, shape, short(layer.parameters), *numbers]
+def _cells(layer: Plain, columns: Sequence[str]) -> list[str]:
+    shape = "not run" if layer["output_shape"] is None else "x".join(map(str, layer["output_shape"]))
+    kind = layer["kind"] if layer["experts"] is None else f"{layer['kind']} K={layer['experts']}"
+    numbers = [short(layer[name]) for name in columns]
+    return [layer["name"] or "(model)", kind, shape, short(layer["parameters"]), *numbers]
 
 
 def _aligned(header: list[str], rows: list[list[str]]) -> list[str]:
@@ -58,16 +58,18 @@ def _aligned(header: list[str], rows: list[list[str]]) -> list[str]:
     return [line(header), bar, *map(line, rows[:-1]), bar, line(rows[-1])]
 
 
-def _summary(report: CostReport) -> list[str]:
-    parameters, peak = report.parameters, report.peak_activation_bytes
-    apart = ", ".join(f"{name} {short(getattr(report, name))}" for name in _COLUMNS if getattr(report, name))
+def _summary(report: Plain) -> list[str]:
+    madds, parameters, peak = report["madds"], report["parameters"], report["peak_activation_bytes"]
+    apart = ", ".join(f"{name} {short(madds[name])}" for name in _COLUMNS if madds[name])
+    dynamic = f", {parameters['experts']:,} in experts, {parameters['routers']:,} in routers"
     lines = [
-        f"MAdds       {short(report.total)} ({report.total:,.10g}) by rule {report.rule!r}: {RULES[report.rule].title}",
+        f"MAdds       {short(madds['total'])} ({madds['total']:,.10g}) by rule {report['rule']!r}: "
+        f"{RULES[report['rule']].title}",
         f"            {apart}" if apart else "",
-        f"parameters  {parameters.total:,} stored, {parameters.trainable:,} trainable"
-        + (f", {parameters.experts:,} in experts, {parameters.routers:,} in routers" if parameters.experts else ""),
+        f"parameters  {parameters['total']:,} stored, {parameters['trainable']:,} trainable"
+        + (dynamic if parameters["experts"] else ""),
         f"activations {peak:,} bytes at the peak ({peak / 2**20:.2f} MiB)",
     ]
-    if report.bias_mixing:
-        lines.append(f"not counted {short(report.bias_mixing)} for mixing per-expert biases, as in the papers")
+    if madds["bias_mixing"]:
+        lines.append(f"not counted {short(madds['bias_mixing'])} for mixing per-expert biases, as in the papers")
     return [line for line in lines if line]
