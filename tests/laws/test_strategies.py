@@ -7,6 +7,7 @@ over drawn calls: a call that a strategy should run cannot turn into a refusal w
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,12 +57,20 @@ FITTING: dict[str, dict[str, Any]] = {
     "unfold": {"dims": (1, 2, 3)},
 }
 
-EACH = pytest.mark.parametrize("strategy", CHOICES)
+# Kernels of our own, which run on one kind of processor, in few precisions and layouts: their suites are their own.
+ELSEWHERE = {"stencil": "tests/ops/test_stencil.py", "triton": "tests/ops/test_fused.py"}
+
+EACH = pytest.mark.parametrize("strategy", [name for name in CHOICES if name not in ELSEWHERE])
 
 
 def test_every_strategy_has_its_line_in_the_tables_of_this_file() -> None:
-    assert set(ACCEPTED) == set(FITTING) == set(CHOICES)
-    assert set(REFUSALS) == set(STRATEGIES) - {"branches", "loop"}
+    assert set(ACCEPTED) == set(FITTING) == set(CHOICES) - set(ELSEWHERE)
+    assert set(REFUSALS) == set(ACCEPTED) & set(STRATEGIES) - {"branches", "loop"}
+
+
+@pytest.mark.parametrize("strategy", [name for name in CHOICES if name in ELSEWHERE])
+def test_the_other_suites_are_there(strategy: str) -> None:
+    assert (Path(__file__).parents[2] / ELSEWHERE[strategy]).is_file()
 
 
 @EACH
@@ -134,7 +143,7 @@ def assert_all_close(actual: dict[str, torch.Tensor], expected: dict[str, torch.
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name not in ELSEWHERE])
 def test_answers_no_input_in_other_memory_and_does_not_write_to_it(strategy: str, layout: str) -> None:
     geometry = Geometry(dims=2, padding=1, groups=2)
     kernel = 1 if strategy == "matmul" else 3

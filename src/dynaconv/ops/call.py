@@ -22,6 +22,8 @@ class Call:
     needs_grad: bool
     exporting: bool
     compiling: bool
+    channels_last: bool = False
+    plain: bool = True  # see is_plain
 
     @property
     def batch(self) -> int:
@@ -50,7 +52,18 @@ class Call:
     def of(cls, x: Tensor, bank: Tensor, routing: Tensor, geometry: Geometry) -> Call:
         grad = torch.is_grad_enabled() and (x.requires_grad or bank.requires_grad or routing.requires_grad)
         shapes = tuple(x.shape), tuple(bank.shape)
-        return cls(*shapes, geometry, x.device.type, x.dtype, grad, is_exporting(), torch.compiler.is_compiling())
+        compiling = torch.compiler.is_compiling()
+        return cls(
+            *shapes,
+            geometry,
+            x.device.type,
+            x.dtype,
+            grad,
+            exporting=is_exporting(),
+            compiling=compiling,
+            channels_last=x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last),
+            plain=not compiling and is_plain(x, bank, routing),
+        )
 
 
 def is_exporting() -> bool:
@@ -58,3 +71,11 @@ def is_exporting() -> bool:
     # torch.compiler.is_exporting() answers True inside torch.compile on torch 2.11; the flag that it reads is right
     exporting: bool = torch.compiler._is_exporting_flag
     return exporting
+
+
+def is_plain(*tensors: Tensor) -> bool:
+    """Whether a kernel of our own may read them: ordinary tensors; nothing traces, transforms or watches the call."""
+    watched = torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack()
+    if watched or torch._C._functorch.peek_interpreter_stack() is not None:
+        return False
+    return all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors) and not torch.jit.is_tracing()

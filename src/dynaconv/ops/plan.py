@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from dynaconv.errors import suggest
-from dynaconv.ops import branches, grouped, loop, matmul, single, unfold
+from dynaconv.ops import branches, fused, grouped, loop, matmul, single, stencil, unfold
 from dynaconv.ops.call import Call
 from dynaconv.ops.geometry import Geometry
 
@@ -20,15 +20,18 @@ class Strategy(NamedTuple):
 
     refuses: Callable[[Call], str | None]
     run: Callable[[Tensor, Tensor, Tensor, Tensor | None, Geometry], Tensor]
+    unasked: str = "slower here"  # why a call that it could run goes elsewhere
 
 
 STRATEGIES: dict[str, Strategy] = {
+    "stencil": Strategy(stencil.refuses, stencil.run),
     "single": Strategy(single.refuses, single.run),
     "matmul": Strategy(matmul.refuses, matmul.run),
     "loop": Strategy(loop.refuses, loop.run),
     "grouped": Strategy(grouped.refuses, grouped.run),
     "branches": Strategy(branches.refuses, branches.run),
     "unfold": Strategy(unfold.refuses, unfold.run),
+    "triton": Strategy(fused.refuses, fused.run, fused.UNASKED),
 }
 
 CHOICES = ("auto", "reference", *STRATEGIES)
@@ -71,7 +74,7 @@ def plan(call: Call, strategy: str = "auto") -> Plan:
     others = {}
     for name, candidate in STRATEGIES.items():
         if name != chosen:
-            others[name] = candidate.refuses(call) or f"possible, but {reasons.get(name, 'slower here')}"
+            others[name] = candidate.refuses(call) or f"possible, but {reasons.get(name, candidate.unasked)}"
     return Plan(chosen, "you asked for it" if strategy != "auto" else reasons[chosen], others)
 
 
@@ -84,11 +87,12 @@ def _preferences(call: Call) -> tuple[tuple[str, str], ...]:
             ("matmul", "a 1x1 kernel is one matrix product, and the batch stays free"),
             ("unfold", "only a product over patches keeps the batch free"),
         )
+    stencil = ("stencil", "a depthwise layer in channels_last is one pass over the maps, with a kernel of our own")
     single = ("single", "one example needs one ordinary convolution")
     product = ("matmul", "a 1x1 kernel or a linear layer is one batched matrix product")
     if call.device == "cpu" and not call.compiling and math.prod(call.x_shape[1:]) >= _LARGE:
-        return (single, product, ("loop", _WHY_LOOP))
-    return (single, product, ("grouped", "one convolution serves the whole batch"))
+        return (stencil, single, product, ("loop", _WHY_LOOP))
+    return (stencil, single, product, ("grouped", "one convolution serves the whole batch"))
 
 
 # Numbers in one example. Measured on a CPU (docs/performance.md, step 4): depthwise and dense 3x3 convolutions of

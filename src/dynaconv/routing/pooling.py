@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -11,4 +13,5 @@ def global_average_pool(x: Tensor) -> Tensor:
     wide = torch.promote_types(x.dtype, torch.float32)
     if x.dim() == 2:
         return x.to(wide)
-    return x.mean(dim=tuple(range(2, x.dim())), dtype=wide)
+    # The backward pass of a mean writes a map of the input's size; that of a sum only repeats a number per channel.
+    return x.sum(dim=tuple(range(2, x.dim())), dtype=wide) / math.prod(x.shape[2:])

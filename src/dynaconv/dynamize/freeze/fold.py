@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +30,15 @@ def after_norm(norm: nn.Module) -> nn.Module:
     """What remains of a norm once it is folded: its activation, where it carries one."""
     activation = getattr(norm, "act", None)
     return activation if isinstance(activation, nn.Module) else nn.Identity()
+
+
+def limits_of(activation: nn.Module) -> tuple[float, float] | None:
+    """Least and largest output of an activation that is a clamp; None for any other."""
+    if type(activation) is nn.ReLU:
+        return 0.0, math.inf
+    if isinstance(activation, nn.Hardtanh) and type(activation) in (nn.ReLU6, nn.Hardtanh):
+        return float(activation.min_val), float(activation.max_val)
+    return None
 
 
 def fold_static(convolution: Any, affine: Affine) -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from dynaconv.dynamize.freeze.bank import check_bank_dtype
-from dynaconv.dynamize.freeze.fold import affine_of, after_norm, fold_static
-from dynaconv.dynamize.freeze.layer import FrozenLayer, can_freeze
+from dynaconv.dynamize.freeze.fold import affine_of, after_norm, fold_static, limits_of
+from dynaconv.dynamize.freeze.layer import FrozenLayer, Limits, can_freeze
 from dynaconv.dynamize.freeze.pairs import find_pairs
 from dynaconv.dynamize.freeze.router import freeze_router
 from dynaconv.dynamize.observe import guess_sizes
@@ -143,8 +143,13 @@ def _replace(
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """Fold every pair and put the frozen layers in place."""
     affine = {convolution: affine_of(model.get_submodule(norm)) for norm, convolution in norms.items()}
-    for norm in norms:
-        model.set_submodule(norm, after_norm(model.get_submodule(norm)))
+    limits: dict[str, Limits | None] = {}
+    for norm, convolution in norms.items():
+        after = after_norm(model.get_submodule(norm))
+        if can_freeze(model.get_submodule(convolution)):
+            limits[convolution] = limits_of(after)
+            after = nn.Identity() if limits[convolution] else after
+        model.set_submodule(norm, after)
     for name, module in list(model.named_modules()):
         if name in affine and not can_freeze(module):
             fold_static(module, affine[name])
@@ -154,7 +159,14 @@ def _replace(
     for router in {id(module): module for module in model.modules() if getattr(module, "is_router", False)}.values():
         _put(model, router, freeze_router(router))
     for name, layer in layers.items():
-        made = FrozenLayer(layer, affine.get(name), layer.router, bank_dtype=bank_dtype, strategy=strategy).eval()
+        made = FrozenLayer(
+            layer,
+            affine.get(name),
+            layer.router,
+            bank_dtype=bank_dtype,
+            strategy=strategy,
+            limits=limits.get(name),
+        ).eval()
         if not name:
             return made, ("",)
         _put(model, layer, made)

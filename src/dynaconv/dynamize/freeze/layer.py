@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from dynaconv.dynamize.freeze import quick
 from dynaconv.dynamize.freeze.bank import mix_bank, reduce_bank
 from dynaconv.dynamize.freeze.fold import Affine, along_output
+from dynaconv.dynamize.freeze.handed import readable
 from dynaconv.layers import DynamicLayer
 from dynaconv.ops import Geometry, grouped, loop, matmul, unfold
 from dynaconv.ops.call import is_exporting
 from dynaconv.ops.geometry import resolve_padding
+
+Limits = tuple[float, float]
+
+RELU = (0.0, math.inf)
 
 
 class FrozenLayer(nn.Module):
@@ -22,11 +30,13 @@ class FrozenLayer(nn.Module):
     that it is right for routing weights of any sum).
 
     Attributes:
-        bank: ``(K, out, in/groups * taps)``, or ``(K, in, out)`` where the kernel is one tap: as the product reads it.
+        bank: ``(K, out, in/groups * taps)``; ``(K, in, out)`` where the kernel is one tap and ``(K, taps, out)`` of a
+            depthwise layer: as they are read.
         scale: of an int8 bank, else None.
         bias: ``(out,)`` or None.
         biases: ``(K, out)`` or None, the layer's own biases.
         strategy: ``"loop"``, ``"grouped"`` or ``"unfold"``; how a batch of more than one runs.
+        limits: the activation that follows, where that is a clamp (ReLU, ReLU6): least and largest output; else None.
     """
 
     bank: Tensor
@@ -34,18 +44,30 @@ class FrozenLayer(nn.Module):
     bias: Tensor | None
     biases: Tensor | None
 
-    def __init__(self, layer: Any, affine: Affine | None, router: nn.Module, *, bank_dtype: str | None, strategy: str):
+    def __init__(
+        self,
+        layer: Any,
+        affine: Affine | None,
+        router: nn.Module,
+        *,
+        bank_dtype: str | None,
+        strategy: str,
+        limits: Limits | None = None,
+    ):
         super().__init__()
         self.geometry: Geometry = layer.geometry
         self.experts, self.kernel_shape = layer.experts, tuple(layer.weight.shape[1:])
+        self.limits = limits
         self.strategy, self.dtype, self.bank_dtype = strategy, layer.weight.dtype, bank_dtype
         taps = self.kernel_shape[2:]
         self.product = self.geometry.groups == 1 and matmul.fits(self.geometry, taps)
+        self.form = quick.form_of(self.geometry, self.kernel_shape)
+        self.turned = self.product or self.form == "depthwise"
         kernels = layer.weight.detach().double()
         if affine is not None:
             kernels = kernels * along_output(affine.scale, kernels, layer, leading=1)
-        kernels = kernels.flatten(2).transpose(1, 2) if self.product else kernels.flatten(2)
-        stored, scale = reduce_bank(kernels.to(self.dtype).contiguous(), bank_dtype, along=1 if self.product else 2)
+        kernels = kernels.flatten(2).transpose(1, 2) if self.turned else kernels.flatten(2)
+        stored, scale = reduce_bank(kernels.to(self.dtype).contiguous(), bank_dtype, along=1 if self.turned else 2)
         self.register_buffer("bank", stored)
         self.register_buffer("scale", scale)
         self.register_buffer("bias", None if affine is None else affine.shift.to(self.dtype))
@@ -62,6 +84,17 @@ class FrozenLayer(nn.Module):
         if routing is None:
             routing = self.router(x if dims else x.movedim(-1, 1))
         x, geometry = resolve_padding(x, self.kernel_shape[2:], self.geometry)
+        if self.form is not None and self.dtype == torch.float32 and x.shape[0] and readable(x):
+            return quick.run(self, x, routing, geometry)
+        return self._activated(self._convolved(x, routing, geometry))
+
+    def _activated(self, y: Tensor) -> Tensor:
+        if self.limits is None:
+            return y
+        low, high = self.limits
+        return F.relu(y) if self.limits == RELU else F.hardtanh(y, low, high)
+
+    def _convolved(self, x: Tensor, routing: Tensor, geometry: Geometry) -> Tensor:
         if is_exporting() or (torch.compiler.is_compiling() and x.shape[0] > 1):
             return self._piece(x, routing, geometry)
         pieces = list(loop.pieces(x.shape[0], self.bank[0].numel() * x.element_size()))
@@ -71,9 +104,10 @@ class FrozenLayer(nn.Module):
 
     def _piece(self, x: Tensor, routing: Tensor, geometry: Geometry) -> Tensor:
         kernels = mix_bank(self.bank, self.scale, routing, self.dtype)
-        biases = self._biases(routing)
+        biases = self.mixed_biases(routing)
         if not self.product:
-            kernels = kernels.unflatten(2, self.kernel_shape[1:])
+            kernels = kernels.transpose(1, 2) if self.turned else kernels
+            kernels = kernels.reshape(-1, *self.kernel_shape)
             return self._convolve(x, kernels, biases, geometry)
         if not geometry.dims:
             return _rows(x.reshape(x.shape[0], -1, x.shape[-1]), kernels, biases).reshape(*x.shape[:-1], -1)
@@ -82,7 +116,7 @@ class FrozenLayer(nn.Module):
             return _rows(rows, kernels, biases).reshape(x.shape[0], *x.shape[2:], -1).permute(0, 3, 1, 2)
         return matmul.convolve(x, _as_kernels(kernels, len(self.kernel_shape)), biases, geometry)
 
-    def _biases(self, routing: Tensor) -> Tensor | None:
+    def mixed_biases(self, routing: Tensor) -> Tensor | None:
         """``(b, out)``"""
         if self.biases is None:
             return None if self.bias is None else self.bias.expand(routing.shape[0], -1)

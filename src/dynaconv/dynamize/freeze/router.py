@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dynaconv.dynamize.freeze.handed import readable, sums_of
+from dynaconv.native import inference
 from dynaconv.routing import PooledRouter, SigmoidRouter, SoftmaxRouter, global_average_pool
 
 
@@ -38,7 +40,17 @@ class FrozenRouter(nn.Module):
         return self._answer(x)
 
     def _answer(self, x: Tensor) -> Tensor:
-        features = _pool(x).to(self.fc_weight.dtype)
+        if self.fc_weight.dtype == torch.float32 and readable(x):
+            return self._from_sums(sums_of(x), x.shape[2] * x.shape[3])
+        return self._from_features(global_average_pool(x).to(self.fc_weight.dtype))
+
+    def _from_sums(self, sums: Tensor, pixels: int) -> Tensor:
+        if sums.shape[0] > 1:  # a matrix product reads the weights once for all examples
+            return self._from_features(sums / pixels)
+        hidden = None if self.hidden_weight is None else (self.hidden_weight, self.hidden_bias)
+        return inference.route(sums, pixels, hidden, (self.fc_weight, self.fc_bias), self.softmax)
+
+    def _from_features(self, features: Tensor) -> Tensor:
         if self.hidden_weight is not None:
             features = F.relu(F.linear(features, self.hidden_weight, self.hidden_bias))
         logits = F.linear(features, self.fc_weight, self.fc_bias)
@@ -46,14 +58,6 @@ class FrozenRouter(nn.Module):
 
     def extra_repr(self) -> str:
         return f"in_channels={self.in_channels}, experts={self.experts}, {'softmax' if self.softmax else 'sigmoid'}"
-
-
-def _pool(x: Tensor) -> Tensor:
-    """Global average pooling; over channels_last input as one matrix product, which reads it faster than a sum does."""
-    if x.dim() != 4 or x.dtype != torch.float32 or not x.is_contiguous(memory_format=torch.channels_last):
-        return global_average_pool(x)
-    rows = x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, x.shape[1])
-    return (rows.new_full((1, rows.shape[1]), 1 / rows.shape[1]) @ rows).squeeze(1)
 
 
 def freeze_router(router: nn.Module) -> nn.Module:

@@ -1,0 +1,5 @@
+"""Kernels in C for a CPU, compiled on the user's machine at first use; without a compiler all goes on without them."""
+
+from dynaconv.native.build import SWITCH, cache_folder, why_not
+
+__all__ = ["SWITCH", "cache_folder", "why_not"]

@@ -1,0 +1,70 @@
+"""How tensors and sizes are handed to C."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_SIZES = (
+    *("batch", "channels", "height", "width", "out_height", "out_width", "kernel_height", "kernel_width"),
+    *("stride_y", "stride_x", "pad_y", "pad_x", "dilation_y", "dilation_x"),
+)
+
+
+class Geometry(ctypes.Structure):
+    """``Geometry`` of depthwise.c."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in _SIZES]
+
+
+class Follow(ctypes.Structure):
+    """``Follow`` of common.h: what is done to a map once it is computed. It keeps no tensor alive."""
+
+    _fields_ = [
+        ("bias", ctypes.c_void_p),
+        ("bias_step", ctypes.c_int64),
+        ("low", ctypes.c_float),
+        ("high", ctypes.c_float),
+        ("sums", ctypes.c_void_p),
+    ]
+
+
+EVERYTHING = (-math.inf, math.inf)
+
+
+def at(tensor: Tensor | None) -> ctypes.c_void_p:
+    """The address of a dense tensor's first number, or NULL."""
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def long(number: int) -> ctypes.c_int64:
+    return ctypes.c_int64(number)
+
+
+def work(batch: int, channels: int) -> tuple[ctypes.c_int64, int]:
+    """Into how many ranges of channels every example is cut, so that all threads have work; and the threads."""
+    threads = torch.get_num_threads()
+    slabs = 1 if batch >= threads else min(-(-threads // batch), -(-channels // 64))
+    return long(slabs), threads
+
+
+def follow(bias: Tensor | None, limits: tuple[float, float], sums: Tensor | None) -> Any:
+    """``clamp(y + bias, *limits)``, added up in ``sums``; None where there is nothing to do.
+
+    ``bias`` and ``sums`` are dense, ``(B, C)``; a bias for all examples is ``(C,)``.
+    """
+    if bias is None and sums is None and limits == EVERYTHING:
+        return None
+    step = bias.shape[1] if bias is not None and bias.dim() == 2 else 0
+    return ctypes.byref(Follow(at(bias).value, step, *limits, at(sums).value))
+
+
+def channels_last(shape: Sequence[int]) -> Tensor:
+    """An empty map ``(B, C, H, W)`` in that layout."""
+    batch, channels, height, width = shape
+    return torch.empty(batch, height, width, channels).permute(0, 3, 1, 2)

@@ -1,0 +1,158 @@
+/* Depthwise convolution of every example with its own kernel, and its two gradients; see depthwise.py.
+ *
+ * Arrays are dense float32: maps (batch, height, width, channels), kernels (batch, taps, channels). The three passes
+ * visit the same pairs of an input and an output pixel, tap by tap and row by row, so that a tap's weights stay in
+ * registers and an output row in the first cache; they differ in the line that is repeated for a pair.
+ */
+#include <stdint.h>
+
+#include "common.h"
+
+typedef struct {
+    int64_t batch, channels, height, width, out_height, out_width, kernel_height, kernel_width;
+    int64_t stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x;
+} Geometry;
+
+enum { FORWARD, INPUT_GRADIENT, KERNEL_GRADIENT };
+
+#define WIDEST 5 /* taps that are visited together */
+
+/* `width` neighbouring taps over `count` pixels that all of them reach; taps lie w_step apart, the pixels that they read
+ * t_step. Constant where this is inlined: pass, vectors and width, so that the weights stay in registers. */
+INLINE void visit(int pass, int vectors, int width, int64_t count, int64_t x_step, int64_t t_step, int64_t w_step,
+                  int64_t y_step, float *x, float *w, float *y)
+{
+    vec weights[WIDEST][4];
+    for (int t = 0; t < width; t++)
+        for (int v = 0; v < vectors; v++) weights[t][v] = ((vec *)(w + t * w_step))[v];
+    for (int64_t i = 0; i < count; i++, x += x_step, y += y_step)
+        for (int v = 0; v < vectors; v++) {
+            vec output = ((vec *)y)[v];
+            for (int t = 0; t < width; t++) {
+                vec *input = (vec *)(x + t * t_step) + v;
+                if (pass == FORWARD) output += *input * weights[t][v];
+                else if (pass == INPUT_GRADIENT) *input += output * weights[t][v];
+                else weights[t][v] += *input * output;
+            }
+            if (pass == FORWARD) ((vec *)y)[v] = output;
+        }
+    for (int t = 0; pass == KERNEL_GRADIENT && t < width; t++)
+        for (int v = 0; v < vectors; v++) ((vec *)(w + t * w_step))[v] = weights[t][v];
+}
+
+/* One tap, for the few channels that do not fill a vector. */
+INLINE void visit_narrow(int pass, int64_t n, int64_t count, int64_t x_step, int64_t y_step, float *x, float *w, float *y)
+{
+    for (int64_t i = 0; i < count; i++, x += x_step, y += y_step)
+        for (int64_t c = 0; c < n; c++) {
+            if (pass == FORWARD) y[c] += x[c] * w[c];
+            else if (pass == INPUT_GRADIENT) x[c] += y[c] * w[c];
+            else w[c] += x[c] * y[c];
+        }
+}
+
+static int64_t least(int64_t numerator, int64_t step) /* the least i >= 0 with i * step >= numerator */
+{
+    return numerator <= 0 ? 0 : (numerator + step - 1) / step;
+}
+
+/* Output columns whose tap kx falls inside the input: first <= ox < last. */
+static void reached(const Geometry *g, int64_t kx, int64_t *first, int64_t *last)
+{
+    int64_t shift = kx * g->dilation_x - g->pad_x; /* input column = output column * stride + shift */
+    *first = least(-shift, g->stride_x);
+    *last = least(g->width - shift, g->stride_x);
+    if (*last > g->out_width) *last = g->out_width;
+    if (*first > *last) *first = *last;
+}
+
+/* One row of taps over output columns first..last, all of which tap kx and the `width - 1` taps after it reach; for 16 *
+ * vectors channels, or for n < 16 channels where vectors is 0. */
+INLINE void stretch(int pass, int vectors, int width, int64_t n, const Geometry *g, int64_t kx, int64_t first,
+                    int64_t last, float *x, float *w, float *y)
+{
+    int64_t channels = g->channels, x_step = g->stride_x * channels;
+    x += (first * g->stride_x + kx * g->dilation_x - g->pad_x) * channels;
+    w += kx * channels;
+    y += first * channels;
+    if (last <= first) return;
+    if (vectors) visit(pass, vectors, width, last - first, x_step, g->dilation_x * channels, channels, channels, x, w, y);
+    else visit_narrow(pass, n, last - first, x_step, channels, x, w, y);
+}
+
+/* All taps over one output row. */
+INLINE void row(int pass, int vectors, int64_t n, const Geometry *g, int64_t oy, float *x, float *w, float *y)
+{
+    int64_t width = g->kernel_width, left, right, first, last; /* left..right: columns that every tap reaches */
+    reached(g, 0, &left, &last);
+    reached(g, width - 1, &first, &right);
+    int together = vectors && right > left && (width == 3 || width == 5) && pass != INPUT_GRADIENT;
+    for (int64_t ky = 0; ky < g->kernel_height; ky++) {
+        int64_t iy = oy * g->stride_y - g->pad_y + ky * g->dilation_y;
+        if (iy < 0 || iy >= g->height) continue;
+        float *xs = x + iy * g->width * g->channels, *ws = w + ky * width * g->channels;
+        if (together && width == 3) stretch(pass, vectors, 3, n, g, 0, left, right, xs, ws, y);
+        if (together && width == 5) stretch(pass, vectors, 5, n, g, 0, left, right, xs, ws, y);
+        for (int64_t kx = 0; kx < width; kx++) {
+            reached(g, kx, &first, &last);
+            stretch(pass, vectors, 1, n, g, kx, first, together ? left : last, xs, ws, y);
+            if (together) stretch(pass, vectors, 1, n, g, kx, right, last, xs, ws, y);
+        }
+    }
+}
+
+INLINE void rows(int pass, const Geometry *g, int64_t first, int64_t last, const Follow *follow, float *x, float *w,
+                 float *y)
+{
+    for (int64_t oy = 0; oy < g->out_height; oy++, y += g->out_width * g->channels) {
+        if (pass == FORWARD) clear(g->out_width, g->channels, first, last, y);
+        int64_t c = first;
+        for (; last - c >= 64; c += 64) row(pass, 4, 0, g, oy, x + c, w + c, y + c);
+        for (; last - c >= 32; c += 32) row(pass, 2, 0, g, oy, x + c, w + c, y + c);
+        for (; last - c >= 16; c += 16) row(pass, 1, 0, g, oy, x + c, w + c, y + c);
+        if (c < last) row(pass, 0, last - c, g, oy, x + c, w + c, y + c);
+        if (pass == FORWARD && follow) follow_pixels(g->out_width, g->channels, first, last, follow, y);
+    }
+}
+
+/* Examples, and `slabs` ranges of channels within each, are independent of each other. */
+static void run(int pass, const Geometry *g, int64_t slabs, int threads, const Follow *follow, float *x, float *w,
+                float *y)
+{
+    int64_t input = g->height * g->width, output = g->out_height * g->out_width;
+    int64_t taps = g->kernel_height * g->kernel_width, width = g->channels;
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t job = 0; job < g->batch * slabs; job++) {
+        int64_t b = job / slabs, first, last;
+        slab(width, slabs, job % slabs, &first, &last);
+        float *own_x = x + b * input * width, *own_w = w + b * taps * width, *own_y = y + b * output * width;
+        if (pass == INPUT_GRADIENT) {
+            clear(input, width, first, last, own_x);
+            rows(INPUT_GRADIENT, g, first, last, 0, own_x, own_w, own_y);
+        } else if (pass == KERNEL_GRADIENT) {
+            clear(taps, width, first, last, own_w);
+            rows(KERNEL_GRADIENT, g, first, last, 0, own_x, own_w, own_y);
+        } else if (follow) {
+            Follow own = of_example(follow, b, width);
+            rows(FORWARD, g, first, last, &own, own_x, own_w, own_y);
+        } else {
+            rows(FORWARD, g, first, last, 0, own_x, own_w, own_y);
+        }
+    }
+}
+
+/* `follow` may be NULL; its sums are added to: zero them first. */
+void depthwise(const Geometry *g, int64_t slabs, int threads, const Follow *follow, float *x, float *w, float *y)
+{
+    run(FORWARD, g, slabs, threads, follow, x, w, y);
+}
+
+void depthwise_input_gradient(const Geometry *g, int64_t slabs, int threads, float *x, float *w, float *y)
+{
+    run(INPUT_GRADIENT, g, slabs, threads, 0, x, w, y);
+}
+
+void depthwise_kernel_gradient(const Geometry *g, int64_t slabs, int threads, float *x, float *w, float *y)
+{
+    run(KERNEL_GRADIENT, g, slabs, threads, 0, x, w, y);
+}

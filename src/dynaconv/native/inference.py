@@ -1,0 +1,77 @@
+"""What a frozen network needs beside its products: mixing of reduced banks, routers, and what follows a layer."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from dynaconv.native.arguments import at, follow, long, work
+from dynaconv.native.build import library
+
+_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+
+
+def finish(y: Tensor, bias: Tensor | None, limits: tuple[float, float], sums: Tensor | None) -> None:
+    """In place: ``y = clamp(y + bias, *limits)``, and ``sums += y`` over pixels.
+
+    ``y`` is ``(B, pixels, C)``, ``bias`` and ``sums`` ``(B, C)``; all float32 and dense.
+    """
+    after = follow(bias, limits, sums)
+    if after is not None:
+        batch, pixels, channels = y.shape
+        library().finish(long(batch), long(pixels), long(channels), *work(batch, channels), after, at(y))
+
+
+def channel_sums(x: Tensor) -> Tensor:
+    """``(B, C, H, W)`` float32 in channels_last ``-> (B, C)``, sums over space."""
+    batch, channels, height, width = x.shape
+    sums = torch.zeros(batch, channels)
+    slabs, threads = work(batch, channels)
+    library().channel_sums(long(batch), long(height * width), long(channels), slabs, threads, at(sums), at(x))
+    return sums
+
+
+def route(
+    sums: Tensor,
+    pixels: int,
+    hidden: tuple[Tensor, Tensor | None] | None,
+    last: tuple[Tensor, Tensor | None],
+    softmax: bool,
+) -> Tensor:
+    """Routing weights ``(1, K)`` of one example from its ``(1, C)`` sums over ``pixels``.
+
+    ``hidden`` and ``last`` are a linear layer's weight and bias; see :class:`dynaconv.routing.PooledRouter`.
+    """
+    channels, experts = sums.shape[1], last[0].shape[0]
+    width = 0 if hidden is None else hidden[0].shape[0]
+    first_weight, first_bias = (None, None) if hidden is None else hidden
+    out, scratch = torch.empty(1, experts), torch.empty(width)
+    sizes = long(channels), long(width), long(experts), int(softmax)
+    library().route(
+        *sizes,
+        ctypes.c_float(1 / pixels),
+        at(sums),
+        at(first_weight),
+        at(first_bias),
+        at(last[0]),
+        at(last[1]),
+        at(scratch),
+        at(out),
+    )
+    return out
+
+
+def mix(bank: Tensor, scale: Tensor | None, routing: Tensor) -> Tensor:
+    """``(K, rows, columns), (B, K) -> (B, rows, columns)`` float32, from a float32, bfloat16 or int8 bank.
+
+    ``scale`` of an int8 bank is ``(K, 1, columns)`` or ``(K, rows, 1)``.
+    """
+    experts, rows, columns = bank.shape
+    batch = routing.shape[0]
+    out, weights = torch.empty(batch, rows, columns), routing.contiguous()
+    by_column = int(scale is not None and scale.shape[2] != 1)
+    sizes = long(batch), long(experts), long(rows), long(columns), by_column, torch.get_num_threads()
+    library().mix(_KINDS[bank.dtype], *sizes, at(weights), at(bank), at(scale), at(out))
+    return out
