@@ -117,6 +117,10 @@ def test_a_run_is_not_begun_twice_and_not_resumed_as_another(run: Path, capsys: 
     words = [word if word != "1" else "2" for word in QUICK]
     assert train(NETWORK, "--data", "digits", "--out", run, "--resume", "auto", *words) == 2
     assert "epochs is 1 there and 2 here" in said(capsys)
+    assert train("test_resnet", "--data", "digits", "--out", run, "--resume", "auto", *QUICK) == 2
+    text = said(capsys)
+    assert f"model is {{'name': '{NETWORK}'" in text
+    assert "--finetune" in text
     assert train(NETWORK, "--data", "digits", "--out", run, "--resume", "auto", *QUICK) == 0
 
 

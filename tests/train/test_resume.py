@@ -25,6 +25,7 @@ class SignalAt(Silent):
 
     def __init__(self, moment: tuple[str, int, int], number: int = signal.SIGTERM, times: int = 1) -> None:
         self.moment, self.number, self.times = moment, number, times
+        self.sent = False
 
     def step(self, epoch: int, step: int, images: int, loss: float | None) -> None:
         self._at("step", epoch, step)
@@ -37,6 +38,7 @@ class SignalAt(Silent):
 
     def _at(self, *moment: object) -> None:
         if moment == self.moment:
+            self.sent = True
             for _ in range(self.times):
                 os.kill(os.getpid(), self.number)
 
@@ -127,6 +129,26 @@ def test_second_signal_while_stopping_changes_nothing(tmp_path: Path) -> None:
         fit(tiny(), digits(), settings(), out=tmp_path, progress=SignalAt(("step", 0, 3), signal.SIGINT, times=2))
     assert stopped.value.exit_code == 130
     assert read_checkpoint(newest(tmp_path))["position"]["step"] == 3
+
+
+def test_second_signal_in_the_middle_of_saving_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = os.fsync
+    sent = []
+
+    def interrupted(file: int) -> None:
+        if stopping.sent and not sent:  # a third one would end the process at once
+            os.kill(os.getpid(), signal.SIGTERM)
+            sent.append(file)
+        sync(file)
+
+    stopping = SignalAt(("step", 0, 3))
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(Stopped) as stopped:
+        fit(tiny(), digits(), settings(), out=tmp_path, progress=stopping)
+    assert sent, "no signal came while a file was written"
+    assert stopped.value.exit_code == 143
+    assert read_checkpoint(newest(tmp_path))["position"]["step"] == 3
+    assert list(tmp_path.rglob("*.tmp")) == []
 
 
 def test_handlers_are_put_back(tmp_path: Path) -> None:
