@@ -22,6 +22,7 @@ from dynaconv.layers import (
     DynamicConvTranspose2d,
     DynamicConvTranspose3d,
     DynamicLinear,
+    tune,
 )
 from dynaconv.ops import Geometry, mix
 from dynaconv.routing import (
@@ -62,6 +63,7 @@ __all__ = [
     "mix",
     "set_temperature",
     "share_router",
+    "tune",
 ]
 
 # Names whose rooms need more than torch: imported when they are first used.

@@ -11,6 +11,7 @@ from dynaconv.layers.conv_transpose import (
     DynamicConvTranspose3d,
 )
 from dynaconv.layers.linear import CondLinear, DynamicLinear
+from dynaconv.layers.tuning import Tuned, tune
 
 __all__ = [
     "CondConv1d",
@@ -28,4 +29,6 @@ __all__ = [
     "DynamicConvTranspose3d",
     "DynamicLayer",
     "DynamicLinear",
+    "Tuned",
+    "tune",
 ]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from dynaconv.errors import suggest
-from dynaconv.ops import branches, fused, grouped, loop, matmul, single, stencil, unfold
+from dynaconv.ops import branches, fused, grouped, loop, matmul, measured, single, stencil, unfold
 from dynaconv.ops.call import Call
 from dynaconv.ops.geometry import Geometry
 
@@ -64,17 +64,27 @@ def choose(call: Call, strategy: str = "auto") -> str:
         if reason is not None:
             raise ValueError(f"strategy {strategy!r} cannot run this call: {reason}; choose 'auto' or another one")
         return strategy
+    timed = measured.best(call)
+    return by_rule(call) if timed is None else timed[0]
+
+
+def by_rule(call: Call) -> str:
+    """The strategy that is taken where nothing was measured (:func:`dynaconv.tune`)."""
     return next(name for name, _ in _preferences(call) if STRATEGIES[name].refuses(call) is None)
 
 
 def plan(call: Call, strategy: str = "auto") -> Plan:
     """As :func:`choose`, with the reasons."""
     chosen = choose(call, strategy)
-    reasons = dict(_preferences(call))
+    reasons, unasked = dict(_preferences(call)), {name: one.unasked for name, one in STRATEGIES.items()}
+    timed = measured.best(call) if strategy == "auto" else None
+    if timed is not None:
+        spent = {name: f"measured here: {milliseconds:.2f} ms" for name, milliseconds in timed[1].items()}
+        reasons = {**reasons, **spent}
     others = {}
     for name, candidate in STRATEGIES.items():
         if name != chosen:
-            others[name] = candidate.refuses(call) or f"possible, but {reasons.get(name, candidate.unasked)}"
+            others[name] = candidate.refuses(call) or f"possible, but {reasons.get(name, unasked[name])}"
     return Plan(chosen, "you asked for it" if strategy != "auto" else reasons[chosen], others)
 
 

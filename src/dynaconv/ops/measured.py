@@ -1,0 +1,106 @@
+"""Strategies timed on this machine: what was measured is kept in a file, and the plan follows it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dynaconv.native import cache_folder
+from dynaconv.ops.call import Call
+
+Times = dict[str, float]
+
+# Milliseconds of every strategy, by call: what `tune` has measured, or read from the file, in this process.
+_known: dict[Call, Times] = {}
+
+
+def best(call: Call) -> tuple[str, Times] | None:
+    """The fastest strategy for exactly this call and all times, or None where it was not measured."""
+    if call.compiling or not _known:
+        return None
+    times = _known.get(call)
+    return None if times is None else (min(times, key=times.__getitem__), times)
+
+
+def forget() -> None:
+    """Go back to the rules in this process; the file stays."""
+    _known.clear()
+
+
+def remember(call: Call, measure: Callable[[], Times]) -> Times:
+    """The times of ``call``: known, or read from the file, or measured now and written there."""
+    if call not in _known:
+        stored = _read()
+        key = _key(call)
+        if key not in stored:
+            stored[key] = measure()
+            _write(stored)
+        _known[call] = stored[key]
+    return _known[call]
+
+
+def milliseconds(runs: dict[str, Callable[[], Any]], rounds: int) -> Times:
+    """Medians of several rounds, all runs in turns, after one round that does not count."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for index in range(rounds + 1):
+        for name, run in runs.items():
+            _wait()
+            start = time.perf_counter()
+            run()
+            _wait()
+            if index:
+                times[name].append(1000 * (time.perf_counter() - start))
+    return {name: round(statistics.median(own), 4) for name, own in times.items()}
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def cache_file() -> Path:
+    """One file for every processor or GPU, version of torch and number of threads."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    facts = [platform.machine(), _processor(), device, torch.__version__, str(torch.get_num_threads())]
+    return cache_folder() / f"strategies-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.json"
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line
+    return platform.processor()
+
+
+def _key(call: Call) -> str:
+    return repr(call)
+
+
+def _read() -> dict[str, Times]:
+    try:
+        stored = json.loads(cache_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none yet, or damaged: it is measured anew
+        return {}
+    return stored if isinstance(stored, dict) else {}
+
+
+def _write(stored: dict[str, Times]) -> None:
+    """Whole or not at all; a folder that cannot be written costs only the next measurement."""
+    path = cache_file()
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+            json.dump(stored, file, indent=1)
+        os.replace(file.name, path)

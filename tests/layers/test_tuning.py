@@ -1,0 +1,111 @@
+"""Measured once, kept in a file, followed by the plan: and never another answer than by rule."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import dynaconv
+from dynaconv import DynamicConv2d, DynamicLinear
+from dynaconv.layers import tuning
+from dynaconv.ops import measured
+from tolerances import assert_close
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("DYNACONV_CACHE", str(tmp_path))
+    yield tmp_path
+    measured.forget()
+
+
+def network() -> nn.Module:
+    convolutions = DynamicConv2d(4, 8, 3, padding=1), nn.ReLU(), DynamicConv2d(8, 6, 1)
+    return nn.Sequential(*convolutions, nn.Flatten(), DynamicLinear(6 * 36, 5))
+
+
+def stored(folder: Path) -> dict[str, dict[str, float]]:
+    (file,) = folder.glob("strategies-*.json")
+    return json.loads(file.read_text())
+
+
+def test_every_layer_is_timed_and_the_plan_follows(folder: Path) -> None:
+    model, x = network(), torch.randn(3, 4, 6, 6)
+    by_rule = model(x)
+    found = dynaconv.tune(model, x, rounds=1)
+    assert [each.layer for each in found] == ["0", "2", "4"]
+    assert set(found[1].times) == {"matmul", "loop", "grouped"}
+    assert all(each.fastest == min(each.times, key=lambda name: each.times[name]) for each in found)
+    assert len(stored(folder)) == 3
+    assert_close(model(x), by_rule)
+    # Whatever was measured is what runs: hold the clock's verdict against its opposite.
+    for each, (call, times) in zip(found, measured._known.items(), strict=True):
+        slowest = max(times, key=lambda name: times[name])
+        measured._known[call] = {**times, slowest: 0.0}
+        assert measured.best(call) == (slowest, {**times, slowest: 0.0}), each
+    plan = model[0].plan(x.requires_grad_(False))
+    assert "measured here: 0.00 ms" in plan.why
+    assert all(
+        "measured here" in reason or "possible" not in reason or "slower" in reason for reason in plan.others.values()
+    )
+    assert_close(model(x), by_rule)
+
+
+def test_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = network(), torch.randn(2, 4, 6, 6)
+    first = dynaconv.tune(model, x, rounds=1)
+    measured.forget()  # as in another process
+    monkeypatch.setattr(tuning, "milliseconds", lambda *args: pytest.fail("measured again"))
+    assert dynaconv.tune(model, x, rounds=1) == first
+
+
+def test_training_and_inference_are_different_calls(folder: Path) -> None:
+    model, x = network(), torch.randn(2, 4, 6, 6)
+    dynaconv.tune(model, x, rounds=1)
+    with torch.no_grad():
+        dynaconv.tune(model, x, rounds=1)
+    assert len(stored(folder)) == 6
+
+
+def test_other_shapes_keep_the_rules() -> None:
+    model = network()
+    dynaconv.tune(model, torch.randn(2, 4, 6, 6), rounds=1)
+    assert "measured" not in model[0].plan(torch.randn(5, 4, 6, 6)).why
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{"])
+def test_a_damaged_file_is_measured_anew(folder: Path, text: str) -> None:
+    model, x = network(), torch.randn(2, 4, 6, 6)
+    measured.cache_file().write_text(text)
+    dynaconv.tune(model, x, rounds=1)
+    assert len(stored(folder)) == 3
+
+
+def test_without_a_folder_to_write_to_it_still_tunes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DYNACONV_CACHE", str(tmp_path / "file"))
+    assert len(dynaconv.tune(network(), torch.randn(2, 4, 6, 6), rounds=1)) == 3
+
+
+def test_only_layers_that_leave_the_choice_are_timed() -> None:
+    model = network()
+    model[0].strategy = "loop"
+    assert [each.layer for each in dynaconv.tune(model, torch.randn(2, 4, 6, 6), rounds=1)] == ["2", "4"]
+
+
+def test_nothing_to_tune() -> None:
+    with pytest.raises(ValueError, match="no dynamic layer ran"):
+        dynaconv.tune(nn.Conv2d(3, 4, 1), torch.randn(1, 3, 5, 5))
+    with pytest.raises(TypeError, match=r"expected a torch\.nn\.Module"):
+        dynaconv.tune("resnet18", torch.randn(1, 3, 5, 5))  # type: ignore[arg-type]
+
+
+def test_one_line_says_what_was_found() -> None:
+    (found,) = dynaconv.tune(DynamicConv2d(4, 8, 1), torch.randn(2, 4, 6, 6), rounds=1)
+    assert f": {found.fastest} (" in str(found)
+    assert "by rule matmul" in str(found)
