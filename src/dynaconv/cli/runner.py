@@ -20,7 +20,9 @@ def run(arguments: list[str] | None = None) -> int:
         print(overview())
         return 0 if words else 2
     if words[0] in ("--version", "-V"):
-        print(f"dynaconv {_version()}")
+        import dynaconv
+
+        print(f"dynaconv {dynaconv.__version__}")
         return 0
     try:
         return _run_command(words[0], words[1:])
@@ -80,15 +82,6 @@ def _run_command(name: str, words: list[str]) -> int:
 
 def _installed(target: str) -> bool:
     return importlib.util.find_spec(f"{__package__}.{target.split(':')[0]}") is not None
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("dynaconv")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 def _complain(error: object, code: int) -> int:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from dynaconv.errors import suggest
+from dynaconv.native import keeps_memory
 from dynaconv.ops import branches, fused, grouped, loop, matmul, measured, single, stencil, unfold
 from dynaconv.ops.call import Call
 from dynaconv.ops.geometry import Geometry
@@ -100,15 +101,18 @@ def _preferences(call: Call) -> tuple[tuple[str, str], ...]:
     stencil = ("stencil", "a depthwise layer in channels_last is one pass over the maps, with a kernel of our own")
     single = ("single", "one example needs one ordinary convolution")
     product = ("matmul", "a 1x1 kernel or a linear layer is one batched matrix product")
-    if call.device == "cpu" and not call.compiling and math.prod(call.x_shape[1:]) >= _LARGE:
+    large = math.prod(call.x_shape[1:]) >= _LARGE and not keeps_memory()
+    if call.device == "cpu" and not call.compiling and large:
         return (stencil, single, product, ("loop", _WHY_LOOP))
     return (stencil, single, product, ("grouped", "one convolution serves the whole batch"))
 
 
-# Numbers in one example. Measured on a CPU (docs/performance.md, step 4): depthwise and dense 3x3 convolutions of
-# 75,000 numbers an example are faster grouped, those of 200,000 and more as a loop.
+# Numbers in one example. Measured on a CPU (docs/performance.md, steps 4 and 8): where freed memory goes back to the
+# system, 3x3 convolutions of 75,000 numbers an example are faster grouped, those of 200,000 and more as a loop, which
+# needs less memory at a time; where it stays in the process, all are faster grouped.
 _LARGE = 150_000
 
 _WHY_LOOP = (
-    "on a CPU, for examples as large as these, an ordinary convolution of each beats one with groups for all of them"
+    "on a CPU that fetches memory anew for every step, for examples as large as these, an ordinary convolution of each "
+    "beats one with groups for all of them (see dynaconv.native.keep_freed_memory)"
 )
