@@ -107,8 +107,15 @@ def test_runs_in_turns_and_forgets_the_warm_up() -> None:
     assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == (2.0, 4.0)
 
 
+@pytest.mark.slow  # processes of their own
+def test_memory_of_the_static_twin_does_not_hold_the_experts() -> None:
+    peaks = [peak_memory(replace(SMALL, model_args={"experts": experts}), "static") for experts in (1, 32)]
+    if None in peaks:
+        pytest.skip("this system does not tell a process's peak memory")
+    assert peaks[1] == pytest.approx(peaks[0], rel=0.15)
+
+
 @pytest.mark.slow  # a process of its own
-@pytest.mark.slow
 def test_memory_of_a_step_holds_at_least_the_weights() -> None:
     settings = replace(SMALL, mode="train", batch=2)
     peak = peak_memory(settings, "ours")

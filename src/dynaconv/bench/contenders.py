@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import timm
 import torch
@@ -29,38 +30,39 @@ class Contender:
     layout: torch.memory_format
 
 
-def build_pair(settings: BenchSettings) -> tuple[nn.Module, nn.Module]:
-    """The dynamic network and its static twin, with batch statistics of a trained network's kind; from fixed seeds."""
+def build(settings: BenchSettings, *, static: bool) -> nn.Module:
+    """The dynamic network or its static twin, with batch statistics of a trained network's kind; from a fixed seed."""
     torch.manual_seed(0)
     if settings.model in dynaconv.models.ZOO:
-        dynamic = timm.create_model(settings.model, **settings.model_args)
-        static = timm.create_model(settings.model, static=True, **settings.model_args)
+        twin: dict[str, Any] = {"static": True} if static else {}
+        network = timm.create_model(settings.model, **twin, **settings.model_args)
     elif timm.is_model(settings.model):
         own = {name: value for name, value in settings.model_args.items() if name in ("method", "experts")}
         other = {name: value for name, value in settings.model_args.items() if name not in own}
-        static = timm.create_model(settings.model, **other)
-        dynamic = dynamize(static, **own)
+        network = timm.create_model(settings.model, **other)
+        network = network if static else dynamize(network, **own)
     else:
         known = [*dynaconv.models.ZOO, *timm.list_models()]
         raise ValueError(f"There is no network {settings.model!r}. {suggest(settings.model, known)}")
-    for network in (dynamic, static):
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
-                assert module.running_var is not None
-                nn.init.uniform_(module.running_mean, -0.1, 0.1)
-                nn.init.uniform_(module.running_var, 0.5, 1.5)
-        network.to(settings.device)
-    return dynamic, static
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+            assert module.running_var is not None
+            nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return network.to(settings.device)
 
 
 def contenders(settings: BenchSettings, x: torch.Tensor, roles: tuple[str, ...] = ()) -> list[Contender]:
-    """Every form of every network; ``roles`` picks some."""
-    dynamic, static = build_pair(settings)
+    """Every form of every network; ``roles`` picks some, and nothing is built for the others."""
     made: list[Contender] = []
     builders = {"static": _static, "ours": _ours, "usual": _usual, "timm": _timm}
-    for role, build in builders.items():
+    networks: dict[bool, nn.Module] = {}
+    for role, forms in builders.items():
         if not roles or role in roles:
-            made += build(settings, static if role == "static" else dynamic, x)
+            static = role == "static"
+            if static not in networks:
+                networks[static] = build(settings, static=static)
+            made += forms(settings, networks[static], x)
     return made
 
 

@@ -48,6 +48,7 @@ def _measure(settings: BenchSettings, role: str) -> int | None:
     contender = chosen[-1]  # static: the last of its eager forms is in channels_last
     del chosen
     gc.collect()
+    _give_back()
     cuda = settings.device.startswith("cuda")
     if cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -69,6 +70,15 @@ def _resident(field: str) -> int | None:
         return None
     found = [line for line in lines if line.startswith(f"{field}:")]
     return int(found[0].split()[1]) * 1024 if found else None
+
+
+def _give_back() -> None:
+    """Hand what building freed (the other forms) to the system; the allocator would keep it, and it would count."""
+    import ctypes
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:  # glibc's own
+        trim(0)
 
 
 def _forget_peak() -> bool:

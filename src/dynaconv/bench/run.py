@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,8 +57,12 @@ def _bench(settings: BenchSettings) -> BenchResult:
     best = _best_of_each_role(everyone, times)
     static, ours, usual = (best[role][1] for role in ("static", "ours", "usual"))
     against_static = ratios(ours, static)
-    facts = {
+    peaks = _peaks(settings) if settings.memory else None
+    facts: dict[str, Any] = {
         **environment(),
+        "size": x.shape[-1],
+        "model_args": settings.model_args,
+        "bank_dtype": settings.bank_dtype,
         "rounds": settings.rounds,
         "clock": settings.clock,
         "forms": {role: contender.form for role, (contender, _) in best.items()},
@@ -65,7 +70,9 @@ def _bench(settings: BenchSettings) -> BenchResult:
             f"{each.role}: {each.form}": round(statistics.median(own), 3)
             for each, own in zip(everyone, times, strict=True)
         },
-        "ratio_to_static_quartiles": [round(value, 3) for value in spread(against_static)],
+        "milliseconds_quartiles": {role: _quartiles(own) for role, (_, own) in best.items()},
+        "ratio_to_static_quartiles": _quartiles(against_static),
+        "peak_memory_mib": {role: round(peak / 2**20, 1) for role, peak in peaks.items()} if peaks else None,
         "largest_relative_error": error,
     }
     return BenchResult(
@@ -81,7 +88,7 @@ def _bench(settings: BenchSettings) -> BenchResult:
         timm_ms=statistics.median(best["timm"][1]) if "timm" in best else None,
         ratio_to_static=statistics.median(against_static),
         speedup_over_usual=statistics.median(ratios(usual, ours)),
-        peak_memory_ratio=_memory_ratio(settings) if settings.memory else None,
+        peak_memory_ratio=peaks["ours"] / peaks["static"] if peaks else None,
         environment=facts,
     )
 
@@ -95,6 +102,11 @@ def _best_of_each_role(everyone: list[Contender], times: list[list[float]]) -> d
     return best
 
 
-def _memory_ratio(settings: BenchSettings) -> float | None:
+def _quartiles(values: list[float]) -> list[float]:
+    return [round(value, 3) for value in spread(values)]
+
+
+def _peaks(settings: BenchSettings) -> dict[str, int] | None:
+    """Peak bytes of ours and of the static twin; None where the system does not tell."""
     ours, static = peak_memory(settings, "ours"), peak_memory(settings, "static")
-    return None if ours is None or static is None else ours / static
+    return None if ours is None or static is None else {"ours": ours, "static": static}

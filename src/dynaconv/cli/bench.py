@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
@@ -33,6 +34,12 @@ def bench(
     table12: Annotated[
         bool, Option("--table12", help="Table 12 of Chen et al. 2020 beside ours: four widths, one thread, batch 1.")
     ] = False,
+    sweep: Annotated[
+        str | None,
+        Option(help="How the cost grows: one benchmark per value of experts, batch, width, size or threads."),
+    ] = None,
+    values: Annotated[str | None, Option(help="Of the sweep, separated by commas. Width: percent of full.")] = None,
+    figure: Annotated[list[Path] | None, Option(help="Draw the sweep into a file, .png or .pdf; repeatable.")] = None,
     as_json: Annotated[bool, Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Time a network against its static twin at its best, the usual form (groups = batch) and timm's CondConv.
@@ -41,7 +48,9 @@ def bench(
     """
     from dynaconv.bench import BenchSettings
     from dynaconv.bench import bench as measure
+    from dynaconv.cli.bench_sweep import check_words, run_sweep
 
+    check_words(sweep, values, figure, table12)
     if table12:
         from dynaconv.bench.table12 import table12 as measure_table
 
@@ -67,6 +76,10 @@ def bench(
             model_args=assignments("--arg", arg),
             memory=not no_memory,
         )
+    if sweep is not None:
+        run_sweep(settings, sweep, values, figure or [], as_json)
+        return
+    with blame_input():
         answer = measure(settings)
     print(json.dumps(answer.plain(), indent=2) if as_json else _text(answer))
 

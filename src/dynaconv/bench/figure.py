@@ -1,0 +1,117 @@
+"""The picture of a sweep: time per image, and peak memory, over the swept value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dynaconv.bench.sweep import Point
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which colour-blind readers tell apart; markers and dashes say the same in grey print.
+STYLES = {
+    "static": ("best static", "#000000", "o", "-"),
+    "ours": ("ours", "#0072B2", "s", "--"),
+    "usual": ("usual (groups = batch)", "#D55E00", "^", "-."),
+    "timm": ("timm", "#009E73", "D", ":"),
+}
+LABELS = {
+    "experts": "experts K",
+    "batch": "batch, images",
+    "width": "width, %",
+    "size": "image height and width, pixels",
+    "threads": "threads",
+}
+DOUBLING = ("experts", "batch", "threads")
+FONT = 9
+
+
+def draw(points: Sequence[Point]) -> Figure:
+    """Left the time per image, its quartiles as a band; right the peak memory, where it was measured."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    memory = all(point.result.environment["peak_memory_mib"] for point in points)
+    with matplotlib.rc_context(
+        {"font.size": FONT, "pdf.fonttype": 42, "axes.spines.top": False, "axes.spines.right": False}
+    ):
+        figure = Figure(figsize=(7.2 if memory else 3.8, 3.3), layout="constrained")
+        FigureCanvasAgg(figure)  # no display is needed, and no global state of pyplot touched
+        panels = figure.subplots(1, 2 if memory else 1, squeeze=False)[0]
+        _times(panels[0], points)
+        if memory:
+            _memory(panels[1], points)
+        for axes in panels:
+            _dress(axes, points)
+        figure.suptitle(_title(points[0]), fontsize=FONT, x=0.01, ha="left")
+    return figure
+
+
+def save(points: Sequence[Point], path: Path) -> None:
+    """Draw into a file; its ending, .png or .pdf, says the form."""
+    draw(points).savefig(path, dpi=200)
+
+
+def _times(axes: Axes, points: Sequence[Point]) -> None:
+    for role, (label, colour, marker, dash) in STYLES.items():
+        shown = [point for point in points if getattr(point.result, f"{role}_ms") is not None]
+        if not shown:
+            continue
+        values = [point.value for point in shown]
+        centre = [getattr(point.result, f"{role}_ms") / point.result.batch for point in shown]
+        bands = [
+            [edge / point.result.batch for edge in point.result.environment["milliseconds_quartiles"][role]]
+            for point in shown
+        ]
+        low, high = zip(*bands, strict=True)
+        axes.plot(values, centre, color=colour, linestyle=dash, linewidth=1.5, marker=marker, markersize=4, label=label)
+        axes.fill_between(values, low, high, color=colour, alpha=0.15, linewidth=0)
+    clock = "processor time" if points[0].result.environment["clock"] == "processor" else "time"
+    axes.set_ylabel(f"{clock} per image, ms")
+
+
+def _memory(axes: Axes, points: Sequence[Point]) -> None:
+    values = [point.value for point in points]
+    for role, label in (("static", "static"), ("ours", "ours")):
+        _, colour, marker, dash = STYLES[role]
+        peaks = [point.result.environment["peak_memory_mib"][role] for point in points]
+        axes.plot(values, peaks, color=colour, linestyle=dash, linewidth=1.5, marker=marker, markersize=4, label=label)
+    axes.set_ylabel("peak memory, MiB")
+
+
+def _dress(axes: Axes, points: Sequence[Point]) -> None:
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    what, values = points[0].what, [point.value for point in points]
+    if what in DOUBLING:
+        axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(values))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel(LABELS[what])
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False, handlelength=2.6)
+
+
+def _title(point: Point) -> str:
+    """What stays the same, and where it was measured."""
+    answer, facts = point.result, point.result.environment
+    said = {
+        "width": answer.model if point.what != "width" else answer.model.rpartition("_")[0],
+        "mode": {"infer": "inference", "train": "training step"}[answer.mode],
+        "batch": f"batch {answer.batch}",
+        "size": f"{facts['size']} px",
+        "threads": f"{answer.threads} thread" + "s" * (answer.threads > 1),
+    }
+    kept = [text for what, text in said.items() if what == "width" or what != point.what]
+    kept += [f"{name} {value}" for name, value in facts["model_args"].items() if name != point.what]
+    kept += [answer.dtype, *([f"{facts['bank_dtype']} bank"] if facts["bank_dtype"] else [])]
+    machine = facts["processor"] if answer.device == "cpu" else facts["gpu"]
+    return f"{', '.join(kept)}\n{machine}, torch {facts['torch']}"
