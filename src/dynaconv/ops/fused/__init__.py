@@ -1,0 +1,16 @@
+"""Strategy ``triton``: kernels of our own for CUDA that mix the experts in registers and never write a mixed kernel.
+
+    strategy    what the strategy refuses, and every call as a two-dimensional one
+    operator    the custom operators and their derivative, as torch (and torch.compile) see them
+    product     kernels: 1x1, linear and dense k x k as an implicit matrix product, and the gradient of their bank
+    depthwise   kernels: one channel per group, and the gradient of their bank
+    shared      what the kernels share, as functions on the device
+    shape       how their arguments describe tensors and movement
+    tiles       how large a tile a program takes, and the launch of a kernel
+
+``import triton`` happens when a kernel is launched, not here.
+"""
+
+from dynaconv.ops.fused.strategy import UNASKED, refuses, run
+
+__all__ = ["UNASKED", "refuses", "run"]

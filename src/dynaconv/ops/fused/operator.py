@@ -1,0 +1,176 @@
+"""The fused mixing operation as custom operators: opaque to torch.compile, which keeps it in one graph.
+
+``torch.ops.dynaconv.fused`` and ``fused_gradients`` work on two dimensions; :mod:`strategy` brings other calls there.
+The derivative is written by hand. A second derivative (``create_graph=True``) is taken through torch's own operations:
+the backward pass then differentiates strategy ``grouped`` instead of running the kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dynaconv.ops import grouped
+from dynaconv.ops.fused.shape import Move, addressable, channels_last
+from dynaconv.ops.geometry import Geometry, output_space
+
+_MOVE = "int[] stride, int[] padding, int[] dilation, int groups"
+_INPUTS = f"Tensor x, Tensor bank, Tensor routing, Tensor? bias, {_MOVE}"
+_GRADIENTS_SCHEMA = f"(Tensor gradient, {_INPUTS}, bool[] needed) -> (Tensor, Tensor, Tensor, Tensor)"
+
+
+def fused(
+    x: Tensor,
+    bank: Tensor,
+    routing: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """``(B, C, H, W), (K, N, C/groups, kh, kw), (B, K), (K, N) -> (B, N, H', W')``, in the memory format of ``x``.
+
+    ``groups`` is 1, or C with N = C (depthwise). Differentiable by the four tensors.
+    """
+    answer: Tensor = _fused(x, bank, routing, bias, stride, padding, dilation, groups)
+    return answer
+
+
+@torch.library.custom_op("dynaconv::fused", mutates_args=(), schema=f"({_INPUTS}) -> Tensor")
+def _fused(x, bank, routing, bias, stride, padding, dilation, groups):  # type: ignore[no-untyped-def]
+    move = Move(stride, padding, dilation)
+    y, x = _output(x, bank, move), addressable(x)
+    with _on_device(x):
+        _kernels(groups).forward(x, _laid_out(bank, groups), routing, bias, y, move).run()
+    return y
+
+
+@_fused.register_fake
+def _(x, bank, routing, bias, stride, padding, dilation, groups):  # type: ignore[no-untyped-def]
+    return _output(x, bank, Move(stride, padding, dilation))
+
+
+@torch.library.custom_op("dynaconv::fused_gradients", mutates_args=(), schema=_GRADIENTS_SCHEMA)
+def _gradients(gradient, x, bank, routing, bias, stride, padding, dilation, groups, needed):  # type: ignore[no-untyped-def]
+    need_x, need_bank, need_routing, need_bias = needed
+    move, laid_out = Move(stride, padding, dilation), _laid_out(bank, groups)
+    answers = _empty_gradients(x, bank, routing, bias, needed)
+    x, gradient = addressable(x), addressable(gradient)
+    with _on_device(x), torch.autocast(x.device.type, enabled=False):
+        if need_x:
+            _kernels(groups).input_gradient(gradient, laid_out, routing, answers[0], move).run()
+        if need_bank or need_routing:
+            launch, of_bank, of_routing = _kernels(groups).bank_gradient(
+                gradient, x, laid_out, routing, move, need_bank, need_routing
+            )
+            launch.run()
+            if need_bank:
+                answers[1].copy_(_total(of_bank).permute(0, 3, 4, 1, 2))
+        if bias is not None and (need_bias or need_routing):
+            sums = gradient.sum(dim=(2, 3), dtype=torch.float32)
+            if need_bias:
+                answers[3].copy_(routing.float().t() @ sums)
+        if need_routing:
+            total = _total(of_routing)
+            answers[2].copy_(total if bias is None else total + sums @ bias.float().t())
+    return answers
+
+
+@_gradients.register_fake
+def _(gradient, x, bank, routing, bias, stride, padding, dilation, groups, needed):  # type: ignore[no-untyped-def]
+    return _empty_gradients(x, bank, routing, bias, needed)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, bank, routing, bias, *ctx.move = inputs
+    ctx.save_for_backward(x, bank, routing, bias)
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    needed = list(ctx.needs_input_grad[:4])
+    formula: Callable[..., Any] = _differentiable_gradients if torch.is_grad_enabled() else _gradients
+    answers = formula(gradient, *ctx.saved_tensors, *ctx.move, needed)
+    return (*(answer if need else None for answer, need in zip(answers, needed, strict=True)), *(None,) * 4)
+
+
+_fused.register_autograd(_backward, setup_context=_setup)
+
+
+def _differentiable_gradients(
+    gradient: Tensor,
+    x: Tensor,
+    bank: Tensor,
+    routing: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """The same gradients out of operations that torch can differentiate again."""
+    # Aliases: routing may itself be computed from x, and that path is not this operation's to follow.
+    x, bank, routing = (value.view_as(value) for value in (x, bank, routing))
+    bias = None if bias is None else bias.view_as(bias)
+    inputs = (x, bank, routing, bias)
+    wanted = [value for value, need in zip(inputs, needed, strict=True) if need and value is not None]
+    geometry = Geometry(
+        dims=2, stride=tuple(stride), padding=tuple(padding), dilation=tuple(dilation), groups=int(groups)
+    )
+    with torch.autocast(x.device.type, enabled=False):
+        y = grouped.run(x, bank, routing, bias, geometry)
+        found = iter(torch.autograd.grad(y, wanted, gradient, create_graph=True))
+    return [next(found) if need and value is not None else None for value, need in zip(inputs, needed, strict=True)]
+
+
+def _kernels(groups: int) -> ModuleType:
+    """The module with the kernels; loaded here, as it imports triton."""
+    return import_module("dynaconv.ops.fused.product" if groups == 1 else "dynaconv.ops.fused.depthwise")
+
+
+def _on_device(x: Tensor) -> AbstractContextManager[Any]:
+    """Triton launches on the current device; the tensors may lie on another."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+
+
+def _laid_out(bank: Tensor, groups: int) -> Tensor:
+    """The bank with input channels next to each other in memory: a copy for dense kernels of more than one tap.
+
+    Depthwise kernels have one input channel, and 1x1 kernels lie so already.
+    """
+    if groups == 1 and bank.shape[3] * bank.shape[4] > 1:
+        return bank.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
+    return bank.contiguous()
+
+
+def _output(x: Tensor, bank: Tensor, move: Move) -> Tensor:
+    geometry = Geometry(dims=2, stride=tuple(move.stride), padding=tuple(move.padding), dilation=tuple(move.dilation))
+    space = output_space(x.shape[2:], bank.shape[3:], geometry)
+    return _empty((x.shape[0], bank.shape[1], *space), x)
+
+
+def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
+    """An empty tensor of this shape with the dtype, the device and the memory format of ``like``."""
+    memory = torch.channels_last if channels_last(like) else torch.contiguous_format
+    return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=memory)
+
+
+def _empty_gradients(
+    x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, needed: Sequence[bool]
+) -> tuple[Tensor, ...]:
+    """Room for the four gradients; nothing where none is needed."""
+    room = [_empty(x.shape, x) if needed[0] else x.new_empty(0)]
+    for value, need in zip((bank, routing, bias), needed[1:], strict=True):
+        room.append(value.new_empty(value.shape) if need and value is not None else x.new_empty(0))
+    return tuple(room)
+
+
+def _total(parts: Tensor) -> Tensor:
+    return parts[0] if parts.shape[0] == 1 else parts.sum(dim=0)
