@@ -2,6 +2,7 @@
 #   make PYTHON=/path/to/python3.12 test    another Python (3.10 or newer)
 #   make DEMO_FLAGS="resnet18 --epochs 1" demo   another comparison
 #   make WORKERS=8 test                     more test processes
+#   make BENCH_FLAGS=--quick bench          fewer benchmarks (--help names every flag)
 PYTHON ?= python3
 WORKERS ?= 2
 DEMO_FLAGS ?= test_resnet --model-kwargs "channels=[8,16,16,32]" --epochs 3 --batch-size 32 --lr 0.01 --threads 1 --workers 1
@@ -9,7 +10,7 @@ DEMO_FLAGS ?= test_resnet --model-kwargs "channels=[8,16,16,32]" --epochs 3 --ba
 BIN := .venv/bin
 READY := .venv/installed
 
-.PHONY: help demo test test-all lint format pins clean
+.PHONY: help demo test test-all lint format bench pins clean
 
 help:
 	@echo "make demo      compare a static network with its dynamic twins on scikit-learn's digits"
@@ -17,6 +18,7 @@ help:
 	@echo "make test-all  every test, the slow ones too"
 	@echo "make lint      ruff, mypy, import-linter"
 	@echo "make format    let ruff rewrite what it can"
+	@echo "make bench     time networks against their static twins; what got slower since the last commit (half an hour)"
 	@echo "make pins      resolve requirements.txt anew (needs uv)"
 	@echo "make clean     remove .venv and every cache"
 
@@ -38,6 +40,9 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python tools/benchmarks.py $(BENCH_FLAGS)
 
 # The stamp is written last: an interrupted installation is done again, never half used.
 $(READY): requirements.txt pyproject.toml tools/make_venv.py
