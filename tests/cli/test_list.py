@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dynaconv.cli import main
+from dynaconv.cli.list import reproduced
 
 
 def test_rows(capsys: pytest.CaptureFixture[str]) -> None:
@@ -14,6 +15,14 @@ def test_rows(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row.split()[0] for row in rows] == ["dy_resnet10", "dy_resnet18"]
     assert rows[1].split()[1:6] == ["44.93M", "1858.30M", "72.7", "%", "no"]
     assert "Chen 2020, Table 8, DY-ResNet-18" in rows[1]
+
+
+def test_the_status_is_the_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dynaconv.recipes.rows import dy_resnet10
+
+    assert reproduced("condconv_mobilenetv1_075") == "-", "it has no recipe"
+    monkeypatch.setitem(dy_resnet10.RECIPES[""]["claim"], "reproduced", "67.5 %")
+    assert (reproduced("dy_resnet10"), reproduced("dy_resnet18")) == ("67.5 %", "no")
 
 
 @pytest.mark.slow

@@ -30,6 +30,13 @@ def list_models(
         top1 = "-" if declaration.top1 is None else f"{declaration.top1:.1f} %"
         remark = f" ({declaration.remark})" if declaration.remark else ""
         costs = [short(report.parameters.total), short(report.total)]
-        rows.append([name, *costs, top1, declaration.status, f"{declaration.row}{remark}"])
+        rows.append([name, *costs, top1, reproduced(name), f"{declaration.row}{remark}"])
     header = ["name", "params", "MAdds", "published top-1", "reproduced", "paper, row"]
     print(aligned(header, rows, right=(1, 2, 3)))
+
+
+def reproduced(name: str) -> str:
+    """What the recipe of that name says of its claim; a dash where there is no such recipe."""
+    from dynaconv.recipes import list_recipes, load
+
+    return str(load(name)["claim"]["reproduced"]) if name in list_recipes() else "-"

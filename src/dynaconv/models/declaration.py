@@ -26,7 +26,6 @@ class Declaration:
         drop_rate, drop_path_rate: dropout before the classifier, and stochastic depth.
         top1: published top-1 accuracy in percent on ImageNet, of just this network; None where there is none.
         remark: what else should be known about the figures.
-        status: whether we trained it to its published accuracy: ``"no"``, or the figure that was reached.
     """
 
     name: str
@@ -44,4 +43,3 @@ class Declaration:
     drop_path_rate: float = 0.0
     top1: float | None = None
     remark: str = ""
-    status: str = "no"

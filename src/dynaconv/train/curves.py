@@ -8,7 +8,7 @@ from dynaconv.train.record import EpochRecord
 
 
 def draw_curves(history: list[EpochRecord], path: Path) -> None:
-    """Loss, accuracy, and learning rate with temperature and routing entropy, over the epochs."""
+    """Loss, accuracy, and learning rate with the mean routing entropy, over the epochs."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
