@@ -18,7 +18,7 @@ help:
 	@echo "make test-all  every test, the slow ones too"
 	@echo "make lint      ruff, mypy, import-linter"
 	@echo "make format    let ruff rewrite what it can"
-	@echo "make bench     time networks against their static twins; what got slower since the last commit (half an hour)"
+	@echo "make bench     time networks against their static twins; what got slower since the last commit (minutes per case)"
 	@echo "make pins      resolve requirements.txt anew (needs uv)"
 	@echo "make clean     remove .venv and every cache"
 

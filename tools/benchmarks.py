@@ -1,6 +1,6 @@
 """Measure the rows of docs/performance.md, write docs/performance.json, and say what got slower since the last commit.
 
-    make bench                             every case but the compiled ones; about half an hour on one idle core
+    make bench                             every case but the compiled ones; some minutes each at most
     make bench BENCH_FLAGS=--quick         batch 1 of three networks; a few minutes
     make bench BENCH_FLAGS="--only train"  the cases with that word in their name
 
@@ -59,7 +59,7 @@ def main(words: list[str] | None = None) -> int:
     """Answer the exit code: 0 measured, 1 a case could not run or (where asked for) got slower."""
     options = _options(words)
     cases = _chosen(options)
-    before = _committed(options.against)  # read first: a file that cannot be read must not cost half an hour
+    before = _committed(options.against)  # read first: a file that cannot be read must not cost the measurements
     now, failed = _measure(cases, options.out)
     slower = _report(before, now, options.against)
     return 1 if failed or (options.fail_if_slower and slower) else 0
