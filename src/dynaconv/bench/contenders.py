@@ -87,7 +87,10 @@ def _static(settings: BenchSettings, network: nn.Module, x: torch.Tensor) -> lis
 
 def _ours(settings: BenchSettings, network: nn.Module, x: torch.Tensor) -> list[Contender]:
     if settings.mode == "train":
-        forms = [("auto", _channels_last(network), torch.channels_last)]
+        forms = [
+            ("eager", copy.deepcopy(network), torch.contiguous_format),
+            ("channels_last", _channels_last(network), torch.channels_last),
+        ]
         if settings.compile:
             forms.append(("compiled", _compiled(_channels_last(network)), torch.channels_last))
     else:

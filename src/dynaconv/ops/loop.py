@@ -19,8 +19,10 @@ from dynaconv.ops.call import Call
 from dynaconv.ops.geometry import Geometry
 from dynaconv.ops.ordinary import mixed_biases, mixed_kernels, ordinary
 
-# Mixed kernels of a piece: 4 MiB beat 1 MiB in every wide layer (docs/performance.md).
+# Mixed kernels of a piece: 4 MiB beat 1 MiB in every wide layer; of kernels larger than that a few are mixed together
+# all the same, as every piece reads the whole bank (docs/performance.md, steps 4 and 9).
 PIECE_BYTES = 4 << 20
+LEAST_EXAMPLES = 4
 
 
 def refuses(call: Call) -> str | None:
@@ -53,8 +55,8 @@ def _lowered(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def pieces(batch: int, kernel_bytes: int) -> Iterator[slice]:
-    """The batch in slices whose kernels fill at most :data:`PIECE_BYTES`, of one example at least."""
-    step = max(1, PIECE_BYTES // max(1, kernel_bytes))
+    """The batch in slices whose kernels fill at most :data:`PIECE_BYTES`, of a few examples at least."""
+    step = max(LEAST_EXAMPLES, PIECE_BYTES // max(1, kernel_bytes))
     for start in range(0, batch, step):
         yield slice(start, min(start + step, batch))
 

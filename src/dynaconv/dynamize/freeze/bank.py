@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from dynaconv.errors import suggest
+from dynaconv.native import inference, why_not
+from dynaconv.ops.call import is_plain
 
 BANK_DTYPES: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "int8": torch.int8}
 
@@ -36,10 +38,12 @@ def reduce_bank(bank: Tensor, bank_dtype: str | None, along: int) -> tuple[Tenso
 def mix_bank(bank: Tensor, scale: Tensor | None, routing: Tensor, dtype: torch.dtype) -> Tensor:
     """``(K, rows, columns), (B, K) -> (B, rows, columns)`` in ``dtype``.
 
-    One matrix product where the bank is stored in ``dtype``. A reduced bank is read expert by expert: compiled, that is
-    one loop which widens each weight as it passes, so the reduced bytes are all that is read.
+    One matrix product where the bank is stored in ``dtype``. A reduced bank is widened as it is read, so the reduced
+    bytes are all that is read: by a kernel of our own, or expert by expert, which the compiler makes one loop.
     """
     routing = routing.to(dtype)
+    if bank.dtype != dtype and _kernel_can_mix(routing):
+        return inference.mix(bank, scale, routing)
     if bank.dtype == dtype and not (torch.compiler.is_compiling() and routing.shape[0] == 1):
         return (routing @ bank.flatten(1)).unflatten(1, bank.shape[1:])
     weights = routing[:, :, None, None] if scale is None else routing[:, :, None, None] * scale.to(dtype)
@@ -47,3 +51,8 @@ def mix_bank(bank: Tensor, scale: Tensor | None, routing: Tensor, dtype: torch.d
     for expert in range(1, bank.shape[0]):
         total = total + weights[:, expert] * bank[expert].to(dtype)
     return total
+
+
+def _kernel_can_mix(routing: Tensor) -> bool:
+    usual = routing.dtype == torch.float32 and routing.device.type == "cpu" and not routing.requires_grad
+    return usual and not torch.compiler.is_compiling() and is_plain(routing) and why_not() is None

@@ -37,6 +37,7 @@ def readable(x: Tensor) -> bool:
     return (
         x.dtype == torch.float32
         and x.dim() == 4
+        and x.numel() > 0
         and x.is_contiguous(memory_format=torch.channels_last)
         and not torch.compiler.is_compiling()
         and x.device.type == "cpu"

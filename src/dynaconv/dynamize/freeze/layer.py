@@ -30,8 +30,9 @@ class FrozenLayer(nn.Module):
     that it is right for routing weights of any sum).
 
     Attributes:
-        bank: ``(K, out, in/groups * taps)``; ``(K, in, out)`` where the kernel is one tap and ``(K, taps, out)`` of a
-            depthwise layer: as they are read.
+        bank: ``(K, rows, columns)``, as it is read: ``(K, in, out)`` where the kernel is one tap, ``(K, taps, out)`` of
+            a depthwise layer over images, ``(K, out, taps * in/groups)`` of others over images (channels_last
+            kernels), ``(K, out, in/groups * taps)`` of the rest.
         scale: of an int8 bank, else None.
         bias: ``(out,)`` or None.
         biases: ``(K, out)`` or None, the layer's own biases.
@@ -66,7 +67,7 @@ class FrozenLayer(nn.Module):
         kernels = layer.weight.detach().double()
         if affine is not None:
             kernels = kernels * along_output(affine.scale, kernels, layer, leading=1)
-        kernels = kernels.flatten(2).transpose(1, 2) if self.turned else kernels.flatten(2)
+        kernels = self._laid_out(kernels)
         stored, scale = reduce_bank(kernels.to(self.dtype).contiguous(), bank_dtype, along=1 if self.turned else 2)
         self.register_buffer("bank", stored)
         self.register_buffer("scale", scale)
@@ -81,10 +82,12 @@ class FrozenLayer(nn.Module):
         dims = self.geometry.dims
         if x.dim() == dims + 1:
             return self.forward(x.unsqueeze(0), routing).squeeze(0)
+        if not torch.compiler.is_compiling() and not is_exporting() and x.shape[0] == 0:
+            return self.forward(x.new_zeros(1, *x.shape[1:]))[:0]
         if routing is None:
             routing = self.router(x if dims else x.movedim(-1, 1))
         x, geometry = resolve_padding(x, self.kernel_shape[2:], self.geometry)
-        if self.form is not None and self.dtype == torch.float32 and x.shape[0] and readable(x):
+        if self.form is not None and self.dtype == torch.float32 and readable(x):
             return quick.run(self, x, routing, geometry)
         return self._activated(self._convolved(x, routing, geometry))
 
@@ -103,18 +106,35 @@ class FrozenLayer(nn.Module):
         return torch.cat([self._piece(x[piece], routing[piece], geometry) for piece in pieces])
 
     def _piece(self, x: Tensor, routing: Tensor, geometry: Geometry) -> Tensor:
-        kernels = mix_bank(self.bank, self.scale, routing, self.dtype)
+        kernels = self.mixed_kernels(routing)
         biases = self.mixed_biases(routing)
         if not self.product:
-            kernels = kernels.transpose(1, 2) if self.turned else kernels
-            kernels = kernels.reshape(-1, *self.kernel_shape)
-            return self._convolve(x, kernels, biases, geometry)
+            return self._convolve(x, self._as_convolved(kernels), biases, geometry)
         if not geometry.dims:
             return _rows(x.reshape(x.shape[0], -1, x.shape[-1]), kernels, biases).reshape(*x.shape[:-1], -1)
         if matmul.keeps(geometry) and x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
             rows = x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, x.shape[1])
             return _rows(rows, kernels, biases).reshape(x.shape[0], *x.shape[2:], -1).permute(0, 3, 1, 2)
         return matmul.convolve(x, _as_kernels(kernels, len(self.kernel_shape)), biases, geometry)
+
+    def _laid_out(self, kernels: Tensor) -> Tensor:
+        """``(K, *kernel)`` to the bank's layout."""
+        if self.turned:
+            return kernels.flatten(2).transpose(1, 2)
+        return kernels.permute(0, 1, 3, 4, 2).flatten(2) if self.geometry.dims == 2 else kernels.flatten(2)
+
+    def _as_convolved(self, kernels: Tensor) -> Tensor:
+        """``(b, rows, columns)`` in the bank's layout to ``(b, *kernel)``; over images a channels_last view."""
+        out, inputs, *taps = self.kernel_shape
+        if self.turned:
+            return kernels.transpose(1, 2).reshape(-1, *self.kernel_shape)
+        if self.geometry.dims == 2:
+            return kernels.view(-1, out, *taps, inputs).permute(0, 1, 4, 2, 3)
+        return kernels.view(-1, *self.kernel_shape)
+
+    def mixed_kernels(self, routing: Tensor) -> Tensor:
+        """``(b, rows, columns)``, the bank mixed."""
+        return mix_bank(self.bank, self.scale, routing, self.dtype)
 
     def mixed_biases(self, routing: Tensor) -> Tensor | None:
         """``(b, out)``"""

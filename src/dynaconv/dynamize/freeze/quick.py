@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from dynaconv.dynamize.freeze.bank import mix_bank
 from dynaconv.dynamize.freeze.handed import hand_on
 from dynaconv.native import depthwise, inference
 from dynaconv.native.arguments import EVERYTHING
@@ -44,7 +43,7 @@ def run(layer: FrozenLayer, x: Tensor, routing: Tensor, geometry: Geometry) -> T
 
 def _depthwise(layer: FrozenLayer, x: Tensor, routing: Tensor, geometry: Geometry, sums: Tensor) -> Tensor:
     moves = geometry.stride, geometry.padding, geometry.dilation
-    taps, bias = _kernels(layer, routing), _bias(layer, routing)
+    taps, bias = layer.mixed_kernels(routing), _bias(layer, routing)
     limits = layer.limits or EVERYTHING
     return depthwise.depthwise(x, taps, layer.kernel_shape[2:], bias, *moves, limits=limits, sums=sums)
 
@@ -55,20 +54,10 @@ def _product(layer: FrozenLayer, x: Tensor, routing: Tensor, geometry: Geometry,
     y = torch.empty(batch, height * width, layer.kernel_shape[0])
     bias, limits = _bias(layer, routing), layer.limits or EVERYTHING
     for piece in loop.pieces(batch, layer.bank[0].numel() * x.element_size()):
-        if batch == 1:
-            torch.mm(rows[0], _kernels(layer, routing)[0], out=y[0])
-        else:
-            torch.bmm(rows[piece], _kernels(layer, routing[piece]), out=y[piece])
+        torch.bmm(rows[piece], layer.mixed_kernels(routing[piece]), out=y[piece])
         own = bias if bias is None or bias.dim() == 1 else bias[piece]
         inference.finish(y[piece], own, limits, sums[piece])
     return y.view(batch, height, width, -1).permute(0, 3, 1, 2)
-
-
-def _kernels(layer: FrozenLayer, routing: Tensor) -> Tensor:
-    """``(b, rows, columns)``; from a float32 bank as a matrix product, from a reduced one widened as it is read."""
-    if layer.bank_dtype is None:
-        return mix_bank(layer.bank, layer.scale, routing, layer.dtype)
-    return inference.mix(layer.bank, layer.scale, routing)
 
 
 def _bias(layer: FrozenLayer, routing: Tensor) -> Tensor | None:
