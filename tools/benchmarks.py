@@ -22,6 +22,7 @@ from benchmark_changes import SLOWER, changes, other_machines
 
 from dynaconv.bench import BenchResult, BenchSettings, bench
 from dynaconv.bench.environment import environment
+from dynaconv.native import keep_freed_memory
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FIGURES = "docs/performance.json"
@@ -39,6 +40,9 @@ def _larger(model: str, mode: str, batch: int) -> BenchSettings:
 QUICK = [_batch_1("dy_mobilenetv2_100"), _batch_1("condconv_efficientnet_b0"), _batch_1("dy_resnet18")]
 CASES = [
     *QUICK,
+    _batch_1("dy_mobilenetv2_100", bank_dtype="bfloat16"),
+    _batch_1("dy_mobilenetv2_100", bank_dtype="int8"),
+    _batch_1("dy_resnet18", bank_dtype="bfloat16"),
     _batch_1("dy_mobilenetv2_075"),
     _batch_1("dy_mobilenetv2_050"),
     _batch_1("dy_mobilenetv2_035"),
@@ -58,6 +62,7 @@ COMPILED = [  # compiling alone takes minutes
 def main(words: list[str] | None = None) -> int:
     """Answer the exit code: 0 measured, 1 a case could not run or (where asked for) got slower."""
     options = _options(words)
+    keep_freed_memory()  # as the command does
     cases = _chosen(options)
     before = _committed(options.against)  # read first: a file that cannot be read must not cost the measurements
     now, failed = _measure(cases, options.out)

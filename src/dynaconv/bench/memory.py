@@ -40,6 +40,7 @@ def _measure(settings: BenchSettings, role: str) -> int | None:
 
     from dynaconv.bench.contenders import contenders, make_step
     from dynaconv.bench.run import make_input
+    from dynaconv.native import keep_freed_memory
 
     torch.set_num_threads(settings.threads)
     x = make_input(settings)
@@ -49,6 +50,7 @@ def _measure(settings: BenchSettings, role: str) -> int | None:
     del chosen
     gc.collect()
     _give_back()
+    keep_freed_memory()  # as the timed process does
     cuda = settings.device.startswith("cuda")
     if cuda:
         torch.cuda.reset_peak_memory_stats()

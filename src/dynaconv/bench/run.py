@@ -45,7 +45,8 @@ def _check(everyone: list[Contender], settings: BenchSettings, x: Tensor) -> flo
     size of the outputs, so training steps are compared in float32 (and strategies in low precision by the tests)."""
     checked = replace(settings, dtype="float32") if settings.mode == "train" else settings
     steps = [make_step(contender, checked, x) for contender in everyone]
-    return check_equal(list(zip(everyone, steps, strict=True)), checked.dtype, settings.bank_dtype)
+    pairs = list(zip(everyone, steps, strict=True))
+    return check_equal(pairs, settings.mode, checked.dtype, settings.bank_dtype)
 
 
 def _bench(settings: BenchSettings) -> BenchResult:

@@ -244,7 +244,7 @@ def _launch(
         **{"ROWS": tile.rows, "COLUMNS": tile.columns, "DEPTH": tile.depth},
     }
     programs = batch * blocks(rows, tile.rows) * blocks(outputs, tile.columns)
-    warps = 8 if tile.rows * tile.columns > 4096 or not half else 4
+    warps = 8 if tile.rows * tile.columns >= 4096 or not half else 4
     return Launch(product_kernel, programs, arguments, warps, stages=3 if half else 2)
 
 
