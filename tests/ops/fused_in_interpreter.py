@@ -14,7 +14,20 @@ from torch import Tensor
 
 from dynaconv import DynamicConv2d
 from dynaconv.ops import Geometry, mix, plan_of
-from ops.fused_cases import PARTLY, QUICK, THOROUGH, FusedCase, assert_near, check
+from ops.fused_cases import BROKEN, PARTLY, QUICK, THOROUGH, FusedCase, assert_near, check
+
+
+def refuses_to_loop() -> bool:
+    """Triton 3.6 turns arrays of one number into integers, of which numpy 2.3 warns and which numpy 2.4 refuses."""
+    try:
+        mix(torch.zeros(1, 1), torch.zeros(1, 1, 1), torch.zeros(1, 1), geometry=Geometry(dims=0), strategy="triton")
+    except Exception as error:
+        return "only 0-dimensional arrays can be converted" in str(error) or "ndim > 0 to a scalar" in str(error)
+    return False
+
+
+if refuses_to_loop():
+    pytest.skip(BROKEN, allow_module_level=True)
 
 
 @pytest.mark.parametrize("case", QUICK, ids=str)

@@ -255,7 +255,7 @@ def bank_gradient(
     batch, outputs, height, width = gradient.shape
     experts, _, inputs, taps_h, taps_w = bank.shape
     rows = height * width
-    tile = tiles.product_gradient(experts, rows, outputs, inputs)
+    tile = tiles.product_gradient(experts, rows, outputs, inputs, x.dtype != torch.float32)
     kernel_tiles = blocks(outputs, tile.columns) * blocks(inputs, tile.depth) * taps_h * taps_w
     parts = tiles.splits(batch, kernel_tiles)
     of_bank = room(x, parts, experts, taps_h, taps_w, outputs, inputs, needed=need_bank)

@@ -6,7 +6,7 @@ No size here was measured on a GPU. They follow from three limits (numbers of an
   which are about 15 times as fast in half precision. A tile mixes each weight once for all its rows, so it costs no
   more than the product from 15 * K rows on (60 for 4 experts): 128 rows where there are that many.
 - A program's accumulators must stay in registers: 16,384 numbers are 64 registers of each of 256 threads. What the
-  compiler makes of it can be read without a GPU (tests/ops/test_fused.py): at these sizes, nothing is spilled.
+  compiler makes of it can be read without a GPU (tests/ops/test_fused.py): at these sizes, next to nothing is spilled.
 - The GPU has 132 multiprocessors; with fewer programs than twice that, some of them idle. Then tiles get smaller.
 """
 
@@ -82,12 +82,16 @@ def product(batch: int, rows: int, columns: int, depth: int, half: bool) -> Prod
     return tile
 
 
-def product_gradient(experts: int, rows: int, columns: int, depth: int) -> ProductTiles:
-    """Tile of the bank's gradient: ``columns x depth`` of the kernel, K times in registers; ``rows`` at a time."""
+def product_gradient(experts: int, rows: int, columns: int, depth: int, half: bool) -> ProductTiles:
+    """Tile of the bank's gradient: ``columns x depth`` of the kernel, K times in registers; ``rows`` at a time.
+
+    Less of both in float32, where experts and products take twice the registers.
+    """
+    most, most_rows = (ACCUMULATORS, 32) if half else (ACCUMULATORS // 4, 16)
     sides = [within(columns, LEAST, 64), within(depth, LEAST, 64)]
-    while power(experts) * sides[0] * sides[1] > ACCUMULATORS and max(sides) > LEAST:
+    while power(experts) * sides[0] * sides[1] > most and max(sides) > LEAST:
         sides[sides.index(max(sides))] //= 2
-    return ProductTiles(within(rows, LEAST, 32), sides[0], sides[1])
+    return ProductTiles(within(rows, LEAST, most_rows), sides[0], sides[1])
 
 
 def depthwise(rows: int, channels: int, channels_last: bool) -> tuple[int, int]:
