@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dynaconv.ops import CHOICES, Geometry, mix
+from dynaconv.ops import Geometry, mix
 from laws.cases import Case, cases
 from laws.test_strategies import FITTING
 from tolerances import assert_close
@@ -19,9 +19,9 @@ from tolerances import assert_close
 # torch's own layer warns that it copies its input there; ours pads without a warning.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 
-EACH = pytest.mark.parametrize("strategy", CHOICES)
+EACH = pytest.mark.parametrize("strategy", FITTING)
 # "single" holds one example by definition: no other example is there to meddle, and nothing to put together.
-SEVERAL = pytest.mark.parametrize("strategy", [name for name in CHOICES if name != "single"])
+SEVERAL = pytest.mark.parametrize("strategy", [name for name in FITTING if name != "single"])
 
 
 def several(strategy: str, **more: Any) -> st.SearchStrategy[Case]:
