@@ -37,20 +37,16 @@ class Follow(ctypes.Structure):
 EVERYTHING = (-math.inf, math.inf)
 
 
-def at(tensor: Tensor | None) -> ctypes.c_void_p:
+def at(tensor: Tensor | None) -> int | None:
     """The address of a dense tensor's first number, or NULL."""
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+    return None if tensor is None else tensor.data_ptr()
 
 
-def long(number: int) -> ctypes.c_int64:
-    return ctypes.c_int64(number)
-
-
-def work(batch: int, channels: int) -> tuple[ctypes.c_int64, int]:
+def work(batch: int, channels: int) -> tuple[int, int]:
     """Into how many ranges of channels every example is cut, so that all threads have work; and the threads."""
     threads = torch.get_num_threads()
     slabs = 1 if batch >= threads else min(-(-threads // batch), -(-channels // 64))
-    return long(slabs), threads
+    return slabs, threads
 
 
 def follow(bias: Tensor | None, limits: tuple[float, float], sums: Tensor | None) -> Any:
@@ -61,7 +57,7 @@ def follow(bias: Tensor | None, limits: tuple[float, float], sums: Tensor | None
     if bias is None and sums is None and limits == EVERYTHING:
         return None
     step = bias.shape[1] if bias is not None and bias.dim() == 2 else 0
-    return ctypes.byref(Follow(at(bias).value, step, *limits, at(sums).value))
+    return ctypes.byref(Follow(at(bias), step, *limits, at(sums)))
 
 
 def channels_last(shape: Sequence[int]) -> Tensor:

@@ -13,6 +13,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from dynaconv.native.signatures import declare
+
 SWITCH = "DYNACONV_NATIVE"  # set to 0: never compile, never load
 
 _SOURCES = sorted(Path(__file__).parent.glob("*.[ch]"))
@@ -53,9 +55,9 @@ def _load() -> ctypes.CDLL | str:
         path = cache_folder() / f"native-{_fingerprint(compiler)}.so"
         if path.exists():
             with contextlib.suppress(OSError):  # damaged: it is made anew
-                return ctypes.CDLL(str(path))
+                return declare(ctypes.CDLL(str(path)))
         _compile(compiler, path)
-        return ctypes.CDLL(str(path))
+        return declare(ctypes.CDLL(str(path)))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         return f"compiling the kernels failed: {error}"
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
-
 import torch
 from torch import Tensor
 
-from dynaconv.native.arguments import at, follow, long, work
+from dynaconv.native.arguments import at, follow, work
 from dynaconv.native.build import library
 
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
@@ -21,7 +19,7 @@ def finish(y: Tensor, bias: Tensor | None, limits: tuple[float, float], sums: Te
     after = follow(bias, limits, sums)
     if after is not None:
         batch, pixels, channels = y.shape
-        library().finish(long(batch), long(pixels), long(channels), *work(batch, channels), after, at(y))
+        library().finish(batch, pixels, channels, *work(batch, channels), after, at(y))
 
 
 def channel_sums(x: Tensor) -> Tensor:
@@ -29,7 +27,7 @@ def channel_sums(x: Tensor) -> Tensor:
     batch, channels, height, width = x.shape
     sums = torch.zeros(batch, channels)
     slabs, threads = work(batch, channels)
-    library().channel_sums(long(batch), long(height * width), long(channels), slabs, threads, at(sums), at(x))
+    library().channel_sums(batch, height * width, channels, slabs, threads, at(sums), at(x))
     return sums
 
 
@@ -48,10 +46,10 @@ def route(
     width = 0 if hidden is None else hidden[0].shape[0]
     first_weight, first_bias = (None, None) if hidden is None else hidden
     out, scratch = torch.empty(1, experts), torch.empty(width)
-    sizes = long(channels), long(width), long(experts), int(softmax)
+    sizes = channels, width, experts, int(softmax)
     library().route(
         *sizes,
-        ctypes.c_float(1 / pixels),
+        1 / pixels,
         at(sums),
         at(first_weight),
         at(first_bias),
@@ -72,6 +70,6 @@ def mix(bank: Tensor, scale: Tensor | None, routing: Tensor) -> Tensor:
     batch = routing.shape[0]
     out, weights = torch.empty(batch, rows, columns), routing.contiguous()
     by_column = int(scale is not None and scale.shape[2] != 1)
-    sizes = long(batch), long(experts), long(rows), long(columns), by_column, torch.get_num_threads()
+    sizes = batch, experts, rows, columns, by_column, torch.get_num_threads()
     library().mix(_KINDS[bank.dtype], *sizes, at(weights), at(bank), at(scale), at(out))
     return out

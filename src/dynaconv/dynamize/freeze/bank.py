@@ -45,7 +45,8 @@ def mix_bank(bank: Tensor, scale: Tensor | None, routing: Tensor, dtype: torch.d
     if bank.dtype != dtype and _kernel_can_mix(routing):
         return inference.mix(bank, scale, routing)
     if bank.dtype == dtype and not (torch.compiler.is_compiling() and routing.shape[0] == 1):
-        return (routing @ bank.flatten(1)).unflatten(1, bank.shape[1:])
+        experts, rows, columns = bank.shape
+        return (routing @ bank.view(experts, rows * columns)).view(-1, rows, columns)
     weights = routing[:, :, None, None] if scale is None else routing[:, :, None, None] * scale.to(dtype)
     total = weights[:, 0] * bank[0].to(dtype)
     for expert in range(1, bank.shape[0]):

@@ -53,10 +53,14 @@ def _product(layer: FrozenLayer, x: Tensor, routing: Tensor, geometry: Geometry,
     rows = x.permute(0, 2, 3, 1).view(batch, height * width, inputs)
     y = torch.empty(batch, height * width, layer.kernel_shape[0])
     bias, limits = _bias(layer, routing), layer.limits or EVERYTHING
-    for piece in loop.pieces(batch, layer.bank[0].numel() * x.element_size()):
-        torch.bmm(rows[piece], layer.mixed_kernels(routing[piece]), out=y[piece])
-        own = bias if bias is None or bias.dim() == 1 else bias[piece]
-        inference.finish(y[piece], own, limits, sums[piece])
+    if batch == 1:
+        torch.mm(rows[0], layer.mixed_kernels(routing)[0], out=y[0])
+        inference.finish(y, bias, limits, sums)
+    else:
+        for piece in loop.pieces(batch, layer.bank[0].numel() * x.element_size()):
+            torch.bmm(rows[piece], layer.mixed_kernels(routing[piece]), out=y[piece])
+            own = bias if bias is None or bias.dim() == 1 else bias[piece]
+            inference.finish(y[piece], own, limits, sums[piece])
     return y.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
