@@ -66,7 +66,7 @@ def test_sums_over_many_pixels_keep_their_digits() -> None:
 @pytest.mark.parametrize("bias", [False, True])
 def test_route(softmax: bool, width: int, bias: bool) -> None:
     layer = lambda inputs, outputs: (torch.randn(outputs, inputs), torch.randn(outputs) if bias else None)  # noqa: E731
-    sums, hidden, last = torch.randn(1, 37), layer(37, width) if width else None, layer(width or 37, 8)
+    sums, hidden, last = torch.randn(3, 37), layer(37, width) if width else None, layer(width or 37, 8)
     actual = inference.route(sums, 7, hidden, last, softmax)
     features = sums.double() / 7
     if hidden is not None:

@@ -38,15 +38,15 @@ def route(
     last: tuple[Tensor, Tensor | None],
     softmax: bool,
 ) -> Tensor:
-    """Routing weights ``(1, K)`` of one example from its ``(1, C)`` sums over ``pixels``.
+    """Routing weights ``(B, K)`` from ``(B, C)`` sums over ``pixels``, for a batch of few examples.
 
     ``hidden`` and ``last`` are a linear layer's weight and bias; see :class:`dynaconv.routing.PooledRouter`.
     """
-    channels, experts = sums.shape[1], last[0].shape[0]
+    (batch, channels), experts = sums.shape, last[0].shape[0]
     width = 0 if hidden is None else hidden[0].shape[0]
     first_weight, first_bias = (None, None) if hidden is None else hidden
-    out, scratch = torch.empty(1, experts), torch.empty(width)
-    sizes = channels, width, experts, int(softmax)
+    out, scratch = torch.empty(batch, experts), torch.empty(width)
+    sizes = batch, channels, width, experts, int(softmax)
     library().route(
         *sizes,
         1 / pixels,

@@ -14,10 +14,9 @@ INLINE float dot(int64_t n, const float *a, const float *b)
     return sum;
 }
 
-/* out = act(F relu(H (scale * sums) + h) + f) of one example, act = softmax or sigmoid; hidden = 0: no hidden layer.
- * sums (channels), H (hidden, channels), F (experts, hidden or channels), scratch (hidden), out (experts). */
-void route(int64_t channels, int64_t hidden, int64_t experts, int softmax, float scale, const float *sums,
-           const float *H, const float *h, const float *F, const float *f, float *scratch, float *out)
+/* One example: out = act(F relu(H (scale * sums) + h) + f), act = softmax or sigmoid; hidden = 0: no hidden layer. */
+static void route_one(int64_t channels, int64_t hidden, int64_t experts, int softmax, float scale, const float *sums,
+                      const float *H, const float *h, const float *F, const float *f, float *scratch, float *out)
 {
     for (int64_t j = 0; j < hidden; j++) {
         float z = scale * dot(channels, sums, H + j * channels) + (h ? h[j] : 0);
@@ -34,4 +33,12 @@ void route(int64_t channels, int64_t hidden, int64_t experts, int softmax, float
         total += out[k];
     }
     for (int64_t k = 0; softmax && k < experts; k++) out[k] /= total;
+}
+
+/* sums (batch, channels), H (hidden, channels), F (experts, hidden or channels), scratch (hidden), out (batch, experts). */
+void route(int64_t batch, int64_t channels, int64_t hidden, int64_t experts, int softmax, float scale,
+           const float *sums, const float *H, const float *h, const float *F, const float *f, float *scratch, float *out)
+{
+    for (int64_t b = 0; b < batch; b++)
+        route_one(channels, hidden, experts, softmax, scale, sums + b * channels, H, h, F, f, scratch, out + b * experts);
 }

@@ -15,8 +15,8 @@ _SIGNATURES: dict[str, list[Any]] = {
     # batch, pixels, channels, slabs, threads, follow or sums, map
     "finish": [_LONG, _LONG, _LONG, _LONG, _INT, _AT, _AT],
     "channel_sums": [_LONG, _LONG, _LONG, _LONG, _INT, _AT, _AT],
-    # channels, hidden, experts, softmax, scale, sums, two layers' weights and biases, scratch, out
-    "route": [_LONG, _LONG, _LONG, _INT, _FLOAT, _AT, _AT, _AT, _AT, _AT, _AT, _AT],
+    # batch, channels, hidden, experts, softmax, scale, sums, two layers' weights and biases, scratch, out
+    "route": [_LONG, _LONG, _LONG, _LONG, _INT, _FLOAT, _AT, _AT, _AT, _AT, _AT, _AT, _AT],
     # kind, batch, experts, rows, columns, by_column, threads, routing, bank, scale, out
     "mix": [_INT, _LONG, _LONG, _LONG, _LONG, _INT, _INT, _AT, _AT, _AT, _AT],
 }
