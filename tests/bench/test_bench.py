@@ -90,7 +90,9 @@ def test_equality_is_within_static_and_within_dynamic() -> None:
     one, other = nn.Linear(3, 2), nn.Linear(3, 2)
     x = torch.randn(4, 3)
     make = lambda role, network: (Contender(role, "", network, torch.contiguous_format), lambda: network(x))  # noqa: E731
-    assert check_equal([make("static", one), make("ours", other), make("usual", other)], "infer", "float32", None) == 0.0
+    assert (
+        check_equal([make("static", one), make("ours", other), make("usual", other)], "infer", "float32", None) == 0.0
+    )
     with pytest.raises(RunError, match="ours"):
         check_equal([make("static", one), make("ours", one), make("usual", other)], "infer", "float32", None)
     assert check_equal([make("ours", one), make("usual", other)], "infer", "float32", "int8") > 0.0

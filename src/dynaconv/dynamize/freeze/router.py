@@ -10,7 +10,6 @@ from dynaconv.dynamize.freeze.handed import readable, sums_of
 from dynaconv.native import inference
 from dynaconv.routing import PooledRouter, SigmoidRouter, SoftmaxRouter, global_average_pool
 
-
 _FEW = 8  # examples whose routers cost less one by one than five operations of torch do
 
 
