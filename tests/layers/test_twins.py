@@ -33,10 +33,11 @@ def test_no_public_layer_is_missing_here() -> None:
         name for name in dynaconv.__all__ if name.startswith(("DynamicConv", "CondConv", "DynamicLin", "CondLin"))
     }
     assert public == set(TWINS)
+    kinds = {name: getattr(dynaconv.layers, name) for name in dynaconv.layers.__all__}
     exported = {
         name
-        for name in dynaconv.layers.__all__
-        if issubclass(getattr(dynaconv.layers, name), DynamicLayer) and name != "DynamicLayer"
+        for name, kind in kinds.items()
+        if isinstance(kind, type) and issubclass(kind, DynamicLayer) and kind is not DynamicLayer
     }
     assert exported == public
 
