@@ -78,3 +78,22 @@ def test_an_explicit_strategy_is_obeyed_or_raises() -> None:
     assert layer.plan(torch.randn(1, 6, 5, 5)).strategy == "single"
     with pytest.raises(ValueError, match="strategy 'single' cannot run this call: the batch holds 2 examples"):
         layer(torch.randn(2, 6, 5, 5))
+
+
+def test_numpy_counts_and_so_does_a_plan_without_a_batch() -> None:
+    numpy = pytest.importorskip("numpy")
+    layer = DynamicConv2d(numpy.int64(4), numpy.int32(8), numpy.int64(3), padding=numpy.int8(1))
+    assert layer.kernel_size == (3, 3)
+    assert layer(torch.randn(4, 5, 5)).shape == (8, 5, 5)
+    assert layer.plan(torch.randn(4, 5, 5)).strategy == "single"
+    with pytest.raises(ValueError, match="kernel_size is"):
+        DynamicConv2d(4, 8, numpy.float32(3))
+
+
+@pytest.mark.parametrize("size", [(8, 12, 12), (1, 2, 8, 12, 12), (12,)])
+def test_an_output_size_of_another_length(size: tuple[int, ...]) -> None:
+    layer = DynamicConvTranspose2d(4, 8, 3, stride=2)
+    assert layer(torch.randn(2, 4, 5, 5), output_size=(2, 8, 12, 12)).shape == (2, 8, 12, 12)
+    assert layer(torch.randn(4, 5, 5), output_size=(8, 12, 12)).shape == (8, 12, 12)
+    with pytest.raises(ValueError, match="output_size is"):
+        layer(torch.randn(2, 4, 5, 5), output_size=size)

@@ -125,6 +125,7 @@ class DynamicLayer(nn.Module):
 
     def plan(self, x: Tensor) -> Plan:
         """Which strategy would run ``x``, why, and why not the others."""
+        x = x.unsqueeze(0) if self.geometry.dims and x.dim() == self.geometry.dims + 1 else x
         routing = x.new_empty(x.shape[0], self.experts).requires_grad_(self.weight.requires_grad)
         return plan_of(x, self.weight, routing, geometry=self.geometry, strategy=self.strategy)
 

@@ -89,6 +89,8 @@ class _DynamicConvTranspose(DynamicLayer):
     def forward(self, x: Tensor, output_size: Sequence[int] | None = None, routing: Tensor | None = None) -> Tensor:
         """``output_size`` as in torch; ``routing`` ``(B, K)`` takes the place of the router's answer."""
         if x.dim() == self.dims + 1:
+            if output_size is not None and len(output_size) == self.dims + 1:
+                output_size = output_size[1:]
             return self.forward(x.unsqueeze(0), output_size, routing).squeeze(0)
         return self._mix(x, routing, self._towards(x, output_size))
 
@@ -96,7 +98,8 @@ class _DynamicConvTranspose(DynamicLayer):
         """The geometry whose output padding reaches ``output_size``."""
         if output_size is None:
             return self.geometry
-        wanted = tuple(output_size)[-self.dims :]
+        # As torch: the sizes of space, or of the whole output.
+        wanted = tuple(output_size) if len(output_size) == self.dims else tuple(output_size)[2:]
         least = output_space(x.shape[2:], self.kernel_size, replace(self.geometry, output_padding=0))
         extra = tuple(want - low for want, low in zip(wanted, least, strict=False))
         most = tuple(stride - 1 for stride in self.stride)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,7 @@ class Geometry:
             self._check_padding_word()
         else:
             set_field(self, "padding", as_tuple("padding", self.padding, self.dims, least=0))
-        if not isinstance(self.groups, int) or self.groups < 1:
+        if as_whole(self.groups) is None or self.groups < 1:
             raise ValueError(f"groups is {self.groups!r}; expected a whole number of at least 1")
         if self.padding_mode not in PADDING_MODES:
             raise ValueError(f"padding_mode is {self.padding_mode!r}. {suggest(str(self.padding_mode), PADDING_MODES)}")
@@ -79,12 +80,22 @@ class Geometry:
 def as_tuple(name: str, value: Any, dims: int, *, least: int) -> tuple[int, ...]:
     """``3`` -> ``(3, 3)`` for two dimensions; a sequence must have one number per dimension, none below ``least``."""
     numbers = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,) * dims
-    whole = all(isinstance(number, (int, torch.SymInt)) and not isinstance(number, bool) for number in numbers)
-    if not whole or len(numbers) != dims or any(number < least for number in numbers):
+    numbers = tuple(as_whole(number) for number in numbers)
+    if None in numbers or len(numbers) != dims or any(number < least for number in numbers):
         raise ValueError(
             f"{name} is {value!r}; expected a whole number of at least {least}, or {dims} of them, one per dimension"
         )
     return numbers
+
+
+def as_whole(number: Any) -> Any:
+    """``number`` as Python's own int (numpy's count too); None where it is no whole number."""
+    if isinstance(number, torch.SymInt):
+        return number
+    try:
+        return None if isinstance(number, bool) else operator.index(number)
+    except TypeError:
+        return None
 
 
 def pad_amounts(geometry: Geometry, space: Sequence[int], kernel: Sequence[int]) -> list[tuple[int, int]]:

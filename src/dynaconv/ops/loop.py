@@ -34,7 +34,7 @@ def refuses(call: Call) -> str | None:
 def run(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """For every piece of the batch: mix its kernels, convolve, forget them."""
     device = x.device.type
-    if not torch.is_autocast_enabled(device):
+    if device == "meta" or not torch.is_autocast_enabled(device):  # meta has no autocast, and asking raises
         return _run(x, bank, routing, bias, geometry)
     low = torch.get_autocast_dtype(device)
     x, bank, routing = (_lowered(tensor, low) for tensor in (x, bank, routing))
@@ -44,7 +44,8 @@ def run(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry:
 
 
 def _run(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, bank, routing, bias)):
+    needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, bank, routing, bias))
+    if needs_grad and not torch.compiler.is_compiling():  # a compiler makes the backward pass itself
         answer: Tensor = _Remixed.apply(x, bank, routing, bias, geometry)
         return answer
     return _forward(x, bank, routing, bias, geometry)
