@@ -103,8 +103,8 @@ def _preferences(call: Call) -> tuple[tuple[str, str], ...]:
     product = ("matmul", "a 1x1 kernel or a linear layer is one batched matrix product")
     large = math.prod(call.x_shape[1:]) >= _LARGE and not keeps_memory()
     if call.device == "cpu" and not call.compiling and large:
-        return (stencil, single, product, ("loop", _WHY_LOOP))
-    return (stencil, single, product, ("grouped", "one convolution serves the whole batch"))
+        return (single, stencil, product, ("loop", _WHY_LOOP))
+    return (single, stencil, product, ("grouped", "one convolution serves the whole batch"))
 
 
 # Numbers in one example. Measured on a CPU (docs/performance.md, steps 4 and 8): where freed memory goes back to the
