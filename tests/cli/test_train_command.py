@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from dynaconv.cli import main
+from dynaconv.errors import UserError
 from dynaconv.train.trained import load_trained
 
 NETWORK = "test_byobnet"
@@ -229,3 +230,14 @@ def test_a_network_made_dynamic_comes_back_from_its_weights(
     capsys.readouterr()
     assert main(["eval", str(out), "--data", "digits", "--workers", "0", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["top1"] == float(row["top1"])
+
+
+@pytest.mark.parametrize("policy", ["foo", "orginal"])
+def test_an_augmentation_policy_that_timm_does_not_know(policy: str, tmp_path: Path) -> None:
+    from dynaconv.data.augment import Augment, Preprocess, training_transform
+
+    preprocess = Preprocess(image_size=16, mean=(0.5,) * 3, std=(0.5,) * 3)
+    with pytest.raises(UserError, match=f"auto_augment is '{policy}'"):
+        training_transform(preprocess, Augment(auto_augment=policy))
+    for known in ("original", "v0r", "3a", "rand-m9-mstd0.5", "augmix-m3-w3"):
+        assert training_transform(preprocess, Augment(auto_augment=known))

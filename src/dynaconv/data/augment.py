@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from dynaconv.data.frozen import Frozen
+from dynaconv.errors import UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -63,6 +64,7 @@ def training_transform(preprocess: Preprocess, augment: Augment) -> Transform:
     from timm.data import create_transform
     from torchvision.transforms import Compose
 
+    _check_policy(augment.auto_augment)
     crop, colours, final = create_transform(
         (3, preprocess.image_size, preprocess.image_size),
         is_training=True,
@@ -83,6 +85,23 @@ def training_transform(preprocess: Preprocess, augment: Augment) -> Transform:
     if augment.crop != "resized":
         crop = Compose(_whole_picture(preprocess, augment))
     return Compose([crop, colours, final])
+
+
+def _check_policy(policy: str | None) -> None:
+    """Raise UserError for a policy that timm does not know; timm itself asserts."""
+    if policy is None:
+        return
+    from timm.data.auto_augment import augment_and_mix_transform, auto_augment_transform, rand_augment_transform
+
+    makers = {"rand": rand_augment_transform, "augmix": augment_and_mix_transform}
+    make = makers.get(policy.split("-")[0], auto_augment_transform)
+    try:
+        make(policy, {})
+    except (AssertionError, ValueError, KeyError) as error:
+        raise UserError(
+            f"auto_augment is {policy!r}, which timm does not know ({error or 'a part of it'}); expected a policy such "
+            "as 'original', 'rand-m9-mstd0.5' or 'augmix-m3-w3'"
+        ) from error
 
 
 def evaluation_transform(preprocess: Preprocess) -> Transform:
