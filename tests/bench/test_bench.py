@@ -123,7 +123,7 @@ def test_memory_of_a_step_holds_at_least_the_weights() -> None:
     peak = peak_memory(settings, "ours")
     if peak is None:
         pytest.skip("this system does not tell a process's peak memory")
-    (ours,) = contenders(settings, make_input(settings), ("ours",))
+    ours = contenders(settings, make_input(settings), ("ours",))[0]
     weights = sum(p.numel() * p.element_size() for p in ours.network.parameters())
     make_step(ours, settings, make_input(settings))
     assert peak >= 2 * weights  # weights and gradients

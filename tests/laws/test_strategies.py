@@ -58,7 +58,11 @@ FITTING: dict[str, dict[str, Any]] = {
 }
 
 # Kernels of our own, which run on one kind of processor, in few precisions and layouts: their suites are their own.
-ELSEWHERE = {"stencil": "tests/ops/test_stencil.py", "triton": "tests/ops/test_fused.py"}
+ELSEWHERE = {
+    "stencil": "tests/ops/test_stencil.py",
+    "tiled": "tests/ops/test_tiled.py",
+    "triton": "tests/ops/test_fused.py",
+}
 
 EACH = pytest.mark.parametrize("strategy", [name for name in CHOICES if name not in ELSEWHERE])
 

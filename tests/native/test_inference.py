@@ -1,8 +1,7 @@
-"""The passes around a frozen layer, each against what torch computes in float64."""
+"""Routers, sums and reduced banks, each against what torch computes in float64."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import pytest
@@ -22,32 +21,6 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(request.param)
     yield request.param
     torch.set_num_threads(1)
-
-
-@CHANNELS
-@pytest.mark.parametrize("shared", [False, True])
-def test_finish(channels: int, shared: bool, threads: int) -> None:
-    y = torch.randn(3, 130, channels)
-    bias, sums = torch.randn(channels) if shared else torch.randn(3, channels), torch.zeros(3, channels)
-    expected = (y.double() + (bias if shared else bias[:, None])).clamp(-0.5, 1.0)
-    inference.finish(y, bias, (-0.5, 1.0), sums)
-    assert_close(y, expected, dtype=torch.float32)
-    assert_close(sums, expected.sum(1), dtype=torch.float32, scale=10)
-
-
-def test_finish_leaves_out_what_is_not_asked_for() -> None:
-    y = torch.randn(2, 5, 20)
-    before = y.clone()
-    inference.finish(y, None, (-math.inf, math.inf), None)
-    assert torch.equal(y, before)
-    inference.finish(y, None, (0.0, math.inf), None)
-    assert torch.equal(y, before.relu())
-
-
-def test_what_is_not_a_number_stays_so() -> None:
-    y = torch.full((1, 2, 17), float("nan"))
-    inference.finish(y, None, (0.0, 6.0), None)
-    assert y.isnan().all()
 
 
 @CHANNELS

@@ -17,9 +17,54 @@ _SIZES = (
 
 
 class Geometry(ctypes.Structure):
-    """``Geometry`` of depthwise.c."""
+    """``Geometry`` of kernels.h."""
 
     _fields_ = [(name, ctypes.c_int64) for name in _SIZES]
+
+
+class Convolution(ctypes.Structure):
+    """``Convolution`` of kernels.h."""
+
+    _fields_ = [
+        *(
+            (name, ctypes.c_int64)
+            for name in ("batch", "experts", "inputs", "outputs", "taps", "pixels_in", "pixels_out")
+        ),
+        ("reads", ctypes.c_void_p),
+        ("writes", ctypes.c_void_p),
+    ]
+
+
+class Bank(ctypes.Structure):
+    """``Bank`` of kernels.h."""
+
+    _fields_ = [("kind", ctypes.c_int64), ("numbers", ctypes.c_void_p), ("scale", ctypes.c_void_p)]
+
+
+class Lie(ctypes.Structure):
+    """``Lie`` of panels.c."""
+
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in ("experts", "columns", "channels", "taps", "expert_step", "column_step", "channel_step")
+    ]
+
+
+class Layer(ctypes.Structure):
+    """``Layer`` of layer.c. It keeps no tensor alive."""
+
+    _fields_ = [
+        ("depthwise", ctypes.c_int64),
+        ("dense", Convolution),
+        ("geometry", Geometry),
+        ("bank", Bank),
+        ("bias", ctypes.c_void_p),
+        ("biases", ctypes.c_void_p),
+        ("low", ctypes.c_float),
+        ("high", ctypes.c_float),
+        *((name, ctypes.c_int64) for name in ("channels", "pixels", "hidden", "softmax")),
+        *((name, ctypes.c_void_p) for name in ("hidden_weight", "hidden_bias", "fc_weight", "fc_bias")),
+    ]
 
 
 class Follow(ctypes.Structure):

@@ -11,6 +11,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dynaconv.native.signatures import declare
@@ -18,7 +19,7 @@ from dynaconv.native.signatures import declare
 SWITCH = "DYNACONV_NATIVE"  # set to 0: never compile, never load
 
 _SOURCES = sorted(Path(__file__).parent.glob("*.[ch]"))
-_FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fPIC", "-shared")
+_FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fPIC")
 # What makes it faster and is not known to every compiler: tried from the left until one works.
 _BETTER = (("-march=native", "-fopenmp"), ("-mcpu=native", "-fopenmp"), ("-fopenmp",), ())
 
@@ -31,7 +32,7 @@ def cache_folder() -> Path:
 
 
 def why_not() -> str | None:
-    """Why the kernels cannot be used here, or None. The first call compiles them (about a second)."""
+    """Why the kernels cannot be used here, or None. The first call compiles them (a few seconds)."""
     found = _load()
     return found if isinstance(found, str) else None
 
@@ -81,14 +82,26 @@ def _processor() -> str:
 def _compile(compiler: str, path: Path) -> None:
     """Write the library under a temporary name first: another process may be doing the same."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    sources = [str(source) for source in _SOURCES if source.suffix == ".c"]
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made, said = Path(folder) / path.name, ""
         for better in _BETTER:
-            command = [compiler, *_FLAGS, *better, "-o", str(made), *sources, "-lm"]
-            answer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-            if answer.returncode == 0:
+            said = _build(compiler, (*_FLAGS, *better), made)
+            if not said:
                 os.replace(made, path)
                 return
-            said = answer.stderr.strip()
         raise RuntimeError(f"{compiler} answered {said[-500:]!r}")
+
+
+def _build(compiler: str, flags: tuple[str, ...], made: Path) -> str:
+    """Compile every file, at the same time, and link them; answer what the compiler complained of, if it failed."""
+    sources = [source for source in _SOURCES if source.suffix == ".c"]
+    objects = [str(made.with_name(f"{source.stem}.o")) for source in sources]
+    commands = [[compiler, *flags, "-c", "-o", out, str(source)] for source, out in zip(sources, objects, strict=True)]
+    with ThreadPoolExecutor() as pool:
+        said = "".join(pool.map(_run, commands))
+    return said or _run([compiler, *flags, "-shared", "-o", str(made), *objects, "-lm"])
+
+
+def _run(command: list[str]) -> str:
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return "" if answer.returncode == 0 else answer.stderr.strip() or f"exit status {answer.returncode}"

@@ -1,5 +1,11 @@
 /* What the kernels of this folder share. Maps are (batch, pixels, channels), dense. */
+#ifndef COMMON_H
+#define COMMON_H
+
 #include <stdint.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 /* Sixteen numbers; a processor with shorter registers uses several. Arrays of torch are aligned to 4 bytes at least. */
 typedef float vec __attribute__((vector_size(64), aligned(4), may_alias));
@@ -41,15 +47,24 @@ INLINE Follow of_example(const Follow *follow, int64_t b, int64_t channels)
 
 INLINE vec choose(ivec condition, vec yes, vec no) { return (vec)((condition & (ivec)yes) | (~condition & (ivec)no)); }
 
-/* The same for the 16 channels from `c` on, of `count` pixels of one example. NaN stays NaN. */
+/* Every number between `low` and `high`; NaN stays NaN. */
+INLINE vec clamp(vec value, float low, float high)
+{
+    vec none = {0}, least = none + low, most = none + high;
+#ifdef __AVX512F__
+    return (vec)_mm512_min_ps((__m512)most, _mm512_max_ps((__m512)least, (__m512)value));
+#else
+    value = choose(value < least, least, value);
+    return choose(value > most, most, value);
+#endif
+}
+
+/* What follows a convolution, for the 16 channels from `c` on, of `count` pixels of one example. */
 INLINE void follow_vector(int64_t count, int64_t channels, int64_t c, const Follow *follow, float *y)
 {
     vec none = {0}, sum = none, bias = follow->bias ? *(vec *)(follow->bias + c) : none;
-    vec low = none + follow->low, high = none + follow->high;
     for (int64_t p = 0; p < count; p++) {
-        vec *pixel = (vec *)(y + p * channels + c), value = *pixel + bias;
-        value = choose(value < low, low, value);
-        value = choose(value > high, high, value);
+        vec *pixel = (vec *)(y + p * channels + c), value = clamp(*pixel + bias, follow->low, follow->high);
         *pixel = value;
         sum += value;
     }
@@ -76,3 +91,5 @@ INLINE void follow_pixels(int64_t count, int64_t channels, int64_t first, int64_
     for (; last - c >= 16; c += 16) follow_vector(count, channels, c, follow, y);
     for (; c < last; c++) follow_channel(count, channels, c, follow, y);
 }
+
+#endif

@@ -6,12 +6,7 @@
  */
 #include <stdint.h>
 
-#include "common.h"
-
-typedef struct {
-    int64_t batch, channels, height, width, out_height, out_width, kernel_height, kernel_width;
-    int64_t stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x;
-} Geometry;
+#include "kernels.h"
 
 enum { FORWARD, INPUT_GRADIENT, KERNEL_GRADIENT };
 

@@ -1,25 +1,14 @@
-"""What a frozen network needs beside its products: mixing of reduced banks, routers, and what follows a layer."""
+"""What a frozen network needs beside its layers: mixing of reduced banks, routers, and the sums that they read."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from dynaconv.native.arguments import at, follow, work
+from dynaconv.native.arguments import at, work
 from dynaconv.native.build import library
 
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
-
-
-def finish(y: Tensor, bias: Tensor | None, limits: tuple[float, float], sums: Tensor | None) -> None:
-    """In place: ``y = clamp(y + bias, *limits)``, and ``sums += y`` over pixels.
-
-    ``y`` is ``(B, pixels, C)``, ``bias`` and ``sums`` ``(B, C)``; all float32 and dense.
-    """
-    after = follow(bias, limits, sums)
-    if after is not None:
-        batch, pixels, channels = y.shape
-        library().finish(batch, pixels, channels, *work(batch, channels), after, at(y))
 
 
 def channel_sums(x: Tensor) -> Tensor:

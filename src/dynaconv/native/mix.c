@@ -1,9 +1,7 @@
 /* Kernels of every example from a frozen bank, widened as it is read: half or a quarter of the bytes are all that move. */
 #include <string.h>
 
-#include "common.h"
-
-enum { FLOAT32, BFLOAT16, INT8 };
+#include "kernels.h"
 
 INLINE float widen(int kind, const void *bank, int64_t index)
 {

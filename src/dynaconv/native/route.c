@@ -1,7 +1,7 @@
 /* The two papers' routers, from the sums that pooling leaves to routing weights. */
 #include <math.h>
 
-#include "common.h"
+#include "kernels.h"
 
 INLINE float dot(int64_t n, const float *a, const float *b)
 {

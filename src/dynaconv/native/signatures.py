@@ -12,11 +12,18 @@ _SIGNATURES: dict[str, list[Any]] = {
     "depthwise": [_AT, _LONG, _INT, _AT, _AT, _AT, _AT],
     "depthwise_input_gradient": [_AT, _LONG, _INT, _AT, _AT, _AT],
     "depthwise_kernel_gradient": [_AT, _LONG, _INT, _AT, _AT, _AT],
-    # batch, pixels, channels, slabs, threads, follow or sums, map
-    "finish": [_LONG, _LONG, _LONG, _LONG, _INT, _AT, _AT],
+    # batch, pixels, channels, slabs, threads, sums, map
     "channel_sums": [_LONG, _LONG, _LONG, _LONG, _INT, _AT, _AT],
     # batch, channels, hidden, experts, softmax, scale, sums, two layers' weights and biases, scratch, out
     "route": [_LONG, _LONG, _LONG, _LONG, _INT, _FLOAT, _AT, _AT, _AT, _AT, _AT, _AT, _AT],
+    # convolution, bank, threads, routing, follow, x, y
+    "convolve": [_AT, _AT, _INT, _AT, _AT, _AT, _AT],
+    # convolution, threads, bank, routing, x, upstream gradient, bank's gradient, routing's
+    "convolve_gradient": [_AT, _INT, _AT, _AT, _AT, _AT, _AT, _AT],
+    # back, lie, threads, bank, panels
+    "panels": [_INT, _AT, _INT, _AT, _AT],
+    # layer, batch, slabs, threads, routing, sums in, x, y, sums out
+    "frozen_layer": [_AT, _LONG, _LONG, _INT, _AT, _AT, _AT, _AT, _AT],
     # kind, batch, experts, rows, columns, by_column, threads, routing, bank, scale, out
     "mix": [_INT, _LONG, _LONG, _LONG, _LONG, _INT, _INT, _AT, _AT, _AT, _AT],
 }

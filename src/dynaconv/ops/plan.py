@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dynaconv.errors import suggest
 from dynaconv.native import keeps_memory
-from dynaconv.ops import branches, fused, grouped, loop, matmul, measured, single, stencil, unfold
+from dynaconv.ops import branches, fused, grouped, loop, matmul, measured, single, stencil, tiled, unfold
 from dynaconv.ops.call import Call
 from dynaconv.ops.geometry import Geometry
 
@@ -27,6 +27,7 @@ class Strategy(NamedTuple):
 STRATEGIES: dict[str, Strategy] = {
     "stencil": Strategy(stencil.refuses, stencil.run),
     "single": Strategy(single.refuses, single.run),
+    "tiled": Strategy(tiled.refuses, tiled.run),
     "matmul": Strategy(matmul.refuses, matmul.run),
     "loop": Strategy(loop.refuses, loop.run),
     "grouped": Strategy(grouped.refuses, grouped.run),
@@ -101,10 +102,22 @@ def _preferences(call: Call) -> tuple[tuple[str, str], ...]:
     stencil = ("stencil", "a depthwise layer in channels_last is one pass over the maps, with a kernel of our own")
     single = ("single", "one example needs one ordinary convolution")
     product = ("matmul", "a 1x1 kernel or a linear layer is one batched matrix product")
+    tiled = (("tiled", "large kernels are mixed into the cache block by block, never written"),) * _tiles_pay(call)
     large = math.prod(call.x_shape[1:]) >= _LARGE and not keeps_memory()
     if call.device == "cpu" and not call.compiling and large:
-        return (single, stencil, product, ("loop", _WHY_LOOP))
-    return (single, stencil, product, ("grouped", "one convolution serves the whole batch"))
+        return (single, stencil, *tiled, product, ("loop", _WHY_LOOP))
+    return (single, stencil, *tiled, product, ("grouped", "one convolution serves the whole batch"))
+
+
+def _tiles_pay(call: Call) -> bool:
+    """Laying out the bank costs a pass over it at every call, which few examples or small kernels do not repay.
+
+    Measured on a CPU, forward and backward (docs/performance.md, step 16): 3x3 kernels from 8 examples on, 1x1 kernels
+    from 16 examples on where they are of 40,000 numbers and more.
+    """
+    if call.pointwise:
+        return call.batch >= 16 and math.prod(call.bank_shape[1:]) >= 40_000
+    return call.batch >= 8
 
 
 # Numbers in one example. Measured on a CPU (docs/performance.md, steps 4 and 8): where freed memory goes back to the

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynaconv import native
 from dynaconv.native import depthwise
-from dynaconv.ops import grouped
+from dynaconv.ops import grouped, own
 from dynaconv.ops.call import Call
 from dynaconv.ops.geometry import Geometry
 from dynaconv.ops.ordinary import mixed_biases, mixed_kernels
@@ -24,14 +23,7 @@ def refuses(call: Call) -> str | None:
     geometry = call.geometry
     if not call.depthwise or geometry.dims != 2 or geometry.transposed or call.bank_shape[1] != geometry.groups:
         return "it is for depthwise convolutions over images, as many channels out as in"
-    if call.device != "cpu" or call.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
-        return "it computes in float32 on a CPU"
-    if not call.channels_last:
-        return "the input is not in channels_last"
-    if not call.plain:
-        return "the call is traced or watched, and torch does not see into a kernel of our own"
-    reason = native.why_not()
-    return None if reason is None else f"the kernels are not available: {reason}"
+    return own.refuses(call)
 
 
 def run(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:

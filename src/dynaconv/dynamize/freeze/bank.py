@@ -21,7 +21,7 @@ def check_bank_dtype(bank_dtype: str | None) -> None:
 
 
 def reduce_bank(bank: Tensor, bank_dtype: str | None, along: int) -> tuple[Tensor, Tensor | None]:
-    """``(K, rows, columns)`` to its stored form; for int8 with a scale for every output channel of every expert.
+    """A bank ``(K, ...)`` to its stored form; for int8 with a scale for every output channel of every expert.
 
     The weights of one output channel lie along dimension ``along``. They are stored as ``round(127 * w / max |w|)``
     with the scale ``max |w| / 127``: the error of a weight is at most half a scale. Zeros stay zero.
@@ -36,18 +36,19 @@ def reduce_bank(bank: Tensor, bank_dtype: str | None, along: int) -> tuple[Tenso
 
 
 def mix_bank(bank: Tensor, scale: Tensor | None, routing: Tensor, dtype: torch.dtype) -> Tensor:
-    """``(K, rows, columns), (B, K) -> (B, rows, columns)`` in ``dtype``.
+    """``(K, ...), (B, K) -> (B, ...)`` in ``dtype``.
 
     One matrix product where the bank is stored in ``dtype``. A reduced bank is widened as it is read, so the reduced
     bytes are all that is read: by a kernel of our own, or expert by expert, which the compiler makes one loop.
     """
     routing = routing.to(dtype)
-    if bank.dtype != dtype and _kernel_can_mix(routing):
+    if bank.dtype != dtype and bank.dim() == 3 and _kernel_can_mix(routing):
         return inference.mix(bank, scale, routing)
     if bank.dtype == dtype and not (torch.compiler.is_compiling() and routing.shape[0] == 1):
-        experts, rows, columns = bank.shape
-        return (routing @ bank.view(experts, rows * columns)).view(-1, rows, columns)
-    weights = routing[:, :, None, None] if scale is None else routing[:, :, None, None] * scale.to(dtype)
+        return (routing @ bank.flatten(1)).unflatten(1, bank.shape[1:])
+    weights = routing.view(*routing.shape, *(1,) * (bank.dim() - 1))
+    if scale is not None:
+        weights = weights * scale.to(dtype)
     total = weights[:, 0] * bank[0].to(dtype)
     for expert in range(1, bank.shape[0]):
         total = total + weights[:, expert] * bank[expert].to(dtype)

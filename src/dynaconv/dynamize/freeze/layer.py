@@ -13,6 +13,7 @@ from dynaconv.dynamize.freeze import quick
 from dynaconv.dynamize.freeze.bank import mix_bank, reduce_bank
 from dynaconv.dynamize.freeze.fold import Affine, along_output
 from dynaconv.dynamize.freeze.handed import readable
+from dynaconv.dynamize.freeze.layout import ALONG, lay_out, layout_of, read
 from dynaconv.layers import DynamicLayer
 from dynaconv.ops import Geometry, grouped, loop, matmul, unfold
 from dynaconv.ops.call import is_exporting
@@ -30,9 +31,7 @@ class FrozenLayer(nn.Module):
     that it is right for routing weights of any sum).
 
     Attributes:
-        bank: ``(K, rows, columns)``, as it is read: ``(K, in, out)`` where the kernel is one tap, ``(K, taps, out)`` of
-            a depthwise layer over images, ``(K, out, taps * in/groups)`` of others over images (channels_last
-            kernels), ``(K, out, in/groups * taps)`` of the rest.
+        bank: as it is read; see :mod:`~dynaconv.dynamize.freeze.layout`.
         scale: of an int8 bank, else None.
         bias: ``(out,)`` or None.
         biases: ``(K, out)`` or None, the layer's own biases.
@@ -60,15 +59,13 @@ class FrozenLayer(nn.Module):
         self.experts, self.kernel_shape = layer.experts, tuple(layer.weight.shape[1:])
         self.limits = limits
         self.strategy, self.dtype, self.bank_dtype = strategy, layer.weight.dtype, bank_dtype
-        taps = self.kernel_shape[2:]
-        self.product = self.geometry.groups == 1 and matmul.fits(self.geometry, taps)
-        self.form = quick.form_of(self.geometry, self.kernel_shape)
-        self.turned = self.product or self.form == "depthwise"
+        self.product = self.geometry.groups == 1 and matmul.fits(self.geometry, self.kernel_shape[2:])
+        self.layout = layout_of(self.geometry, self.kernel_shape)
         kernels = layer.weight.detach().double()
         if affine is not None:
             kernels = kernels * along_output(affine.scale, kernels, layer, leading=1)
-        kernels = self._laid_out(kernels)
-        stored, scale = reduce_bank(kernels.to(self.dtype).contiguous(), bank_dtype, along=1 if self.turned else 2)
+        kernels = lay_out(kernels, self.layout).to(self.dtype).contiguous()
+        stored, scale = reduce_bank(kernels, bank_dtype, along=ALONG[self.layout])
         self.register_buffer("bank", stored)
         self.register_buffer("scale", scale)
         self.register_buffer("bias", None if affine is None else affine.shift.to(self.dtype))
@@ -84,11 +81,16 @@ class FrozenLayer(nn.Module):
             return self.forward(x.unsqueeze(0), routing).squeeze(0)
         if not torch.compiler.is_compiling() and not is_exporting() and x.shape[0] == 0:
             return self.forward(x.new_zeros(1, *x.shape[1:]))[:0]
-        if routing is None:
+        quickly = self.layout != "rows" and self.dtype == torch.float32 and readable(x)
+        if routing is None and not (quickly and quick.can_route(self, x)):
             routing = self.router(x if dims else x.movedim(-1, 1))
-        x, geometry = resolve_padding(x, self.kernel_shape[2:], self.geometry)
-        if self.form is not None and self.dtype == torch.float32 and readable(x):
+        padded, geometry = resolve_padding(x, self.kernel_shape[2:], self.geometry)
+        if routing is None and padded is not x:
+            routing = self.router(x)
+        x = padded
+        if quickly:
             return quick.run(self, x, routing, geometry)
+        assert routing is not None
         return self._activated(self._convolved(x, routing, geometry))
 
     def _activated(self, y: Tensor) -> Tensor:
@@ -106,34 +108,20 @@ class FrozenLayer(nn.Module):
         return torch.cat([self._piece(x[piece], routing[piece], geometry) for piece in pieces])
 
     def _piece(self, x: Tensor, routing: Tensor, geometry: Geometry) -> Tensor:
-        kernels = self.mixed_kernels(routing)
+        kernels = read(self.mixed_kernels(routing), self.layout, self.kernel_shape)
         biases = self.mixed_biases(routing)
         if not self.product:
-            return self._convolve(x, self._as_convolved(kernels), biases, geometry)
+            return self._convolve(x, kernels, biases, geometry)
+        rows = kernels.flatten(2).transpose(1, 2)
         if not geometry.dims:
-            return _rows(x.reshape(x.shape[0], -1, x.shape[-1]), kernels, biases).reshape(*x.shape[:-1], -1)
+            return _rows(x.reshape(x.shape[0], -1, x.shape[-1]), rows, biases).reshape(*x.shape[:-1], -1)
         if matmul.keeps(geometry) and x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
-            rows = x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, x.shape[1])
-            return _rows(rows, kernels, biases).reshape(x.shape[0], *x.shape[2:], -1).permute(0, 3, 1, 2)
-        return matmul.convolve(x, _as_kernels(kernels, len(self.kernel_shape)), biases, geometry)
-
-    def _laid_out(self, kernels: Tensor) -> Tensor:
-        """``(K, *kernel)`` to the bank's layout."""
-        if self.turned:
-            return kernels.flatten(2).transpose(1, 2)
-        return kernels.permute(0, 1, 3, 4, 2).flatten(2) if self.geometry.dims == 2 else kernels.flatten(2)
-
-    def _as_convolved(self, kernels: Tensor) -> Tensor:
-        """``(b, rows, columns)`` in the bank's layout to ``(b, *kernel)``; over images a channels_last view."""
-        out, inputs, *taps = self.kernel_shape
-        if self.turned:
-            return kernels.transpose(1, 2).reshape(-1, *self.kernel_shape)
-        if self.geometry.dims == 2:
-            return kernels.view(-1, out, *taps, inputs).permute(0, 1, 4, 2, 3)
-        return kernels.view(-1, *self.kernel_shape)
+            tokens = x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, x.shape[1])
+            return _rows(tokens, rows, biases).reshape(x.shape[0], *x.shape[2:], -1).permute(0, 3, 1, 2)
+        return matmul.convolve(x, kernels, biases, geometry)
 
     def mixed_kernels(self, routing: Tensor) -> Tensor:
-        """``(b, rows, columns)``, the bank mixed."""
+        """``(b, ...)``, the bank mixed, in its layout."""
         return mix_bank(self.bank, self.scale, routing, self.dtype)
 
     def mixed_biases(self, routing: Tensor) -> Tensor | None:
@@ -161,12 +149,6 @@ def _rows(rows: Tensor, kernels: Tensor, biases: Tensor | None) -> Tensor:
         one = rows[0] @ kernels[0] if biases is None else torch.addmm(biases[0], rows[0], kernels[0])
         return one.unsqueeze(0)
     return rows @ kernels if biases is None else torch.baddbmm(biases.unsqueeze(1), rows, kernels)
-
-
-def _as_kernels(kernels: Tensor, rank: int) -> Tensor:
-    """``(b, in, out) -> (b, out, in, 1, ...)``, a view."""
-    turned = kernels.transpose(1, 2)
-    return turned.reshape(*turned.shape, *(1,) * (rank - 2))
 
 
 def can_freeze(module: nn.Module) -> bool:

@@ -1,68 +1,120 @@
-"""A frozen layer on a CPU, in channels_last: its products by torch, what surrounds them by kernels of our own.
+"""A frozen layer on a CPU, in channels_last: one call of a kernel of our own, from its input to its activation.
 
-A 1x1 layer is one product per example, then one pass that adds the bias, clamps, and sums for the next router while the
-output is in the cache. A depthwise layer is one pass in all. Other layers run as without these kernels.
+Mixed kernels stay in the cache; bias, clamp and the sums for the next router are taken while an output is there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+import ctypes
+import math
+import weakref
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dynaconv.dynamize.freeze.handed import hand_on
-from dynaconv.native import depthwise, inference
-from dynaconv.native.arguments import EVERYTHING
-from dynaconv.ops import Geometry, loop, matmul
+from dynaconv.dynamize.freeze.handed import hand_on, handed
+from dynaconv.dynamize.freeze.router import FEW, FrozenRouter
+from dynaconv.native import arguments
+from dynaconv.native.arguments import EVERYTHING, at
+from dynaconv.native.build import library
+from dynaconv.native.convolve import KINDS
+from dynaconv.native.positions import Positions, positions
+from dynaconv.ops import Geometry
 
 if TYPE_CHECKING:
     from dynaconv.dynamize.freeze.layer import FrozenLayer
 
-Form = Literal["product", "depthwise"]
+
+class _Prepared(NamedTuple):
+    """A layer at one input size, as the kernel takes it. Addresses are held against the layer's before every use."""
+
+    call: arguments.Layer
+    addresses: tuple[int | None, ...]
+    where: Positions  # kept alive: the call has its addresses
 
 
-def form_of(geometry: Geometry, kernel_shape: Sequence[int]) -> Form | None:
-    """How a layer of this geometry and kernel can run here: ``"product"``, ``"depthwise"``, or None."""
-    out, per_group, *taps = kernel_shape
-    if geometry.dims != 2:
-        return None
-    if geometry.groups == 1 and matmul.fits(geometry, taps) and matmul.keeps(geometry):
-        return "product"
-    return "depthwise" if per_group == 1 and out == geometry.groups else None
+# Outside the layers, which are copied and pickled.
+_prepared: weakref.WeakKeyDictionary[FrozenLayer, dict[Any, _Prepared]] = weakref.WeakKeyDictionary()
 
 
-def run(layer: FrozenLayer, x: Tensor, routing: Tensor, geometry: Geometry) -> Tensor:
-    """``clamp(conv(x[b], kernel[b]) + bias[b])``, and its sums handed on; ``x`` is ``readable``."""
-    sums = torch.zeros(x.shape[0], layer.kernel_shape[0])
-    y = (_product if layer.form == "product" else _depthwise)(layer, x, routing, geometry, sums)
-    hand_on(y, sums)
-    return y
+def can_route(layer: FrozenLayer, x: Tensor) -> bool:
+    """Whether the kernel can run the layer's router too: one of the papers', that nobody watches, for few examples."""
+    router = layer.router
+    return (
+        x.shape[0] <= FEW
+        and type(router) is FrozenRouter
+        and router.fc_weight.dtype == torch.float32
+        and router.fc_weight.device.type == "cpu"
+        and router.in_channels == x.shape[1]
+        and not (router._forward_hooks or router._forward_pre_hooks)
+    )
 
 
-def _depthwise(layer: FrozenLayer, x: Tensor, routing: Tensor, geometry: Geometry, sums: Tensor) -> Tensor:
+def run(layer: FrozenLayer, x: Tensor, routing: Tensor | None, geometry: Geometry) -> Tensor:
+    """``clamp(conv(x[b], kernel[b]) + bias[b])``, and its sums handed on; ``x`` is ``readable``.
+
+    ``routing`` None: the layer's router runs too; see :func:`can_route`.
+    """
+    batch, channels = x.shape[:2]
+    if channels != layer.kernel_shape[1] * geometry.groups:
+        raise ValueError(f"the input has {channels} channels; expected {layer.kernel_shape[1] * geometry.groups}")
+    prepared = _of(layer, x, geometry)
+    outputs, (height, width) = layer.kernel_shape[0], prepared.where.size
+    y, sums = torch.empty(batch, height, width, outputs), torch.empty(batch, outputs)
+    known = handed(x) if routing is None else None
+    weights = None if routing is None else routing.to(torch.float32).contiguous()
+    library().frozen_layer(
+        ctypes.byref(prepared.call),
+        batch,
+        *arguments.work(batch, channels),
+        at(weights),
+        at(known),
+        at(x),
+        at(y),
+        at(sums),
+    )
+    answer = y.permute(0, 3, 1, 2)
+    hand_on(answer, sums)
+    return answer
+
+
+def _of(layer: FrozenLayer, x: Tensor, geometry: Geometry) -> _Prepared:
+    sizes = _prepared.setdefault(layer, {})
+    key, addresses = (*x.shape[2:], geometry.padding), tuple(map(at, _tensors(layer)))
+    found = sizes.get(key)
+    if found is None or found.addresses != addresses:
+        found = sizes[key] = _prepare(layer, x, geometry, addresses)
+    return found
+
+
+def _tensors(layer: FrozenLayer) -> tuple[Tensor | None, ...]:
+    own, router = layer._buffers, layer.router
+    if type(router) is not FrozenRouter:
+        return own["bank"], own["scale"], own["bias"], own["biases"], None, None, None, None
+    its = router._buffers
+    last = its["hidden_weight"], its["hidden_bias"], its["fc_weight"], its["fc_bias"]
+    return own["bank"], own["scale"], own["bias"], own["biases"], *last
+
+
+def _prepare(layer: FrozenLayer, x: Tensor, geometry: Geometry, addresses: tuple[int | None, ...]) -> _Prepared:
+    size, kernel = tuple(x.shape[2:]), layer.kernel_shape[2:]
     moves = geometry.stride, geometry.padding, geometry.dilation
-    taps, bias = layer.mixed_kernels(routing), _bias(layer, routing)
-    limits = layer.limits or EVERYTHING
-    return depthwise.depthwise(x, taps, layer.kernel_shape[2:], bias, *moves, limits=limits, sums=sums)
-
-
-def _product(layer: FrozenLayer, x: Tensor, routing: Tensor, geometry: Geometry, sums: Tensor) -> Tensor:
-    batch, inputs, height, width = x.shape
-    rows = x.permute(0, 2, 3, 1).view(batch, height * width, inputs)
-    y = torch.empty(batch, height * width, layer.kernel_shape[0])
-    bias, limits = _bias(layer, routing), layer.limits or EVERYTHING
-    if batch == 1:
-        torch.mm(rows[0], layer.mixed_kernels(routing)[0], out=y[0])
-        inference.finish(y, bias, limits, sums)
-    else:
-        for piece in loop.pieces(batch, layer.bank[0].numel() * x.element_size()):
-            torch.bmm(rows[piece], layer.mixed_kernels(routing[piece]), out=y[piece])
-            own = bias if bias is None or bias.dim() == 1 else bias[piece]
-            inference.finish(y[piece], own, limits, sums[piece])
-    return y.view(batch, height, width, -1).permute(0, 3, 1, 2)
-
-
-def _bias(layer: FrozenLayer, routing: Tensor) -> Tensor | None:
-    return layer.bias if layer.biases is None else layer.mixed_biases(routing)
+    where = positions(size, kernel, *moves)
+    pixels, outputs = math.prod(size), layer.kernel_shape[0]
+    reads = at(where.reads)
+    dense = layer.experts, x.shape[1], outputs, math.prod(kernel), pixels, math.prod(where.size), reads, None
+    bank, scale, bias, biases, *router = addresses
+    hidden = _tensors(layer)[4]
+    call = arguments.Layer(
+        layer.layout == "taps",
+        arguments.Convolution(0, *dense),
+        arguments.Geometry(0, x.shape[1], *size, *where.size, *kernel, *(number for pair in moves for number in pair)),
+        arguments.Bank(KINDS[layer.bank.dtype], bank, scale),
+        bias,
+        biases,
+        *(layer.limits or EVERYTHING),
+        *(x.shape[1], pixels, 0 if hidden is None else hidden.shape[0], getattr(layer.router, "softmax", False)),
+        *router,
+    )
+    return _Prepared(call, addresses, where)

@@ -10,7 +10,7 @@ from dynaconv.dynamize.freeze.handed import readable, sums_of
 from dynaconv.native import inference
 from dynaconv.routing import PooledRouter, SigmoidRouter, SoftmaxRouter, global_average_pool
 
-_FEW = 8  # examples whose routers cost less one by one than five operations of torch do
+FEW = 8  # examples whose routers cost less one by one than five operations of torch do
 
 
 class FrozenRouter(nn.Module):
@@ -47,7 +47,7 @@ class FrozenRouter(nn.Module):
         return self._from_features(global_average_pool(x).to(self.fc_weight.dtype))
 
     def _from_sums(self, sums: Tensor, pixels: int) -> Tensor:
-        if sums.shape[0] > _FEW:  # a matrix product reads the weights once for all examples
+        if sums.shape[0] > FEW:  # a matrix product reads the weights once for all examples
             return self._from_features(sums / pixels)
         hidden = None if self.hidden_weight is None else (self.hidden_weight, self.hidden_bias)
         return inference.route(sums, pixels, hidden, (self.fc_weight, self.fc_bias), self.softmax)

@@ -1,21 +1,7 @@
-/* One pass over a map: what follows a convolution, or the sums that a router reads. */
-#include "common.h"
+/* The sums over space that a router reads. */
+#include "kernels.h"
 
 #define BLOCK 64 /* pixels whose sum is taken before it is added, so that long sums do not lose digits */
-
-/* follow->sums is added to: zero it first. */
-void finish(int64_t batch, int64_t pixels, int64_t channels, int64_t slabs, int threads, const Follow *follow, float *y)
-{
-#pragma omp parallel for num_threads(threads) if (threads > 1)
-    for (int64_t job = 0; job < batch * slabs; job++) {
-        int64_t b = job / slabs, first, last;
-        slab(channels, slabs, job % slabs, &first, &last);
-        Follow own = of_example(follow, b, channels);
-        float *map = y + b * pixels * channels;
-        for (int64_t p = 0; p < pixels; p += BLOCK)
-            follow_pixels(pixels - p < BLOCK ? pixels - p : BLOCK, channels, first, last, &own, map + p * channels);
-    }
-}
 
 INLINE void sum_columns(int n, int64_t count, int64_t channels, const float *x, float *sums)
 {

@@ -1,0 +1,20 @@
+"""When the kernels of our own (:mod:`dynaconv.native`) may run a call."""
+
+from __future__ import annotations
+
+import torch
+
+from dynaconv import native
+from dynaconv.ops.call import Call
+
+
+def refuses(call: Call) -> str | None:
+    """Why they may not, whatever the layer; else None."""
+    if call.device != "cpu" or call.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        return "it computes in float32 on a CPU"
+    if not call.channels_last:
+        return "the input is not in channels_last"
+    if not call.plain:
+        return "the call is traced or watched, and torch does not see into a kernel of our own"
+    reason = native.why_not()
+    return None if reason is None else f"the kernels are not available: {reason}"

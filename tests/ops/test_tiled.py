@@ -1,0 +1,145 @@
+"""Dense layers by kernels of our own: equal to the reference in float64, and refused wherever they cannot run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from dynaconv import DynamicConv2d, native
+from dynaconv.ops import Geometry, mix, reference
+from tolerances import assert_close
+
+pytestmark = pytest.mark.skipif(native.why_not() is not None, reason=f"no kernels of our own here: {native.why_not()}")
+
+NAMES = ("x", "bank", "routing", "bias")
+
+
+def call(
+    inputs: int, outputs: int, *, batch: int = 2, experts: int = 2, kernel: Any = (3, 3), space: Any = (6, 7)
+) -> list[Tensor]:
+    x = torch.randn(batch, inputs, *space).to(memory_format=torch.channels_last)
+    bank = torch.randn(experts, outputs, inputs, *kernel)
+    return [leaf.requires_grad_() for leaf in (x, bank, torch.rand(batch, experts), torch.randn(experts, outputs))]
+
+
+def check(leaves: list[Tensor], geometry: Geometry) -> None:
+    wide = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    y, expected = mix(*leaves, geometry=geometry, strategy="tiled"), reference(*wide, geometry)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    upstream = torch.randn_like(y)
+    actual = y, *torch.autograd.grad(y, leaves, upstream)
+    wanted = expected, *torch.autograd.grad(expected, wide, upstream.double())
+    for name, one, value in zip(("y", *NAMES), actual, wanted, strict=True):
+        scale = max(1.0, value.abs().max().item())  # a sum of many rounded terms
+        assert_close(one, value, dtype=torch.float32, scale=4 * scale, what=name)
+
+
+@settings(max_examples=80)
+@given(data=st.data())
+def test_equals_the_reference(data: st.DataObject) -> None:
+    pair = lambda least, most: data.draw(st.tuples(*(st.integers(least, most),) * 2))  # noqa: E731
+    kernel, stride, padding, dilation = pair(1, 4), pair(1, 3), pair(0, 4), pair(1, 2)
+    # 16, 32, 48 and 64 output channels are computed together; input channels by six, by two and alone.
+    inputs, outputs = (data.draw(st.sampled_from([1, 2, 7, 16, 24, 33, 48, 64, 70, 100])) for _ in range(2))
+    reach = [spread * (size - 1) + 1 - 2 * pad for size, spread, pad in zip(kernel, dilation, padding, strict=True)]
+    space = [data.draw(st.integers(max(1, least), max(1, least) + 7)) for least in reach]
+    torch.manual_seed(data.draw(st.integers(0, 1000)))
+    batch, experts = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 5))
+    leaves = call(inputs, outputs, batch=batch, experts=experts, kernel=kernel, space=space)
+    check(leaves, Geometry(dims=2, stride=stride, padding=padding, dilation=dilation))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "batch", "kernel", "side"),
+    [
+        (300, 520, 6, 1, 7),  # several blocks of channels and pairs of panels, each for a group of examples
+        (130, 129, 5, 3, 9),  # blocks of one tap
+        (32, 16, 1, 1, 40),  # one pair, so that threads share the pixels, and their sums
+        (520, 300, 2, 3, 2),  # more blocks than pixels
+        (5, 40, 2, 7, 50),  # many taps in a block, more than one stretch and chunk of pixels
+    ],
+)
+def test_every_cut_of_the_work_equals_the_reference(
+    inputs: int, outputs: int, batch: int, kernel: int, side: int, threads: int
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        leaves = call(inputs, outputs, batch=batch, kernel=(kernel, kernel), space=(side, side + 1))
+        check(leaves, Geometry(dims=2, padding=kernel // 2))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_second_derivatives() -> None:
+    leaves = call(3, 4, kernel=(3, 3), space=(4, 4))
+    geometry = Geometry(dims=2, padding=1)
+    answers = []
+    for strategy in ("tiled", "grouped"):
+        y = mix(*leaves, geometry=geometry, strategy=strategy)
+        first = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)
+        answers.append(torch.autograd.grad(sum(value.square().sum() for value in first), leaves))
+    for name, one, two in zip(NAMES, *answers, strict=True):
+        assert_close(one, two, dtype=torch.float32, scale=max(1.0, two.abs().max().item()), what=name)
+
+
+def test_only_the_gradients_that_are_asked_for() -> None:
+    leaves = [leaf.detach() for leaf in call(5, 6)]
+    for wanted in range(4):
+        inputs = [leaf.clone().requires_grad_(index == wanted) for index, leaf in enumerate(leaves)]
+        mix(*inputs, geometry=Geometry(dims=2), strategy="tiled").sum().backward()
+        assert [leaf.grad is not None for leaf in inputs] == [index == wanted for index in range(4)]
+
+
+def test_nothing_is_kept_for_the_backward_pass_but_the_arguments() -> None:
+    kept: list[tuple[int, ...]] = []
+    leaves = call(40, 48, batch=8)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
+        mix(*leaves, geometry=Geometry(dims=2), strategy="tiled")
+    assert (8, 48, 40, 3, 3) not in kept
+    assert (8, 40, 6, 7) in kept
+
+
+def test_nan_and_infinity_stay_where_they_are() -> None:
+    x, bank, routing, _ = (leaf.detach() for leaf in call(4, 5, kernel=(1, 1)))
+    x[0, 0, 0, 0], x[1, 0, 2, 3] = float("nan"), float("inf")
+    y = mix(x, bank, routing, None, geometry=Geometry(dims=2), strategy="tiled")
+    assert y[0, :, 0, 0].isnan().all()
+    assert not y[1, :, 2, 3].isfinite().any()
+    assert y.isfinite().sum() == y.numel() - 10
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"dtype": torch.float64}, "it computes in float32 on a CPU"),
+        ({"memory_format": torch.contiguous_format}, "the input is not in channels_last"),
+    ],
+)
+def test_refuses_other_input(change: dict[str, Any], reason: str) -> None:
+    layer = DynamicConv2d(8, 8, 3, experts=2, strategy="tiled")
+    x = torch.randn(2, 8, 9, 9).to(**({"memory_format": torch.channels_last} | change))
+    with pytest.raises(ValueError, match=reason):
+        layer.to(x.dtype)(x)
+
+
+@pytest.mark.parametrize("groups", [2, 8])
+def test_refuses_groups(groups: int) -> None:
+    x = torch.randn(2, 8, 9, 9).to(memory_format=torch.channels_last)
+    with pytest.raises(ValueError, match="it is for convolutions over images, in one group"):
+        DynamicConv2d(8, 8, 3, groups=groups, experts=2, strategy="tiled")(x)
+
+
+def test_is_not_chosen_where_torch_must_see_the_operation() -> None:
+    x = torch.randn(8, 8, 9, 9).to(memory_format=torch.channels_last)
+    layer = DynamicConv2d(8, 8, 3, experts=2)
+    exported = torch.export.export(layer, (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=2)},))
+    torch.testing.assert_close(exported.module()(x), layer(x))
+    assert layer.plan(x).strategy == "tiled"
+    assert "tiled" in layer.plan(x.contiguous()).others
