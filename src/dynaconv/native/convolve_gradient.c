@@ -12,6 +12,7 @@
 #endif
 #define ROWS 6
 #define PAIRS 2  /* pairs of panels that are computed from one gathering of the input */
+#define SHARED 16 /* rows whose gradients are shared out at a time */
 #define CHUNK 64 /* pixels that are multiplied at a time, from the first cache */
 
 /* An input and an output pixel that a tap joins. */
@@ -90,14 +91,15 @@ INLINE void gather_y(int vectors, const Convolution *g, int64_t column, int64_t 
     }
 }
 
-/* kernel (ROWS, width) += the sum over `many` pixels of x (many, ROWS) times y (many, width), for `vectors` vectors. */
-INLINE void tile(int vectors, int width, int64_t many, const float *x, const float *y, float *kernel)
+/* kernel (ROWS, width) += the sum over `many` pixels of x (many, ROWS) times y (many, width), for `vectors` vectors; where
+ * `begin` is set, kernel = that sum. */
+INLINE void tile(int vectors, int width, int begin, int64_t many, const float *x, const float *y, float *kernel)
 {
     vec total[ROWS][AT_ONCE];
 #pragma GCC unroll 6
     for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) total[r][v] = ((vec *)(kernel + r * width))[v];
+        for (int v = 0; v < vectors; v++) total[r][v] = begin ? (vec){0} : ((vec *)(kernel + r * width))[v];
     for (; many > 0; many--, x += ROWS, y += width) {
         vec upstream[AT_ONCE];
 #pragma GCC unroll 4
@@ -113,12 +115,12 @@ INLINE void tile(int vectors, int width, int64_t many, const float *x, const flo
         for (int v = 0; v < vectors; v++) ((vec *)(kernel + r * width))[v] = total[r][v];
 }
 
-INLINE void tiles(int vectors, int64_t channels, int64_t many, const Room *room, float *kernel)
+INLINE void tiles(int vectors, int begin, int64_t channels, int64_t many, const Room *room, float *kernel)
 {
     int width = vectors * 16;
     for (int64_t c = 0; c < channels; c += ROWS)
         for (int v = 0; v < vectors; v += AT_ONCE)
-            tile(vectors < AT_ONCE ? vectors : AT_ONCE, width, many, room->x + c * many, room->y + v * 16,
+            tile(vectors < AT_ONCE ? vectors : AT_ONCE, width, begin, many, room->x + c * many, room->y + v * 16,
                  kernel + c * width + v * 16);
 }
 
@@ -126,9 +128,8 @@ INLINE void tiles(int vectors, int64_t channels, int64_t many, const Room *room,
 static void one_example(const Convolution *g, const Block *block, int64_t pair, int64_t pairs, const Room *room,
                         const float *x, const float *y, float *kernel)
 {
-    memset(kernel, 0, sizeof *kernel * pairs * room->step);
     for (int64_t t = 0; t < block->taps; t++)
-        for (int64_t j = 0; j < room->many[t]; j += CHUNK) {
+        for (int64_t j = 0; j == 0 || j < room->many[t]; j += CHUNK) { /* once at least, as it begins the sum */
             const Join *join = room->joins + t * g->pixels_out + j;
             int64_t many = smaller(CHUNK, room->many[t] - j);
             gather_x(g, block, join, many, x, room->x);
@@ -137,37 +138,50 @@ static void one_example(const Convolution *g, const Block *block, int64_t pair, 
                 int vectors = vectors_of(g, pair + i);
                 float *own = kernel + i * room->step + t * filled(block->channels) * vectors * 16;
                 EACH_WIDTH(vectors, gather_y(V, g, (pair + i) * PAIR, columns, join, many, y, room->y))
-                EACH_WIDTH(vectors, tiles(V, block->channels, many, room, own))
+                EACH_WIDTH(vectors, tiles(V, j == 0, block->channels, many, room, own))
             }
         }
 }
 
-/* What `examples` gradients of a block give to those of the bank and of the routing weights; kernel lies `step`
- * numbers apart; the bank's gradient is begun where `begin` is set. */
+/* One expert's share of `rows` rows of a kernel's gradient: gradient += routing * kernel, dots += bank * kernel, for
+ * `examples` examples, whose kernels lie `step` numbers apart and whose routing weights lie g->experts apart. */
+INLINE void share_rows(int vectors, int examples, int begin, int64_t experts, int64_t rows, int64_t panel, const float *bank,
+                       const float *routing, const float *kernel, int64_t step, float *gradient, float *dots)
+{
+    vec dot[TOGETHER];
+    float weight[TOGETHER];
+    for (int e = 0; e < examples; e++) dot[e] = *(vec *)(dots + e * experts * 16), weight[e] = routing[e * experts];
+    for (int64_t row = 0; row < rows; row++, kernel += vectors * 16, bank += PANEL, gradient += PANEL)
+        for (int v = 0; v < vectors; v++) {
+            int64_t at = v / 2 * panel + v % 2 * 16;
+            vec total = begin ? (vec){0} : *(vec *)(gradient + at), expert = *(const vec *)(bank + at);
+            for (int e = 0; e < examples; e++) {
+                vec one = *(const vec *)(kernel + e * step + v * 16);
+                total += weight[e] * one;
+                dot[e] += expert * one;
+            }
+            *(vec *)(gradient + at) = total;
+        }
+    for (int e = 0; e < examples; e++) *(vec *)(dots + e * experts * 16) = dot[e];
+}
+
+/* What the gradients of a block give to those of the bank and of the routing weights, some rows at a time, which all
+ * experts then find in the first cache; room->dots becomes the routing gradient's part. */
 INLINE void share_out(int vectors, int examples, int begin, const Convolution *g, const Block *block, int64_t pair,
                       const float *bank, const float *routing, const float *kernel, int64_t step, const Room *room,
                       float *gradient)
 {
-    int64_t panel = rows_of(g) * PANEL, expert = panels_of(g) * panel;
+    int64_t panel = rows_of(g) * PANEL, expert = panels_of(g) * panel, count;
     int64_t start = pair * 2 * panel + first_row(g, block) * PANEL;
-    for (int64_t k = 0; k < g->experts; k++) {
-        vec dot[TOGETHER];
-        for (int e = 0; e < examples; e++) dot[e] = (vec){0};
-        for (int64_t t = 0; t < block->taps; t++)
-            for (int64_t c = 0; c < block->channels; c++)
-                for (int v = 0; v < vectors; v++) {
-                    int64_t row = t * block->channels + c, from = (t * filled(block->channels) + c) * vectors * 16;
-                    int64_t at = start + k * expert + v / 2 * panel + row * PANEL + v % 2 * 16;
-                    vec total = begin ? (vec){0} : *(vec *)(gradient + at), weights = *(const vec *)(bank + at);
-                    for (int e = 0; e < examples; e++) {
-                        vec one = ((const vec *)(kernel + e * step + from))[v];
-                        total += routing[e * g->experts + k] * one;
-                        dot[e] += weights * one;
-                    }
-                    *(vec *)(gradient + at) = total;
-                }
-        for (int e = 0; e < examples; e++) *(vec *)(room->dots + (e * g->experts + k) * 16) = dot[e];
-    }
+    memset(room->dots, 0, sizeof *room->dots * examples * g->experts * 16);
+    for (int64_t t = 0; t < block->taps; t++)
+        for (int64_t c = 0; c < block->channels; c += count) {
+            count = smaller(SHARED, block->channels - c);
+            int64_t at = start + (t * block->channels + c) * PANEL, from = (t * filled(block->channels) + c) * vectors * 16;
+            for (int64_t k = 0; k < g->experts; k++)
+                share_rows(vectors, examples, begin, g->experts, count, panel, bank + k * expert + at, routing + k,
+                           kernel + from, step, gradient + k * expert + at, room->dots + k * 16);
+        }
 }
 
 /* What is to be done: the arguments of `convolve_gradient`. */
