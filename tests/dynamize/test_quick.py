@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import dynaconv.models  # noqa: F401 - registers the papers' networks
 from dynaconv import DynamicConv2d, freeze, native
 from dynaconv.dynamize.freeze import FrozenLayer, bank, handed, layer, quick, router
+from dynaconv.native.activation import Activation
 from tolerances import assert_close
 
 pytestmark = pytest.mark.skipif(native.why_not() is not None, reason=f"no kernels of our own here: {native.why_not()}")
@@ -123,19 +124,27 @@ def test_sums_are_those_of_the_last_map_of_this_thread() -> None:
 
 
 @pytest.mark.parametrize(
-    ("activation", "limits"), [(nn.ReLU, (0.0, float("inf"))), (nn.ReLU6, (0.0, 6.0)), (nn.SiLU, None)]
+    ("layer", "expected"),
+    [
+        (nn.ReLU, Activation(low=0.0)),
+        (nn.ReLU6, Activation(low=0.0, high=6.0)),
+        (nn.SiLU, Activation("silu")),
+        (nn.Hardswish, Activation("hardswish")),
+        (nn.GELU, None),
+    ],
 )
-def test_an_activation_that_is_a_clamp_is_done_with_the_layer(
-    activation: type[nn.Module], limits: tuple[float, float] | None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_known_activation_is_done_with_the_layer(
+    layer: type[nn.Module], expected: Activation | None, groups: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    norm = timm.layers.BatchNormAct2d(20, act_layer=activation)
-    network = nn.Sequential(DynamicConv2d(4, 20, 1, bias=False), norm).eval()
-    frozen, x = freeze(network, input_size=(4, 8, 8)), pictures(3, 4, 8)
-    assert frozen[0].limits == limits
-    assert isinstance(frozen[1], activation if limits is None else nn.Identity)
+    norm = timm.layers.BatchNormAct2d(20 if groups == 1 else 4, act_layer=layer)
+    network = nn.Sequential(DynamicConv2d(4, norm.num_features, 1, groups=groups, bias=False), norm).eval()
+    frozen, x = freeze(network, input_size=(4, 8, 8)), pictures(3, 4, 8) * 4
+    assert frozen[0].activation == expected
+    assert isinstance(frozen[1], nn.Identity if expected else layer)
     with torch.no_grad():
-        assert_close(frozen(x), network(x), scale=4)
-        assert_close(by_torch(monkeypatch, frozen, x), network(x), scale=4)
+        assert_close(frozen(x), network(x), scale=16)
+        assert_close(by_torch(monkeypatch, frozen, x), network(x), scale=16)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "strided", "float64", "autocast", "gradient"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from dynaconv import native
 from dynaconv.native import convolve
+from dynaconv.native.activation import Activation
 from dynaconv.native.positions import backward, positions
 from tolerances import assert_close
 
@@ -41,16 +42,30 @@ def test_bias_limits_and_sums(inputs: int, outputs: int, shared: bool, threads: 
     expected = torch.einsum("bihw,boi->bohw", x.double(), kernels) + bias.expand(2, -1)[:, :, None, None]
     expected = expected.clamp(-0.5, 1.0)
     panels, where = convolve.to_panels(bank), positions((9, 13), *ONE_TAP)
-    y = convolve.convolve(x, panels, routing, bias, outputs, where, limits=(-0.5, 1.0), sums=sums)
+    y = convolve.convolve(
+        x, panels, routing, bias, outputs, where, activation=Activation(low=-0.5, high=1.0), sums=sums
+    )
     assert_close(y, expected, dtype=torch.float32, scale=50)
     assert_close(sums, expected.sum((2, 3)), dtype=torch.float32, scale=500)
 
 
-def test_what_is_not_a_number_stays_so() -> None:
+@pytest.mark.parametrize("activation", [Activation(low=0.0, high=6.0), Activation("silu"), Activation("hardswish")])
+def test_what_is_not_a_number_stays_so(activation: Activation) -> None:
     x = torch.full((1, 5, 2, 2), float("nan")).to(memory_format=torch.channels_last)
     panels, where = convolve.to_panels(torch.randn(2, 17, 5, 1, 1)), positions((2, 2), *ONE_TAP)
-    y = convolve.convolve(x, panels, torch.rand(1, 2), None, 17, where, limits=(0.0, 6.0))
+    y = convolve.convolve(x, panels, torch.rand(1, 2), None, 17, where, activation=activation)
     assert y.isnan().all()
+
+
+@pytest.mark.parametrize(("curve", "function"), [("silu", F.silu), ("hardswish", F.hardswish)])
+@pytest.mark.parametrize("outputs", [1, 32])  # the last numbers of a map alone, and vectors
+def test_curves(curve: str, function: Callable[[Tensor], Tensor], outputs: int) -> None:
+    values = torch.cat([torch.linspace(-120, 120, 24_000), torch.logspace(-30, 1, 900), -torch.logspace(-30, 1, 900)])
+    x = values.view(1, 1, 1, -1).to(memory_format=torch.channels_last)
+    panels, where = convolve.to_panels(torch.ones(1, outputs, 1, 1, 1)), positions(tuple(x.shape[2:]), *ONE_TAP)
+    y = convolve.convolve(x, panels, torch.ones(1, 1), None, outputs, where, activation=Activation(curve))
+    expected = function(x.double()).expand_as(y)
+    torch.testing.assert_close(y.double(), expected, rtol=4e-7, atol=1e-30 if curve == "hardswish" else 2e-36)
 
 
 def test_sums_over_many_pixels_keep_their_digits() -> None:

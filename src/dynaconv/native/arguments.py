@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from dynaconv.native.activation import NOTHING, Activation
 
 _SIZES = (
     *("batch", "channels", "height", "width", "out_height", "out_width", "kernel_height", "kernel_width"),
@@ -60,6 +61,7 @@ class Layer(ctypes.Structure):
         ("bank", Bank),
         ("bias", ctypes.c_void_p),
         ("biases", ctypes.c_void_p),
+        ("curve", ctypes.c_int64),
         ("low", ctypes.c_float),
         ("high", ctypes.c_float),
         *((name, ctypes.c_int64) for name in ("channels", "pixels", "hidden", "softmax")),
@@ -73,13 +75,11 @@ class Follow(ctypes.Structure):
     _fields_ = [
         ("bias", ctypes.c_void_p),
         ("bias_step", ctypes.c_int64),
+        ("curve", ctypes.c_int64),
         ("low", ctypes.c_float),
         ("high", ctypes.c_float),
         ("sums", ctypes.c_void_p),
     ]
-
-
-EVERYTHING = (-math.inf, math.inf)
 
 
 def at(tensor: Tensor | None) -> int | None:
@@ -94,15 +94,15 @@ def work(batch: int, channels: int) -> tuple[int, int]:
     return slabs, threads
 
 
-def follow(bias: Tensor | None, limits: tuple[float, float], sums: Tensor | None) -> Any:
-    """``clamp(y + bias, *limits)``, added up in ``sums``; None where there is nothing to do.
+def follow(bias: Tensor | None, activation: Activation, sums: Tensor | None) -> Any:
+    """``activation(y + bias)``, added up in ``sums``; None where there is nothing to do.
 
     ``bias`` and ``sums`` are dense, ``(B, C)``; a bias for all examples is ``(C,)``.
     """
-    if bias is None and sums is None and limits == EVERYTHING:
+    if bias is None and sums is None and activation == NOTHING:
         return None
     step = bias.shape[1] if bias is not None and bias.dim() == 2 else 0
-    return ctypes.byref(Follow(at(bias), step, *limits, at(sums)))
+    return ctypes.byref(Follow(at(bias), step, activation.number, activation.low, activation.high, at(sums)))
 
 
 def channels_last(shape: Sequence[int]) -> Tensor:

@@ -13,6 +13,8 @@ typedef int32_t ivec __attribute__((vector_size(64), aligned(4), may_alias)); /*
 
 #define INLINE static inline __attribute__((always_inline))
 
+#include "activation.h"
+
 /* Range number `index` of `slabs` equal ranges of the channels; limits are multiples of 64 but the last. */
 INLINE void slab(int64_t channels, int64_t slabs, int64_t index, int64_t *first, int64_t *last)
 {
@@ -29,11 +31,12 @@ INLINE void clear(int64_t count, int64_t channels, int64_t first, int64_t last, 
         for (int64_t c = first; c < last; c++) y[c] = 0;
 }
 
-/* What follows a convolution: y = clamp(y + bias, low, high), sums += y over pixels; bias and sums may be NULL. */
+/* What follows a convolution: y = activate(y + bias), sums += y over pixels; bias and sums may be NULL. */
 typedef struct {
     const float *bias; /* (batch, channels), or (channels) for all examples */
     int64_t bias_step; /* channels, or 0 */
-    float low, high;
+    int64_t curve;     /* see activation.h */
+    float low, high;   /* of a clamp */
     float *sums; /* (batch, channels) */
 } Follow;
 
@@ -45,26 +48,12 @@ INLINE Follow of_example(const Follow *follow, int64_t b, int64_t channels)
     return own;
 }
 
-INLINE vec choose(ivec condition, vec yes, vec no) { return (vec)((condition & (ivec)yes) | (~condition & (ivec)no)); }
-
-/* Every number between `low` and `high`; NaN stays NaN. */
-INLINE vec clamp(vec value, float low, float high)
-{
-    vec none = {0}, least = none + low, most = none + high;
-#ifdef __AVX512F__
-    return (vec)_mm512_min_ps((__m512)most, _mm512_max_ps((__m512)least, (__m512)value));
-#else
-    value = choose(value < least, least, value);
-    return choose(value > most, most, value);
-#endif
-}
-
 /* What follows a convolution, for the 16 channels from `c` on, of `count` pixels of one example. */
 INLINE void follow_vector(int64_t count, int64_t channels, int64_t c, const Follow *follow, float *y)
 {
     vec none = {0}, sum = none, bias = follow->bias ? *(vec *)(follow->bias + c) : none;
     for (int64_t p = 0; p < count; p++) {
-        vec *pixel = (vec *)(y + p * channels + c), value = clamp(*pixel + bias, follow->low, follow->high);
+        vec *pixel = (vec *)(y + p * channels + c), value = activate(follow->curve, *pixel + bias, follow->low, follow->high);
         *pixel = value;
         sum += value;
     }
@@ -76,11 +65,9 @@ INLINE void follow_channel(int64_t count, int64_t channels, int64_t c, const Fol
 {
     float sum = 0, bias = follow->bias ? follow->bias[c] : 0;
     for (int64_t p = 0; p < count; p++) {
-        float value = y[p * channels + c] + bias;
-        value = value < follow->low ? follow->low : value;
-        value = value > follow->high ? follow->high : value;
-        y[p * channels + c] = value;
-        sum += value;
+        vec value = (vec){0} + (y[p * channels + c] + bias);
+        y[p * channels + c] = activate(follow->curve, value, follow->low, follow->high)[0];
+        sum += y[p * channels + c];
     }
     if (follow->sums) follow->sums[c] += sum;
 }

@@ -84,7 +84,7 @@ static void one_example(const Task *task, const Cut *cut, const Share *share, co
                           task->x + b * g->pixels_in * g->inputs,
                           room->mixed + (place * cut->pairs + i) * cut->limit * PAIR, room->nothing,
                           room->partial + (b - share->b0) * g->pixels_out * PAIR,
-                          task->y + b * g->pixels_out * g->outputs, {0}, {0}, task->follow->low, task->follow->high};
+                          task->y + b * g->pixels_out * g->outputs, task->follow, {0}, {0}};
         if (bias) memcpy(works[i].bias, bias + column, works[i].columns * sizeof *bias);
     }
     int64_t end = g->pixels_out * (share->split + 1) / cut->splits, count;
@@ -119,7 +119,7 @@ static void do_share(const Task *task, const Cut *cut, const Share *share, const
     }
 }
 
-/* y = clamp(convolution + bias); follow->sums are added to: zero them first. `follow` is not NULL. */
+/* y = activate(convolution + bias); follow->sums are added to: zero them first. `follow` is not NULL. */
 void convolve(const Convolution *g, const Bank *bank, int threads, const float *routing, const Follow *follow,
               const float *x, float *y)
 {

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dynaconv.native.arguments import EVERYTHING, Bank, Convolution, Follow, Lie, at, channels_last
+from dynaconv.native.activation import NOTHING, Activation
+from dynaconv.native.arguments import Bank, Convolution, Follow, Lie, at, channels_last
 from dynaconv.native.build import library
 from dynaconv.native.positions import Positions
 
@@ -29,10 +30,10 @@ def convolve(
     positions: Positions,
     *,
     scale: Tensor | None = None,
-    limits: tuple[float, float] = EVERYTHING,
+    activation: Activation = NOTHING,
     sums: Tensor | None = None,
 ) -> Tensor:
-    """``y[b] = clamp(conv(x[b], sum_k routing[b, k] * bank[k]) + bias[b], *limits)``.
+    """``y[b] = activation(conv(x[b], sum_k routing[b, k] * bank[k]) + bias[b])``.
 
     Args:
         x: ``(B, C, H, W)`` float32 on the CPU, contiguous as channels_last.
@@ -42,7 +43,7 @@ def convolve(
         outputs: output channels.
         positions: which input pixels are read.
         scale: ``(K, ceil(outputs / 32), 1, 32)`` of an int8 bank.
-        limits: least and largest number of the output, as ``torch.clamp``.
+        activation: what is done to the output.
         sums: ``(B, outputs)`` float32, zeros: the output's sums over space are added to it.
 
     Returns:
@@ -50,7 +51,7 @@ def convolve(
     """
     y = channels_last((x.shape[0], outputs, *positions.size))
     step = outputs if bias is not None and bias.dim() == 2 else 0
-    follow = Follow(at(bias), step, *limits, at(sums))
+    follow = Follow(at(bias), step, activation.number, activation.low, activation.high, at(sums))
     routing = routing.contiguous()
     shape, bank = _convolution(x, panels, outputs, positions), Bank(KINDS[panels.dtype], at(panels), at(scale))
     library().convolve(

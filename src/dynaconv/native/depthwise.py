@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dynaconv.native.arguments import EVERYTHING, Geometry, at, channels_last, follow, work
+from dynaconv.native.activation import NOTHING, Activation
+from dynaconv.native.arguments import Geometry, at, channels_last, follow, work
 from dynaconv.native.build import library
 
 Pair = Sequence[int]
@@ -23,10 +24,10 @@ def depthwise(
     padding: Pair,
     dilation: Pair,
     *,
-    limits: tuple[float, float] = EVERYTHING,
+    activation: Activation = NOTHING,
     sums: Tensor | None = None,
 ) -> Tensor:
-    """``y[b, c] = clamp(conv(x[b, c], taps[b, :, c]) + bias[b, c], *limits)``.
+    """``y[b, c] = activation(conv(x[b, c], taps[b, :, c]) + bias[b, c])``.
 
     Args:
         x: ``(B, C, H, W)`` float32 on the CPU, contiguous as channels_last.
@@ -34,7 +35,7 @@ def depthwise(
         kernel: ``(kh, kw)``.
         bias: ``(B, C)`` float32, or ``(C,)`` for all examples, or None; dense.
         stride, padding, dilation: two numbers each.
-        limits: least and largest number of the output, as ``torch.clamp``.
+        activation: what is done to the output.
         sums: ``(B, C)`` float32, zeros: the output's sums over space are added to it.
 
     Returns:
@@ -42,7 +43,7 @@ def depthwise(
     """
     geometry = _geometry(x.shape, kernel, stride, padding, dilation)
     y = channels_last((geometry.batch, geometry.channels, geometry.out_height, geometry.out_width))
-    after = follow(bias, limits, sums)
+    after = follow(bias, activation, sums)
     slabs, threads = work(geometry.batch, geometry.channels)
     library().depthwise(ctypes.byref(geometry), slabs, threads, after, at(x), at(taps), at(y))
     return y

@@ -11,6 +11,7 @@ typedef struct {
     Bank bank;          /* dense: convolve.h; depthwise: (experts, taps, channels), scale (experts, 1, channels) */
     const float *bias;  /* (outputs) or NULL */
     const float *biases; /* (experts, outputs) or NULL: mixed and added to it */
+    int64_t curve; /* the activation: activation.h */
     float low, high;
     int64_t channels, pixels, hidden, softmax; /* the router's input, its hidden layer (0: none), and its activation */
     const float *H, *h, *F, *f;
@@ -63,7 +64,8 @@ void frozen_layer(const Layer *layer, int64_t batch, int64_t slabs, int threads,
     if (!given) find_routing(layer, batch, slabs, threads, sums_in, x, routing);
     const float *weights = given ? given : routing;
     if (layer->biases) biases = mix_biases(layer, batch, weights);
-    Follow follow = {biases ? biases : layer->bias, biases ? layer->dense.outputs : 0, layer->low, layer->high, sums_out};
+    Follow follow = {biases ? biases : layer->bias, biases ? layer->dense.outputs : 0, layer->curve, layer->low,
+                     layer->high, sums_out};
     memset(sums_out, 0, batch * layer->dense.outputs * sizeof *sums_out);
     if (layer->depthwise) {
         run_depthwise(layer, batch, slabs, threads, weights, &follow, x, y);

@@ -20,7 +20,8 @@ typedef struct {
     int64_t column, columns;
     const float *x, *mixed, *nothing; /* (pixels, inputs), (rows, 16 * vectors), zeros */
     float *partial, *y;               /* (pixels, PAIR), (pixels, outputs) */
-    float bias[PAIR], sums[PAIR], low, high;
+    const Follow *follow;             /* its activation; bias and sums are these: */
+    float bias[PAIR], sums[PAIR];
 } Work;
 
 INLINE float *output_of(const Work *work, int64_t pixel)
@@ -37,16 +38,18 @@ INLINE const float *input_of(const Work *work, int64_t pixel, int64_t tap)
     return at < 0 ? work->nothing : work->x + at * g->inputs + work->block.channel;
 }
 
-/* y = clamp(from + bias) for `count` pixels from number p on, and sums += y; `from` is (count, PAIR). */
+/* y = activate(from + bias) for `count` pixels from number p on, and sums += y; `from` is (count, PAIR). */
 INLINE void finish_tile(int vectors, Work *work, int64_t p, int count, const float *from)
 {
     vec sum[PAIR / 16], bias[PAIR / 16];
     int full = work->columns == vectors * 16;
+    const Follow *follow = work->follow;
     for (int v = 0; v < vectors; v++) sum[v] = ((vec *)work->sums)[v], bias[v] = ((vec *)work->bias)[v];
     for (int r = 0; r < count; r++, from += PAIR) {
         float *y = output_of(work, p + r);
         for (int v = 0; v < vectors; v++) {
-            vec value = clamp(((const vec *)from)[v] + bias[v], work->low, work->high);
+            vec value = ((const vec *)from)[v] + bias[v];
+            value = activate(follow->curve, value, follow->low, follow->high);
             sum[v] += value;
             if (full || v < vectors - 1) ((vec *)y)[v] = value;
             else memcpy(y + v * 16, &value, (work->columns - v * 16) * sizeof *y);

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from dynaconv.native.activation import RELU, Activation
 
 
 class Affine(NamedTuple):
@@ -32,13 +33,13 @@ def after_norm(norm: nn.Module) -> nn.Module:
     return activation if isinstance(activation, nn.Module) else nn.Identity()
 
 
-def limits_of(activation: nn.Module) -> tuple[float, float] | None:
-    """Least and largest output of an activation that is a clamp; None for any other."""
-    if type(activation) is nn.ReLU:
-        return 0.0, math.inf
-    if isinstance(activation, nn.Hardtanh) and type(activation) in (nn.ReLU6, nn.Hardtanh):
-        return float(activation.min_val), float(activation.max_val)
-    return None
+def activation_of(module: nn.Module) -> Activation | None:
+    """A module that a frozen layer can do itself, as the layer takes it; None for any other."""
+    if type(module) is nn.ReLU:
+        return RELU
+    if isinstance(module, nn.Hardtanh) and type(module) in (nn.ReLU6, nn.Hardtanh):
+        return Activation(low=float(module.min_val), high=float(module.max_val))
+    return {nn.SiLU: Activation("silu"), nn.Hardswish: Activation("hardswish")}.get(type(module))
 
 
 def fold_static(convolution: Any, affine: Affine) -> None:

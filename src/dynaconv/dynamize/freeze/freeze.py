@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from dynaconv.dynamize.freeze.bank import check_bank_dtype
-from dynaconv.dynamize.freeze.fold import affine_of, after_norm, fold_static, limits_of
-from dynaconv.dynamize.freeze.layer import FrozenLayer, Limits, can_freeze
+from dynaconv.dynamize.freeze.fold import activation_of, affine_of, after_norm, fold_static
+from dynaconv.dynamize.freeze.layer import FrozenLayer, can_freeze
 from dynaconv.dynamize.freeze.pairs import find_pairs
 from dynaconv.dynamize.freeze.router import freeze_router
 from dynaconv.dynamize.observe import guess_sizes
 from dynaconv.errors import suggest
+from dynaconv.native.activation import Activation
 
 STRATEGIES = ("loop", "grouped", "unfold")
 
@@ -143,12 +144,12 @@ def _replace(
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """Fold every pair and put the frozen layers in place."""
     affine = {convolution: affine_of(model.get_submodule(norm)) for norm, convolution in norms.items()}
-    limits: dict[str, Limits | None] = {}
+    activations: dict[str, Activation | None] = {}
     for norm, convolution in norms.items():
         after = after_norm(model.get_submodule(norm))
         if can_freeze(model.get_submodule(convolution)):
-            limits[convolution] = limits_of(after)
-            after = nn.Identity() if limits[convolution] else after
+            activations[convolution] = activation_of(after)
+            after = nn.Identity() if activations[convolution] else after
         model.set_submodule(norm, after)
     for name, module in list(model.named_modules()):
         if name in affine and not can_freeze(module):
@@ -165,7 +166,7 @@ def _replace(
             layer.router,
             bank_dtype=bank_dtype,
             strategy=strategy,
-            limits=limits.get(name),
+            activation=activations.get(name),
         ).eval()
         if not name:
             return made, ("",)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -15,13 +14,10 @@ from dynaconv.dynamize.freeze.fold import Affine, along_output
 from dynaconv.dynamize.freeze.handed import readable
 from dynaconv.dynamize.freeze.layout import ALONG, lay_out, layout_of, read
 from dynaconv.layers import DynamicLayer
+from dynaconv.native.activation import RELU, Activation
 from dynaconv.ops import Geometry, grouped, loop, matmul, unfold
 from dynaconv.ops.call import is_exporting
 from dynaconv.ops.geometry import resolve_padding
-
-Limits = tuple[float, float]
-
-RELU = (0.0, math.inf)
 
 
 class FrozenLayer(nn.Module):
@@ -36,7 +32,7 @@ class FrozenLayer(nn.Module):
         bias: ``(out,)`` or None.
         biases: ``(K, out)`` or None, the layer's own biases.
         strategy: ``"loop"``, ``"grouped"`` or ``"unfold"``; how a batch of more than one runs.
-        limits: the activation that follows, where that is a clamp (ReLU, ReLU6): least and largest output; else None.
+        activation: the one that follows, where the layer can do it (ReLU, ReLU6, SiLU, hard-swish); else None.
     """
 
     bank: Tensor
@@ -52,12 +48,12 @@ class FrozenLayer(nn.Module):
         *,
         bank_dtype: str | None,
         strategy: str,
-        limits: Limits | None = None,
+        activation: Activation | None = None,
     ):
         super().__init__()
         self.geometry: Geometry = layer.geometry
         self.experts, self.kernel_shape = layer.experts, tuple(layer.weight.shape[1:])
-        self.limits = limits
+        self.activation = activation
         self.strategy, self.dtype, self.bank_dtype = strategy, layer.weight.dtype, bank_dtype
         self.product = self.geometry.groups == 1 and matmul.fits(self.geometry, self.kernel_shape[2:])
         self.layout = layout_of(self.geometry, self.kernel_shape)
@@ -94,10 +90,10 @@ class FrozenLayer(nn.Module):
         return self._activated(self._convolved(x, routing, geometry))
 
     def _activated(self, y: Tensor) -> Tensor:
-        if self.limits is None:
-            return y
-        low, high = self.limits
-        return F.relu(y) if self.limits == RELU else F.hardtanh(y, low, high)
+        if self.activation is None or self.activation == RELU:
+            return y if self.activation is None else F.relu(y)
+        curve, low, high = self.activation
+        return F.hardtanh(y, low, high) if curve == "clamp" else {"silu": F.silu, "hardswish": F.hardswish}[curve](y)
 
     def _convolved(self, x: Tensor, routing: Tensor, geometry: Geometry) -> Tensor:
         if is_exporting() or (torch.compiler.is_compiling() and x.shape[0] > 1):

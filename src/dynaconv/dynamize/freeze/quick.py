@@ -1,6 +1,6 @@
 """A frozen layer on a CPU, in channels_last: one call of a kernel of our own, from its input to its activation.
 
-Mixed kernels stay in the cache; bias, clamp and the sums for the next router are taken while an output is there.
+Mixed kernels stay in the cache; bias, activation and the sums for the next router are taken while an output is there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor
 from dynaconv.dynamize.freeze.handed import hand_on, handed
 from dynaconv.dynamize.freeze.router import FEW, FrozenRouter
 from dynaconv.native import arguments
-from dynaconv.native.arguments import EVERYTHING, at
+from dynaconv.native.activation import NOTHING
+from dynaconv.native.arguments import at
 from dynaconv.native.build import library
 from dynaconv.native.convolve import KINDS
 from dynaconv.native.positions import Positions, positions
@@ -52,7 +53,7 @@ def can_route(layer: FrozenLayer, x: Tensor) -> bool:
 
 
 def run(layer: FrozenLayer, x: Tensor, routing: Tensor | None, geometry: Geometry) -> Tensor:
-    """``clamp(conv(x[b], kernel[b]) + bias[b])``, and its sums handed on; ``x`` is ``readable``.
+    """``activation(conv(x[b], kernel[b]) + bias[b])``, and its sums handed on; ``x`` is ``readable``.
 
     ``routing`` None: the layer's router runs too; see :func:`can_route`.
     """
@@ -106,6 +107,7 @@ def _prepare(layer: FrozenLayer, x: Tensor, geometry: Geometry, addresses: tuple
     dense = layer.experts, x.shape[1], outputs, math.prod(kernel), pixels, math.prod(where.size), reads, None
     bank, scale, bias, biases, *router = addresses
     hidden = _tensors(layer)[4]
+    activation = layer.activation or NOTHING
     call = arguments.Layer(
         layer.layout == "taps",
         arguments.Convolution(0, *dense),
@@ -113,7 +115,7 @@ def _prepare(layer: FrozenLayer, x: Tensor, geometry: Geometry, addresses: tuple
         arguments.Bank(KINDS[layer.bank.dtype], bank, scale),
         bias,
         biases,
-        *(layer.limits or EVERYTHING),
+        *(activation.number, activation.low, activation.high),
         *(x.shape[1], pixels, 0 if hidden is None else hidden.shape[0], getattr(layer.router, "softmax", False)),
         *router,
     )
