@@ -15,8 +15,8 @@ def peak_memory(settings: BenchSettings, role: str) -> int | None:
     """Bytes that the network and two steps of it need at most; None where the system does not tell.
 
     On CUDA the allocator's own figure; on Linux the peak of the process's resident memory above what it was before the
-    network was built (``VmHWM``), with the memory of building it forgotten. Freed memory is given back, unlike in the timed
-    process: kept, it lies in other pieces in every run, and the same step needs a fifth more or less.
+    network was built (``VmHWM``), with the memory of building it forgotten. Freed memory is given back, unlike in the
+    timed process: kept, it lies in other pieces in every run, and the same step needs a fifth more or less.
     """
     command = [sys.executable, "-m", "dynaconv.bench.memory", role, json.dumps(asdict(settings))]
     answer = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
