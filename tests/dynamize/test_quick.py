@@ -147,6 +147,16 @@ def test_a_known_activation_is_done_with_the_layer(
         assert_close(by_torch(monkeypatch, frozen, x), network(x), scale=16)
 
 
+@pytest.mark.parametrize("padding", [1, "same"])
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+def test_every_padding(mode: str, padding: int | str) -> None:
+    """torch answers circular padding in another layout than it was given."""
+    network = nn.Sequential(DynamicConv2d(6, 8, 3, padding=padding, padding_mode=mode)).eval()
+    x = torch.randn(2, 6, 9, 11).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        assert_close(freeze(network, input_size=(6, 9, 11))(x), network(x), scale=4)
+
+
 @pytest.mark.parametrize("layout", ["contiguous", "strided", "float64", "autocast", "gradient"])
 def test_what_the_kernels_cannot_read_runs_by_torch(layout: str, calls: list[str]) -> None:
     network = nn.Sequential(DynamicConv2d(4, 20, 1)).eval()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynaconv.native.activation import NOTHING, Activation
+from dynaconv.native.activation import Activation
 
 _SIZES = (
     *("batch", "channels", "height", "width", "out_height", "out_width", "kernel_height", "kernel_width"),
@@ -82,6 +82,9 @@ class Follow(ctypes.Structure):
     ]
 
 
+KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # how the numbers of a bank are stored: kernels.h
+
+
 def at(tensor: Tensor | None) -> int | None:
     """The address of a dense tensor's first number, or NULL."""
     return None if tensor is None else tensor.data_ptr()
@@ -95,12 +98,10 @@ def work(batch: int, channels: int) -> tuple[int, int]:
 
 
 def follow(bias: Tensor | None, activation: Activation, sums: Tensor | None) -> Any:
-    """``activation(y + bias)``, added up in ``sums``; None where there is nothing to do.
+    """``activation(y + bias)``, added up in ``sums``; ``bias`` and ``sums`` are dense, ``(B, C)``, or None.
 
-    ``bias`` and ``sums`` are dense, ``(B, C)``; a bias for all examples is ``(C,)``.
+    A bias for all examples is ``(C,)``.
     """
-    if bias is None and sums is None and activation == NOTHING:
-        return None
     step = bias.shape[1] if bias is not None and bias.dim() == 2 else 0
     return ctypes.byref(Follow(at(bias), step, activation.number, activation.low, activation.high, at(sums)))
 

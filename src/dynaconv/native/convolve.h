@@ -15,6 +15,11 @@
 #define PANEL 32
 #define PAIR 64
 #define TOGETHER 4 /* examples that are mixed from one reading of a block */
+#ifdef __AVX512F__
+#define AT_ONCE 4 /* vectors of a tile: with its pixels or rows they must leave registers free */
+#else
+#define AT_ONCE 1
+#endif
 
 /* Some rows of a bank: whole taps, or some channels of one tap. */
 typedef struct {

@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from dynaconv.native.activation import NOTHING, Activation
-from dynaconv.native.arguments import Bank, Convolution, Follow, Lie, at, channels_last
+from dynaconv.native.arguments import KINDS, Bank, Convolution, Lie, at, channels_last, follow
 from dynaconv.native.build import library
 from dynaconv.native.positions import Positions
 
 PANEL = 32
-KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 
 
 def convolve(
@@ -50,8 +49,6 @@ def convolve(
         ``(B, outputs, H', W')`` in channels_last.
     """
     y = channels_last((x.shape[0], outputs, *positions.size))
-    step = outputs if bias is not None and bias.dim() == 2 else 0
-    follow = Follow(at(bias), step, activation.number, activation.low, activation.high, at(sums))
     routing = routing.contiguous()
     shape, bank = _convolution(x, panels, outputs, positions), Bank(KINDS[panels.dtype], at(panels), at(scale))
     library().convolve(
@@ -59,7 +56,7 @@ def convolve(
         ctypes.byref(bank),
         torch.get_num_threads(),
         at(routing),
-        ctypes.byref(follow),
+        follow(bias, activation, sums),
         at(x),
         at(y),
     )

@@ -5,12 +5,7 @@
  */
 #include "convolve.h"
 
-#ifdef __AVX512F__
-#define AT_ONCE 4 /* vectors of a tile, and below its rows: their product must leave registers free */
-#else
-#define AT_ONCE 1
-#endif
-#define ROWS 6
+#define ROWS 6   /* of a tile */
 #define PAIRS 2  /* pairs of panels that are computed from one gathering of the input */
 #define SHARED 16 /* rows whose gradients are shared out at a time */
 #define CHUNK 64 /* pixels that are multiplied at a time, from the first cache */

@@ -11,6 +11,7 @@ from torch import Tensor
 from dynaconv.native.activation import NOTHING, Activation
 from dynaconv.native.arguments import Geometry, at, channels_last, follow, work
 from dynaconv.native.build import library
+from dynaconv.native.positions import output_size
 
 Pair = Sequence[int]
 
@@ -43,7 +44,8 @@ def depthwise(
     """
     geometry = _geometry(x.shape, kernel, stride, padding, dilation)
     y = channels_last((geometry.batch, geometry.channels, geometry.out_height, geometry.out_width))
-    after = follow(bias, activation, sums)
+    nothing = bias is None and sums is None and activation == NOTHING
+    after = None if nothing else follow(bias, activation, sums)
     slabs, threads = work(geometry.batch, geometry.channels)
     library().depthwise(ctypes.byref(geometry), slabs, threads, after, at(x), at(taps), at(y))
     return y
@@ -75,12 +77,7 @@ def kernel_gradient(gradient: Tensor, x: Tensor, kernel: Pair, stride: Pair, pad
 
 
 def _geometry(shape: Sequence[int], kernel: Sequence[int], stride: Pair, padding: Pair, dilation: Pair) -> Geometry:
-    out = [
-        (size + 2 * pad - spread * (taps - 1) - 1) // step + 1
-        for size, taps, step, pad, spread in zip(shape[2:], kernel, stride, padding, dilation, strict=True)
-    ]
-    if min(out) < 1:
-        raise ValueError(f"the kernel {tuple(kernel)} does not fit into the padded input of shape {tuple(shape)}")
+    out = output_size(shape[2:], kernel, stride, padding, dilation)
     return Geometry(*shape, *out, *kernel, *stride, *padding, *dilation)
 
 

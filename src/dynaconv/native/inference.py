@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dynaconv.native.arguments import at, work
+from dynaconv.native.arguments import KINDS, at, work
 from dynaconv.native.build import library
-
-_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 
 
 def channel_sums(x: Tensor) -> Tensor:
@@ -60,5 +58,5 @@ def mix(bank: Tensor, scale: Tensor | None, routing: Tensor) -> Tensor:
     out, weights = torch.empty(batch, rows, columns), routing.contiguous()
     by_column = int(scale is not None and scale.shape[2] != 1)
     sizes = batch, experts, rows, columns, by_column, torch.get_num_threads()
-    library().mix(_KINDS[bank.dtype], *sizes, at(weights), at(bank), at(scale), at(out))
+    library().mix(KINDS[bank.dtype], *sizes, at(weights), at(bank), at(scale), at(out))
     return out

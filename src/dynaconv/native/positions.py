@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-Pair = Sequence[int]
+Pair = tuple[int, ...]
 
 
 class Positions(NamedTuple):
@@ -22,53 +22,44 @@ class Positions(NamedTuple):
         writes: ``(pixels,)`` int32: the output pixel's number, where they are not computed in order.
     """
 
-    size: tuple[int, int]
+    size: Pair
     reads: Tensor | None
     writes: Tensor | None
 
 
-def positions(size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Positions:
-    """The table of a convolution over ``size``; ValueError where the kernel does not fit."""
-    return _positions(*map(tuple, (size, kernel, stride, padding, dilation)))
-
-
-def backward(size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Positions:
-    """The table of the gradient of its input: a convolution that reads output pixels and writes input pixels."""
-    return _backward(*map(tuple, (size, kernel, stride, padding, dilation)))
+def output_size(
+    size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> tuple[int, int]:
+    """Height and width of a convolution's output over ``size``; ValueError where the kernel does not fit."""
+    height, width = (
+        (extent + 2 * pad - spread * (taps - 1) - 1) // step + 1
+        for extent, taps, step, pad, spread in zip(size, kernel, stride, padding, dilation, strict=True)
+    )
+    if min(height, width) < 1:
+        raise ValueError(f"the kernel {tuple(kernel)} does not fit into the padded input of {tuple(size)}")
+    return height, width
 
 
 @functools.lru_cache(maxsize=256)
-def _positions(
-    size: tuple[int, int],
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-) -> Positions:
-    out, rows = [], []
-    for extent, taps, step, pad, spread in zip(size, kernel, stride, padding, dilation, strict=True):
-        count = (extent + 2 * pad - spread * (taps - 1) - 1) // step + 1
-        if count < 1:
-            raise ValueError(f"the kernel {kernel} does not fit into the padded input of {size}")
-        out.append(count)
-        rows.append(torch.arange(count)[:, None] * step - pad + torch.arange(taps) * spread)
-    if kernel == (1, 1) and tuple(out) == size and stride == (1, 1):
-        return Positions(size, None, None)
+def positions(size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Positions:
+    """The table of a convolution over ``size``; ValueError where the kernel does not fit."""
+    out = output_size(size, kernel, stride, padding, dilation)
+    if kernel == (1, 1) and out == size and stride == (1, 1):
+        return Positions(out, None, None)
+    rows = [
+        torch.arange(count)[:, None] * step - pad + torch.arange(taps) * spread
+        for count, taps, step, pad, spread in zip(out, kernel, stride, padding, dilation, strict=True)
+    ]
     y, x = rows[0][:, None, :, None], rows[1][None, :, None, :]
     inside = (y >= 0) & (y < size[0]) & (x >= 0) & (x < size[1])
     reads = torch.where(inside, y * size[1] + x, -1).to(torch.int32)
-    return Positions((out[0], out[1]), reads.reshape(out[0] * out[1], -1).contiguous(), None)
+    return Positions(out, reads.reshape(out[0] * out[1], -1).contiguous(), None)
 
 
 @functools.lru_cache(maxsize=256)
-def _backward(
-    size: tuple[int, int],
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-) -> Positions:
-    reads = _positions(size, kernel, stride, padding, dilation).reads
+def backward(size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Positions:
+    """The table of the gradient of its input: a convolution that reads output pixels and writes input pixels."""
+    reads = positions(size, kernel, stride, padding, dilation).reads
     if reads is None:
         return Positions(size, None, None)
     back = torch.full((size[0] * size[1], reads.shape[1]), -1, dtype=torch.int32)

@@ -1,15 +1,8 @@
 /* Pixels of one example times a mixed block, tile by tile; a tile's sums stay in registers. */
 #include "convolve.h"
 
-#ifdef __AVX512F__
-#define AT_ONCE 4 /* vectors of a tile, and below pixels: their product must leave registers free */
-#define WIDE 6
-#define NARROW 12 /* where there are one or two vectors */
-#else
-#define AT_ONCE 1
-#define WIDE 6
-#define NARROW 6
-#endif
+#define WIDE 6                        /* pixels of a tile of AT_ONCE vectors, */
+#define NARROW (AT_ONCE == 1 ? 6 : 12) /* and where there are one or two */
 
 /* One example and one pair of panels. */
 typedef struct {

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 from dynaconv import native
 from dynaconv.ops.call import Call
@@ -18,3 +21,10 @@ def refuses(call: Call) -> str | None:
         return "the call is traced or watched, and torch does not see into a kernel of our own"
     reason = native.why_not()
     return None if reason is None else f"the kernels are not available: {reason}"
+
+
+def differentiable_gradients(y: Tensor, inputs: Sequence[Tensor], gradient: Tensor) -> list[Tensor | None]:
+    """Gradients of ``y``, computed by torch, as functions of all that they are made of; None where none is needed."""
+    wanted = [tensor for tensor in inputs if tensor.requires_grad]
+    found = iter(torch.autograd.grad(y, wanted, gradient, create_graph=True))
+    return [next(found) if tensor.requires_grad else None for tensor in inputs]

@@ -51,7 +51,8 @@ class _Stencil(torch.autograd.Function):
         need_x, need_kernels, need_biases = ctx.needs_input_grad[:3]
         of_biases = gradient.sum(dim=(2, 3)) if need_biases else None
         if torch.is_grad_enabled():  # a gradient of this gradient is wanted
-            return (*_differentiable(gradient, x, kernels, ctx.geometry), of_biases, None)
+            y = grouped.convolve(x, kernels, None, ctx.geometry)
+            return (*own.differentiable_gradients(y, (x, kernels), gradient), of_biases, None)
         of_x = of_kernels = None
         kernel = kernels.shape[3:]
         moves = ctx.geometry.stride, ctx.geometry.padding, ctx.geometry.dilation
@@ -61,9 +62,3 @@ class _Stencil(torch.autograd.Function):
             of_taps = depthwise.kernel_gradient(gradient, x, kernel, *moves)
             of_kernels = of_taps.transpose(1, 2).reshape(kernels.shape)
         return of_x, of_kernels, of_biases, None
-
-
-def _differentiable(gradient: Tensor, x: Tensor, kernels: Tensor, geometry: Geometry) -> list[Tensor | None]:
-    wanted = [tensor for tensor in (x, kernels) if tensor.requires_grad]
-    found = iter(torch.autograd.grad(grouped.convolve(x, kernels, None, geometry), wanted, gradient, create_graph=True))
-    return [next(found) if tensor.requires_grad else None for tensor in (x, kernels)]

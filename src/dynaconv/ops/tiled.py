@@ -52,7 +52,8 @@ class _Tiled(torch.autograd.Function):
         need_x, need_bank, need_routing, need_biases = ctx.needs_input_grad[:4]
         of_biases = gradient.sum(dim=(2, 3)) if need_biases else None
         if torch.is_grad_enabled():  # a gradient of this gradient is wanted
-            return (*_differentiable(gradient, x, bank, routing, ctx.geometry), of_biases, None)
+            y = grouped.convolve(x, mixed_kernels(bank, routing), None, ctx.geometry)
+            return (*own.differentiable_gradients(y, (x, bank, routing), gradient), of_biases, None)
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         shape = _shape(x, bank, ctx.geometry)
         of_x = of_bank = of_routing = None
@@ -62,19 +63,9 @@ class _Tiled(torch.autograd.Function):
         if need_bank or need_routing:
             where = positions.positions(*shape)
             of_panels, of_routing = convolve.gradients(gradient, x, convolve.to_panels(bank), routing, where)
-            of_bank = convolve.from_panels(of_panels, bank.shape)
+            of_bank = convolve.from_panels(of_panels, bank.shape) if need_bank else None
         return of_x, of_bank, of_routing, of_biases, None
 
 
 def _shape(x: Tensor, bank: Tensor, geometry: Geometry) -> tuple[Any, ...]:
     return tuple(x.shape[2:]), tuple(bank.shape[3:]), geometry.stride, geometry.padding, geometry.dilation
-
-
-def _differentiable(
-    gradient: Tensor, x: Tensor, bank: Tensor, routing: Tensor, geometry: Geometry
-) -> list[Tensor | None]:
-    inputs = x, bank, routing
-    wanted = [tensor for tensor in inputs if tensor.requires_grad]
-    y = grouped.convolve(x, mixed_kernels(bank, routing), None, geometry)
-    found = iter(torch.autograd.grad(y, wanted, gradient, create_graph=True))
-    return [next(found) if tensor.requires_grad else None for tensor in inputs]

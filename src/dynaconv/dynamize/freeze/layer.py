@@ -77,17 +77,14 @@ class FrozenLayer(nn.Module):
             return self.forward(x.unsqueeze(0), routing).squeeze(0)
         if not torch.compiler.is_compiling() and not is_exporting() and x.shape[0] == 0:
             return self.forward(x.new_zeros(1, *x.shape[1:]))[:0]
-        quickly = self.layout != "rows" and self.dtype == torch.float32 and readable(x)
-        if routing is None and not (quickly and quick.can_route(self, x)):
-            routing = self.router(x if dims else x.movedim(-1, 1))
         padded, geometry = resolve_padding(x, self.kernel_shape[2:], self.geometry)
-        if routing is None and padded is not x:
-            routing = self.router(x)
-        x = padded
+        quickly = self.layout != "rows" and self.dtype == torch.float32 and readable(padded)
+        if routing is None and not (quickly and padded is x and quick.can_route(self, x)):
+            routing = self.router(x if dims else x.movedim(-1, 1))
         if quickly:
-            return quick.run(self, x, routing, geometry)
+            return quick.run(self, padded, routing, geometry)
         assert routing is not None
-        return self._activated(self._convolved(x, routing, geometry))
+        return self._activated(self._convolved(padded, routing, geometry))
 
     def _activated(self, y: Tensor) -> Tensor:
         if self.activation is None or self.activation == RELU:

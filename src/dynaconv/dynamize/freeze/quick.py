@@ -17,10 +17,9 @@ from dynaconv.dynamize.freeze.handed import hand_on, handed
 from dynaconv.dynamize.freeze.router import FEW, FrozenRouter
 from dynaconv.native import arguments
 from dynaconv.native.activation import NOTHING
-from dynaconv.native.arguments import at
+from dynaconv.native.arguments import KINDS, at
 from dynaconv.native.build import library
-from dynaconv.native.convolve import KINDS
-from dynaconv.native.positions import Positions, positions
+from dynaconv.native.positions import Positions, output_size, positions
 from dynaconv.ops import Geometry
 
 if TYPE_CHECKING:
@@ -34,6 +33,8 @@ class _Prepared(NamedTuple):
     addresses: tuple[int | None, ...]
     where: Positions  # kept alive: the call has its addresses
 
+
+_SIZES = 16  # input sizes that a layer is kept prepared for
 
 # Outside the layers, which are copied and pickled.
 _prepared: weakref.WeakKeyDictionary[FrozenLayer, dict[Any, _Prepared]] = weakref.WeakKeyDictionary()
@@ -85,6 +86,8 @@ def _of(layer: FrozenLayer, x: Tensor, geometry: Geometry) -> _Prepared:
     key, addresses = (*x.shape[2:], geometry.padding), tuple(map(at, _tensors(layer)))
     found = sizes.get(key)
     if found is None or found.addresses != addresses:
+        if len(sizes) >= _SIZES:
+            sizes.clear()
         found = sizes[key] = _prepare(layer, x, geometry, addresses)
     return found
 
@@ -101,7 +104,8 @@ def _tensors(layer: FrozenLayer) -> tuple[Tensor | None, ...]:
 def _prepare(layer: FrozenLayer, x: Tensor, geometry: Geometry, addresses: tuple[int | None, ...]) -> _Prepared:
     size, kernel = tuple(x.shape[2:]), layer.kernel_shape[2:]
     moves = geometry.stride, geometry.padding, geometry.dilation
-    where = positions(size, kernel, *moves)
+    depthwise = layer.layout == "taps"  # which needs no table
+    where = Positions(output_size(size, kernel, *moves), None, None) if depthwise else positions(size, kernel, *moves)
     pixels, outputs = math.prod(size), layer.kernel_shape[0]
     reads = at(where.reads)
     dense = layer.experts, x.shape[1], outputs, math.prod(kernel), pixels, math.prod(where.size), reads, None
@@ -109,7 +113,7 @@ def _prepare(layer: FrozenLayer, x: Tensor, geometry: Geometry, addresses: tuple
     hidden = _tensors(layer)[4]
     activation = layer.activation or NOTHING
     call = arguments.Layer(
-        layer.layout == "taps",
+        depthwise,
         arguments.Convolution(0, *dense),
         arguments.Geometry(0, x.shape[1], *size, *where.size, *kernel, *(number for pair in moves for number in pair)),
         arguments.Bank(KINDS[layer.bank.dtype], bank, scale),
