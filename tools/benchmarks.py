@@ -22,7 +22,7 @@ from benchmark_changes import SLOWER, changes, other_machines
 
 from dynaconv.bench import BenchResult, BenchSettings, bench
 from dynaconv.bench.environment import environment
-from dynaconv.native import keep_freed_memory
+from dynaconv.kernels.cpu import keep_freed_memory
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FIGURES = "docs/performance.json"

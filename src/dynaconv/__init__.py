@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from dynaconv.cost import cost
-from dynaconv.dynamize import dynamize, freeze, load_static
+from dynaconv.conversion import dynamize, load_static
+from dynaconv.counting import cost
+from dynaconv.inference import freeze
 from dynaconv.layers import (
     CondConv1d,
     CondConv2d,

@@ -34,7 +34,7 @@ def main() -> int:
     """Run the command line and answer its exit code; 2 when the command needs an extra that is not installed."""
     try:
         from dynaconv import cli
-        from dynaconv.native import keep_freed_memory
+        from dynaconv.kernels.cpu import keep_freed_memory
 
         keep_freed_memory()
         return cli.main()

@@ -11,7 +11,7 @@ import timm
 import torch
 
 from dynaconv.cli import main
-from dynaconv.cost import cost
+from dynaconv.counting import cost
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:

@@ -8,7 +8,7 @@ import pytest
 import timm
 from torch import nn
 
-from dynaconv.cost import cost
+from dynaconv.counting import cost
 from dynaconv.layers import DynamicLayer
 from dynaconv.models import ZOO
 from models.nets import ALL, QUICK, meta

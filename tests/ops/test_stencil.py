@@ -12,7 +12,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from dynaconv import DynamicConv2d, native
+from dynaconv import DynamicConv2d
+from dynaconv.kernels import cpu as native
 from dynaconv.ops import Geometry, mix, plan_of, reference
 from tolerances import assert_close
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dynaconv import DynamicConv2d, native
+from dynaconv import DynamicConv2d
+from dynaconv.kernels import cpu as native
 from dynaconv.ops import Geometry, mix, reference
 from tolerances import assert_close
 

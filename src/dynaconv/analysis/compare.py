@@ -18,7 +18,7 @@ from dynaconv.analysis.run import RunResult, forget_checkpoints, run_one
 from dynaconv.analysis.settings import CompareSettings, versions
 from dynaconv.analysis.watcher import Nobody, Watcher
 from dynaconv.analysis.write import write_all
-from dynaconv.cost import cost
+from dynaconv.counting import cost
 from dynaconv.data import ImageData
 from dynaconv.errors import UserError, blame_input
 from dynaconv.train.accelerator import make_accelerator

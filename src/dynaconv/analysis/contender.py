@@ -63,7 +63,7 @@ class Contender:
         network = build_model(plain, classes, pretrained=settings.pretrained)
         if self.experts is None:
             return network
-        from dynaconv.dynamize import dynamize
+        from dynaconv.conversion import dynamize
 
         donors = [] if settings.pretrained else [build_model(plain, classes) for _ in range(self.experts - 1)]
         with blame_input():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dynaconv.cost.memory import LiveMemory, tensors_in
+from dynaconv.counting.memory import LiveMemory, tensors_in
 from dynaconv.errors import UserError
 from dynaconv.train import TrainSettings
 from dynaconv.train.accelerator import make_accelerator

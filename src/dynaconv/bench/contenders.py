@@ -14,8 +14,9 @@ from torch import nn
 
 import dynaconv.models
 from dynaconv.bench.settings import BenchSettings
-from dynaconv.dynamize import dynamize, freeze
+from dynaconv.conversion import dynamize
 from dynaconv.errors import suggest
+from dynaconv.inference import freeze
 from dynaconv.layers import DynamicLayer
 from dynaconv.models.from_timm import to_timm
 

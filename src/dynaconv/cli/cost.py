@@ -28,8 +28,8 @@ def cost(
     all_layers: Annotated[bool, Option("--all", help="Also list the layers that cost nothing.")] = False,
 ) -> None:
     """Count what one example costs, layer by layer: multiply-adds (mixing and routing apart), parameters, memory."""
-    from dynaconv.cost import RULES, parse_input_size
-    from dynaconv.cost import cost as count
+    from dynaconv.counting import RULES, parse_input_size
+    from dynaconv.counting import cost as count
 
     if format not in FORMATS:
         raise UserError(f"The format is {format!r}; expected table, json or csv. {suggest(format, FORMATS)}")

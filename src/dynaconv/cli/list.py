@@ -15,10 +15,10 @@ def list_models(
 ) -> None:
     """List the papers' networks: what they are, what they cost, what is published of them, and what was reproduced."""
     from dynaconv.cli.text import aligned
-    from dynaconv.cost.table import short
+    from dynaconv.counting.table import short
     from dynaconv.models import ZOO
-    from dynaconv.models.subjects import subject
-    from dynaconv.models.tables import count
+    from dynaconv.papers.subjects import subject
+    from dynaconv.papers.tables import count
 
     names = [name for name in ZOO if fnmatchcase(name, pattern)]
     if not names:

@@ -12,7 +12,7 @@ from typer import Option
 from dynaconv.errors import UserError, suggest
 
 if TYPE_CHECKING:
-    from dynaconv.models.tables import Row
+    from dynaconv.papers.tables import Row
 
 FORMATS = ("table", "json", "csv", "markdown")
 
@@ -23,7 +23,7 @@ def tables(
     """Print every cost figure that the two papers publish beside ours, counted now from the networks themselves."""
     if format not in FORMATS:
         raise UserError(f"The format is {format!r}; expected table, json, csv or markdown. {suggest(format, FORMATS)}")
-    from dynaconv.models.tables import tables as count_all
+    from dynaconv.papers.tables import tables as count_all
 
     rows = count_all()
     if format == "json":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dynaconv.cost import LayerCount, layer_count
+from dynaconv.counting import LayerCount, layer_count
 from dynaconv.ops import Geometry, Plan, check_choice, mix, plan_of
 from dynaconv.routing import SigmoidRouter, SoftmaxRouter, check_experts
 

@@ -12,7 +12,7 @@ from timm.models._efficientnet_blocks import SqueezeExcite
 from timm.models._efficientnet_builder import efficientnet_init_weights, round_channels
 from torch import nn
 
-from dynaconv.dynamize.convert import convert, twin_of
+from dynaconv.conversion.convert import convert, twin_of
 from dynaconv.layers import CondLinear, DynamicLayer, DynamicLinear
 from dynaconv.models.options import Design
 from dynaconv.models.routing import install_routers, make_router

@@ -9,7 +9,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from dynaconv.dynamize import load_static
+from dynaconv.conversion import load_static
 from dynaconv.errors import UserError, suggest
 from dynaconv.layers import DynamicLayer
 
@@ -29,7 +29,7 @@ def load_weights(
         model: a network of the zoo; unchanged if anything does not fit.
         source: a safetensors file, a folder with ``model.safetensors``, or a state dict.
         classifier: False leaves the classifier as it is, for other classes.
-        noise: of the experts when static weights are upgraded, see :func:`dynaconv.dynamize.dynamize`; with 0 the
+        noise: of the experts when static weights are upgraded, see :func:`dynaconv.conversion.dynamize`; with 0 the
             network computes what the static one computed, and experts stay equal in training.
 
     Returns:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from dynaconv.native import cache_folder
+from dynaconv.kernels.cpu import cache_folder
 from dynaconv.ops.call import Call
 
 Times = dict[str, float]

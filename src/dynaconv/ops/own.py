@@ -1,4 +1,4 @@
-"""When the kernels of our own (:mod:`dynaconv.native`) may run a call."""
+"""When the kernels of our own (:mod:`dynaconv.kernels.cpu`) may run a call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dynaconv import native
+from dynaconv.kernels import cpu as native
 from dynaconv.ops.call import Call
 
 

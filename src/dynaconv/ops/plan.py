@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from dynaconv.errors import suggest
-from dynaconv.native import keeps_memory
+from dynaconv.kernels.cpu import keeps_memory
 from dynaconv.ops import branches, fused, grouped, loop, matmul, measured, single, stencil, tiled, unfold
 from dynaconv.ops.call import Call
 from dynaconv.ops.geometry import Geometry
@@ -127,5 +127,5 @@ _LARGE = 150_000
 
 _WHY_LOOP = (
     "on a CPU that fetches memory anew for every step, for examples as large as these, an ordinary convolution of each "
-    "beats one with groups for all of them (see dynaconv.native.keep_freed_memory)"
+    "beats one with groups for all of them (see dynaconv.kernels.cpu.keep_freed_memory)"
 )

@@ -1,4 +1,4 @@
-"""Strategy ``stencil``: depthwise layers on a CPU by kernels of our own, in channels_last (:mod:`dynaconv.native`).
+"""Strategy ``stencil``: depthwise layers by the kernels of :mod:`dynaconv.kernels.cpu`, in channels_last.
 
 torch has no convolution with a kernel per example: ``grouped`` must bring the batch and the channels together, which
 undoes channels_last, and ``loop`` calls torch for each example and copies the outputs together. A depthwise convolution
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynaconv.native import depthwise
+from dynaconv.kernels.cpu import depthwise
 from dynaconv.ops import grouped, own
 from dynaconv.ops.call import Call
 from dynaconv.ops.geometry import Geometry

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynaconv.native import convolve, positions
+from dynaconv.kernels.cpu import convolve, positions
 from dynaconv.ops import grouped, own
 from dynaconv.ops.call import Call
 from dynaconv.ops.geometry import Geometry

@@ -62,7 +62,7 @@ def build_model(
     model = _static(spec, classes, pretrained)
     if spec.method is None:
         return model
-    from dynaconv.dynamize import METHODS, dynamize
+    from dynaconv.conversion import METHODS, dynamize
 
     experts = spec.experts or METHODS[spec.method].experts
     donors = [] if pretrained or blank else [_static(spec, classes, False) for _ in range(experts - 1)]

@@ -1,0 +1,62 @@
+"""Which layers form a block, so that they can share one router."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from dynaconv.conversion.observe import Observation
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+def find_blocks(model: nn.Module, names: Sequence[str]) -> dict[str, str]:
+    """For every layer name the name of its block; ``""`` if it belongs to none.
+
+    A block is the nearest module around a layer that has a forward of its own (no plain container). While such a module
+    holds one of the layers only and is itself an attribute of a bigger module, not an element of a list of blocks, the
+    bigger one is taken: it is a conv-norm-activation helper inside the block. The whole network is never a block.
+    """
+    return {name: _block_of(model, name, names) for name in names}
+
+
+def _block_of(model: nn.Module, name: str, names: Sequence[str]) -> str:
+    block = _with_own_forward(model, _parent(name))
+    while block and _holds(block, names) == 1 and not isinstance(model.get_submodule(_parent(block)), _CONTAINERS):
+        above = _with_own_forward(model, _parent(block))
+        if not above:
+            break
+        block = above
+    return block
+
+
+def _with_own_forward(model: nn.Module, name: str) -> str:
+    while name and isinstance(model.get_submodule(name), _CONTAINERS):
+        name = _parent(name)
+    return name
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _holds(block: str, names: Sequence[str]) -> int:
+    return sum(name.startswith(f"{block}.") for name in names)
+
+
+def why_not_a_scope(model: nn.Module, block: str, dims: int, seen: Observation) -> str | None:
+    """Why a block's layers cannot share a router that reads the block's input; None if they can."""
+    if not block:
+        return "it stands in no block"
+    if hasattr(model.get_submodule(block), "router"):
+        return f"{block} has an attribute 'router' already"
+    calls = seen.calls.get(block, [])
+    if len(calls) != 1:
+        return f"{block} runs {len(calls)} times in one forward"
+    shape = calls[0]
+    if shape is None:
+        return f"the input of {block} is not one tensor"
+    if dims and len(shape) != dims + 2:
+        return f"the input of {block} has shape {shape}, not (batch, channels, *space)"
+    return None

@@ -1,0 +1,111 @@
+"""Which layers become dynamic, and why the others do not."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from torch import nn
+from torch.nn.parameter import UninitializedParameter
+
+from dynaconv.conversion.convert import qualified_name, twin_of
+from dynaconv.conversion.observe import Observation
+from dynaconv.conversion.patterns import Pattern, as_list, check_used, matches
+from dynaconv.conversion.patterns import Patterns as Patterns
+from dynaconv.layers import DynamicLayer
+
+# torch's base class of every convolution; there is no public name for it.
+_ConvNd = nn.modules.conv._ConvNd
+
+# Blocks that weigh channels or positions by a pooled view (squeeze-and-excitation and its kin): both papers leave them.
+_GATE = re.compile(
+    r"squeeze_?(and_?)?excit|gather_?excit|^(effective)?_?se_?(module|layer|block|unit)?$"
+    r"|channel_?att|spatial_?att|^eca_?module|global_?context|cbam",
+    re.IGNORECASE,
+)
+
+
+def layers_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Every convolution and linear layer with each of its names, dynamic layers included."""
+    kinds = (_ConvNd, nn.Linear, DynamicLayer)
+    return [
+        (name, module)
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, kinds) and not _inside_router(model, name)
+    ]
+
+
+def _inside_router(model: nn.Module, name: str) -> bool:
+    parts = name.split(".")
+    parents = (".".join(parts[:depth]) for depth in range(1, len(parts)))
+    return any(getattr(model.get_submodule(parent), "is_router", False) for parent in parents)
+
+
+class Selection:
+    """The decisions for one model; :meth:`refusal` answers why a layer is left, or None if it becomes dynamic."""
+
+    def __init__(self, model: nn.Module, include: Patterns, exclude: Patterns, seen: Observation | None) -> None:
+        self.model, self.seen = model, seen
+        self.layers = layers_of(model)
+        self.include: list[Pattern] = as_list(include)
+        self.exclude: list[Pattern] = as_list(exclude)
+        self.chosen_by_name = include is not None
+        check_used("include", self.include, self.layers)
+        check_used("exclude", self.exclude, self.layers)
+        self.first = self._first()
+        self._names = Counter(id(module) for _, module in self.layers)
+        owners = [
+            (id(parameter), id(module))
+            for module in model.modules()
+            for parameter in module._parameters.values()
+            if parameter is not None
+        ]
+        self._owners = Counter(parameter for parameter, _ in set(owners))
+
+    def _first(self) -> str | None:
+        """The convolution that runs first; the one registered first if the network could not be observed."""
+        names = {name for name, module in self.layers if isinstance(module, _ConvNd)}
+        order = self.seen.calls if self.seen is not None else dict.fromkeys(name for name, _ in self.layers)
+        return next((name for name in order if name in names), None)
+
+    def refusal(self, name: str, module: nn.Module) -> str | None:
+        """Why this layer is left as it is; None if it can and shall be replaced."""
+        return self._unwanted(name, module) or self._impossible(name, module)
+
+    def _unwanted(self, name: str, module: nn.Module) -> str | None:
+        if isinstance(module, DynamicLayer):
+            return "it is dynamic already"
+        if any(matches(pattern, name, module) for pattern in self.exclude):
+            return "excluded"
+        if self.chosen_by_name:
+            return None if any(matches(pattern, name, module) for pattern in self.include) else "not included"
+        if isinstance(module, nn.Linear):
+            return "linear layers stay static unless `include` names them"
+        if name == self.first:
+            return "the first convolution stays static, as in both papers"
+        gate = self._gate(name)
+        return f"inside {gate}, which stays static, as in both papers" if gate else None
+
+    def _gate(self, name: str) -> str | None:
+        parts = name.split(".")[:-1]
+        for depth in range(1, len(parts) + 1):
+            kind = type(self.model.get_submodule(".".join(parts[:depth]))).__name__
+            if _GATE.search(kind):
+                return kind
+        return None
+
+    def _impossible(self, name: str, module: nn.Module) -> str | None:
+        if twin_of(module) is None:
+            return f"{qualified_name(type(module))} has a behaviour of its own that the dynamic layer would lose"
+        if any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters()):
+            return "its weights have no shape yet (a lazy layer); run the model once before"
+        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+        if any(hooks):
+            return "it has hooks (weight norm, spectral norm, one's own), which a replacement would lose"
+        if self._names[id(module)] > 1:
+            return "the same module stands in the network under several names"
+        if any(self._owners[id(parameter)] > 1 for parameter in module.parameters()):
+            return "it shares a parameter with another module"
+        if self.seen is not None and name and name not in self.seen.calls:
+            return "the network's forward does not call it (it reads the weights itself, or never runs)"
+        return None

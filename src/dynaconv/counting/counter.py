@@ -1,0 +1,164 @@
+"""The counter: runs a model's shadow once and prices every operation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch._ops import OpOverload
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dynaconv.counting.elementary import elementary
+from dynaconv.counting.formulas import formula_of
+from dynaconv.counting.free import is_free
+from dynaconv.counting.input_size import check_input_size
+from dynaconv.counting.memory import LiveMemory, tensors_in
+from dynaconv.counting.modules import ModuleStack
+from dynaconv.counting.parameters import count_parameters
+from dynaconv.counting.report import CostReport, rows
+from dynaconv.counting.rules import rule_named
+from dynaconv.counting.shadow import shadow_inputs, shadow_mode, shadow_model
+
+
+class UncountedOperationError(ValueError):
+    """The model performs an operation for which the counter has no rule."""
+
+
+def cost(
+    model: nn.Module, input_size: Sequence[int] = (3, 224, 224), *, rule: str = "madds", inputs: Any = None
+) -> CostReport:
+    """Count what one forward pass of one example costs: MAdds, parameters, activation memory.
+
+    The model is copied without its numbers (no memory is taken, nothing of the model changes: mode, buffers, hooks,
+    device) and the copy runs once in evaluation mode. Every operation that PyTorch performs is priced by a formula over
+    its shapes and written down for the innermost module that performed it. Dynamic layers state their own cost, the
+    method's and not the strategy's (:class:`dynaconv.cost.Counted`): the mixed convolution under ``kernel``, the mixing
+    of the experts under ``mixing``; routers are counted by their operations under ``routing``.
+
+    **MAdds.** A multiply-add counts as one: ``Hout * Wout * Cin / groups * Cout * k * k`` for a convolution,
+    ``n * m * p`` for a matrix product, ``L * S * (E + V)`` per head of attention. Bias, normalisation, activation,
+    pooling and addition count zero under the rule ``"madds"``; ``"tf"`` and ``"dy"`` are the rules of the CondConv and
+    the dynamic-convolution paper (:mod:`dynaconv.counting.rules`).
+
+    **Peak activation memory.** The largest number of bytes that are alive at one time in storages made by the forward
+    pass, the input included, parameters and buffers excluded. A storage lives until nothing refers to it any more, as
+    in PyTorch's own inference without gradients: a residual stays until it is added, a module's input while the module
+    runs, views and in-place results take nothing. Not in it: what kernels allocate inside (workspaces) and the
+    allocator's rounding. Attention counts as PyTorch's fused kernels do it, without the matrix of scores, where the
+    model calls ``scaled_dot_product_attention``. While a dynamic layer runs, its temporaries count as one mixed kernel,
+    whatever its strategy really keeps.
+
+    Args:
+        model: any ``nn.Module``.
+        input_size: size of one example without the batch, ``(C, *space)``; its type is that of the model's parameters.
+        rule: ``"madds"``, ``"tf"`` or ``"dy"``.
+        inputs: instead of ``input_size``, for models that take something else: a tensor, a tuple of positional
+            arguments or a dictionary of keyword arguments, with the batch dimension. Meta tensors will do.
+
+    Returns:
+        A :class:`CostReport`; ``print`` it for a table. Its ``under(rule)`` weighs the same run by another rule.
+
+    Raises:
+        UncountedOperationError: an operation has no rule (a ValueError; names the operation and the module).
+        ValueError: unknown rule, a bad input size, an input that the model does not take.
+        TypeError: ``model`` is no module, is scripted or cannot be copied.
+
+    >>> report = cost(nn.Conv2d(3, 8, 3, padding=1), (3, 10, 10))
+    >>> report.total, report.parameters.total
+    (21600, 224)
+    """
+    chosen = rule_named(rule)  # before the work: an unknown rule is an error at once
+    mode = shadow_mode()
+    shadow = shadow_model(model, mode)
+    if inputs is None:
+        size = (1, *check_input_size(input_size))
+        inputs = torch.empty(size, dtype=_float_type(shadow), device="meta")
+    given = shadow_inputs(inputs, mode)
+    memory = LiveMemory(shadow)
+    memory.hold(given)
+    stack = ModuleStack(shadow, memory)
+    shapes = tuple(tuple(tensor.shape) for tensor in tensors_in(given))
+    with torch.inference_mode(False), torch.no_grad(), mode, _PlainAttention(), _Counter(stack, memory):
+        _run(shadow, given, shapes, stack)
+    parameters = count_parameters(shadow, stack.ledgers)
+    ledgers = stack.in_order_of_running()
+    return CostReport(
+        model=type(shadow).__name__,
+        rule=chosen.name,
+        input_shapes=shapes,
+        layers=rows(ledgers, chosen),
+        parameters=parameters,
+        peak_activation_bytes=memory.peak,
+        ledgers=ledgers,
+    )
+
+
+class _Counter(TorchDispatchMode):
+    """Sees every operation before it is computed (in shapes), and prices it."""
+
+    def __init__(self, stack: ModuleStack, memory: LiveMemory) -> None:
+        super().__init__()
+        self._stack, self._memory = stack, memory
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self._stack.states_its_cost:
+            return func(*args, **kwargs)
+        formula = formula_of(func)
+        if formula is None and not is_free(func):
+            return self._in_parts(func, args, kwargs)
+        result = func(*args, **kwargs)
+        madds = formula(args, kwargs, result) if formula else 0
+        self._stack.add(madds, elementary(func, args, result))
+        self._memory.hold(result)
+        return result
+
+    def _in_parts(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
+        """Price an operation by those that it is made of, if PyTorch defines it so."""
+        with self:
+            result = func.decompose(*args, **kwargs)
+        if result is not NotImplemented:
+            return result
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors_in([args, kwargs]))
+        raise UncountedOperationError(
+            f"no rule counts the operation {func._schema.name} (on tensors of shape {shapes or 'none'}) "
+            f"in {self._stack.running}. Say what it costs: "
+            f"`from dynaconv.counting import register_rule; register_rule({func._schema.name!r}, "
+            "lambda args, kwargs, result: <multiply-adds>)`."
+        )
+
+
+class _PlainAttention(TorchFunctionMode):
+    """Does nothing, and by being active keeps ``nn.MultiheadAttention`` off its fused inference kernel.
+
+    The kernel hides the layer's matrix products in one operation that has no shape function.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+def _run(shadow: nn.Module, given: Any, shapes: tuple[tuple[int, ...], ...], stack: ModuleStack) -> None:
+    try:
+        if isinstance(given, dict):
+            shadow(**given)
+        else:
+            shadow(*(given if isinstance(given, (tuple, list)) else (given,)))
+    except UncountedOperationError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"the model does not run on input of shape {', '.join(map(str, shapes)) or 'none'}: in {stack.running}: "
+            f"{type(error).__name__}: {error}\n"
+            "Expected the size of one example without the batch, such as (3, 224, 224), or `inputs=` for a model that "
+            "takes something else. A model whose shapes depend on the values in its tensors (detection with its "
+            "post-processing, for one) cannot be counted as a whole: count the part before."
+        ) from error
+
+
+def _float_type(model: nn.Module) -> torch.dtype:
+    tensors = [*model.parameters(), *model.buffers()]
+    return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)

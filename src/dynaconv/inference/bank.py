@@ -1,0 +1,60 @@
+"""How a frozen bank is stored, and how one example's kernel, or a piece's, is mixed from it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dynaconv.errors import suggest
+from dynaconv.kernels.cpu import inference, why_not
+from dynaconv.ops.call import is_plain
+
+BANK_DTYPES: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "int8": torch.int8}
+
+
+def check_bank_dtype(bank_dtype: str | None) -> None:
+    """Raise ValueError unless it is None or the name of a reduced storage."""
+    if bank_dtype is not None and bank_dtype not in BANK_DTYPES:
+        raise ValueError(
+            f"bank_dtype is {bank_dtype!r}; None keeps the bank as it is. {suggest(str(bank_dtype), BANK_DTYPES)}"
+        )
+
+
+def reduce_bank(bank: Tensor, bank_dtype: str | None, along: int) -> tuple[Tensor, Tensor | None]:
+    """A bank ``(K, ...)`` to its stored form; for int8 with a scale for every output channel of every expert.
+
+    The weights of one output channel lie along dimension ``along``. They are stored as ``round(127 * w / max |w|)``
+    with the scale ``max |w| / 127``: the error of a weight is at most half a scale. Zeros stay zero.
+    """
+    if bank_dtype is None:
+        return bank, None
+    if bank_dtype == "bfloat16":
+        return bank.to(torch.bfloat16), None
+    scale = bank.abs().amax(dim=along, keepdim=True) / 127
+    steps = bank / torch.where(scale > 0, scale, 1.0)
+    return steps.round().to(torch.int8), scale
+
+
+def mix_bank(bank: Tensor, scale: Tensor | None, routing: Tensor, dtype: torch.dtype) -> Tensor:
+    """``(K, ...), (B, K) -> (B, ...)`` in ``dtype``.
+
+    One matrix product where the bank is stored in ``dtype``. A reduced bank is widened as it is read, so the reduced
+    bytes are all that is read: by a kernel of our own, or expert by expert, which the compiler makes one loop.
+    """
+    routing = routing.to(dtype)
+    if bank.dtype != dtype and bank.dim() == 3 and _kernel_can_mix(routing):
+        return inference.mix(bank, scale, routing)
+    if bank.dtype == dtype and not (torch.compiler.is_compiling() and routing.shape[0] == 1):
+        return (routing @ bank.flatten(1)).unflatten(1, bank.shape[1:])
+    weights = routing.view(*routing.shape, *(1,) * (bank.dim() - 1))
+    if scale is not None:
+        weights = weights * scale.to(dtype)
+    total = weights[:, 0] * bank[0].to(dtype)
+    for expert in range(1, bank.shape[0]):
+        total = total + weights[:, expert] * bank[expert].to(dtype)
+    return total
+
+
+def _kernel_can_mix(routing: Tensor) -> bool:
+    usual = routing.dtype == torch.float32 and routing.device.type == "cpu" and not routing.requires_grad
+    return usual and not torch.compiler.is_compiling() and is_plain(routing) and why_not() is None

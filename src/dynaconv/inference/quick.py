@@ -1,0 +1,126 @@
+"""A frozen layer on a CPU, in channels_last: one call of a kernel of our own, from its input to its activation.
+
+Mixed kernels stay in the cache; bias, activation and the sums for the next router are taken while an output is there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import weakref
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dynaconv.inference.handed import hand_on, handed
+from dynaconv.inference.router import FEW, FrozenRouter
+from dynaconv.kernels.cpu import arguments
+from dynaconv.kernels.cpu.activation import NOTHING
+from dynaconv.kernels.cpu.arguments import KINDS, at
+from dynaconv.kernels.cpu.build import library
+from dynaconv.kernels.cpu.positions import Positions, output_size, positions
+from dynaconv.ops import Geometry
+
+if TYPE_CHECKING:
+    from dynaconv.inference.layer import FrozenLayer
+
+
+class _Prepared(NamedTuple):
+    """A layer at one input size, as the kernel takes it. Addresses are held against the layer's before every use."""
+
+    call: arguments.Layer
+    addresses: tuple[int | None, ...]
+    where: Positions  # kept alive: the call has its addresses
+
+
+_SIZES = 16  # input sizes that a layer is kept prepared for
+
+# Outside the layers, which are copied and pickled.
+_prepared: weakref.WeakKeyDictionary[FrozenLayer, dict[Any, _Prepared]] = weakref.WeakKeyDictionary()
+
+
+def can_route(layer: FrozenLayer, x: Tensor) -> bool:
+    """Whether the kernel can run the layer's router too: one of the papers', that nobody watches, for few examples."""
+    router = layer.router
+    return (
+        x.shape[0] <= FEW
+        and type(router) is FrozenRouter
+        and router.fc_weight.dtype == torch.float32
+        and router.fc_weight.device.type == "cpu"
+        and router.in_channels == x.shape[1]
+        and not (router._forward_hooks or router._forward_pre_hooks)
+    )
+
+
+def run(layer: FrozenLayer, x: Tensor, routing: Tensor | None, geometry: Geometry) -> Tensor:
+    """``activation(conv(x[b], kernel[b]) + bias[b])``, and its sums handed on; ``x`` is ``readable``.
+
+    ``routing`` None: the layer's router runs too; see :func:`can_route`.
+    """
+    batch, channels = x.shape[:2]
+    if channels != layer.kernel_shape[1] * geometry.groups:
+        raise ValueError(f"the input has {channels} channels; expected {layer.kernel_shape[1] * geometry.groups}")
+    prepared = _of(layer, x, geometry)
+    outputs, (height, width) = layer.kernel_shape[0], prepared.where.size
+    y, sums = torch.empty(batch, height, width, outputs), torch.empty(batch, outputs)
+    known = handed(x) if routing is None else None
+    weights = None if routing is None else routing.to(torch.float32).contiguous()
+    library().frozen_layer(
+        ctypes.byref(prepared.call),
+        batch,
+        *arguments.work(batch, channels),
+        at(weights),
+        at(known),
+        at(x),
+        at(y),
+        at(sums),
+    )
+    answer = y.permute(0, 3, 1, 2)
+    hand_on(answer, sums)
+    return answer
+
+
+def _of(layer: FrozenLayer, x: Tensor, geometry: Geometry) -> _Prepared:
+    sizes = _prepared.setdefault(layer, {})
+    key, addresses = (*x.shape[2:], geometry.padding), tuple(map(at, _tensors(layer)))
+    found = sizes.get(key)
+    if found is None or found.addresses != addresses:
+        if len(sizes) >= _SIZES:
+            sizes.clear()
+        found = sizes[key] = _prepare(layer, x, geometry, addresses)
+    return found
+
+
+def _tensors(layer: FrozenLayer) -> tuple[Tensor | None, ...]:
+    own, router = layer._buffers, layer.router
+    if type(router) is not FrozenRouter:
+        return own["bank"], own["scale"], own["bias"], own["biases"], None, None, None, None
+    its = router._buffers
+    last = its["hidden_weight"], its["hidden_bias"], its["fc_weight"], its["fc_bias"]
+    return own["bank"], own["scale"], own["bias"], own["biases"], *last
+
+
+def _prepare(layer: FrozenLayer, x: Tensor, geometry: Geometry, addresses: tuple[int | None, ...]) -> _Prepared:
+    size, kernel = tuple(x.shape[2:]), layer.kernel_shape[2:]
+    moves = geometry.stride, geometry.padding, geometry.dilation
+    depthwise = layer.layout == "taps"  # which needs no table
+    where = Positions(output_size(size, kernel, *moves), None, None) if depthwise else positions(size, kernel, *moves)
+    pixels, outputs = math.prod(size), layer.kernel_shape[0]
+    reads = at(where.reads)
+    dense = layer.experts, x.shape[1], outputs, math.prod(kernel), pixels, math.prod(where.size), reads, None
+    bank, scale, bias, biases, *router = addresses
+    hidden = _tensors(layer)[4]
+    activation = layer.activation or NOTHING
+    call = arguments.Layer(
+        depthwise,
+        arguments.Convolution(0, *dense),
+        arguments.Geometry(0, x.shape[1], *size, *where.size, *kernel, *(number for pair in moves for number in pair)),
+        arguments.Bank(KINDS[layer.bank.dtype], bank, scale),
+        bias,
+        biases,
+        *(activation.number, activation.low, activation.high),
+        *(x.shape[1], pixels, 0 if hidden is None else hidden.shape[0], getattr(layer.router, "softmax", False)),
+        *router,
+    )
+    return _Prepared(call, addresses, where)

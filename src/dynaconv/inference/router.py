@@ -1,0 +1,76 @@
+"""Routers whose constants are folded: the temperature goes into the last linear layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dynaconv.inference.handed import readable, sums_of
+from dynaconv.kernels.cpu import inference
+from dynaconv.routing import PooledRouter, SigmoidRouter, SoftmaxRouter, global_average_pool
+
+FEW = 8  # examples whose routers cost less one by one than five operations of torch do
+
+
+class FrozenRouter(nn.Module):
+    """A :class:`SoftmaxRouter` or :class:`SigmoidRouter` for inference, in float32, with nothing left to decide.
+
+    Formula: ``act(relu(GAP(x) H^T + h) F^T + f)``; ``F`` and ``f`` are divided by the temperature.
+    """
+
+    is_router = True
+
+    def __init__(self, router: PooledRouter) -> None:
+        super().__init__()
+        self.in_channels, self.experts, self.softmax = router.in_channels, router.experts, router.sums_to_one
+        temperature = router.temperature.double() if isinstance(router, SoftmaxRouter) else 1.0
+        self.hidden_weight: Tensor | None
+        self.hidden_bias: Tensor | None
+        self.fc_weight: Tensor
+        self.fc_bias: Tensor | None
+        for name, layer, divisor in (("hidden", router.hidden, 1.0), ("fc", router.fc, temperature)):
+            weight = None if layer is None else layer.weight
+            bias = None if layer is None else layer.bias
+            self.register_buffer(f"{name}_weight", _folded(weight, divisor))
+            self.register_buffer(f"{name}_bias", _folded(bias, divisor))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                return self._answer(x)
+        return self._answer(x)
+
+    def _answer(self, x: Tensor) -> Tensor:
+        if self.fc_weight.dtype == torch.float32 and readable(x):
+            return self._from_sums(sums_of(x), x.shape[2] * x.shape[3])
+        return self._from_features(global_average_pool(x).to(self.fc_weight.dtype))
+
+    def _from_sums(self, sums: Tensor, pixels: int) -> Tensor:
+        if sums.shape[0] > FEW:  # a matrix product reads the weights once for all examples
+            return self._from_features(sums / pixels)
+        hidden = None if self.hidden_weight is None else (self.hidden_weight, self.hidden_bias)
+        return inference.route(sums, pixels, hidden, (self.fc_weight, self.fc_bias), self.softmax)
+
+    def _from_features(self, features: Tensor) -> Tensor:
+        if self.hidden_weight is not None:
+            features = F.relu(F.linear(features, self.hidden_weight, self.hidden_bias))
+        logits = F.linear(features, self.fc_weight, self.fc_bias)
+        return torch.softmax(logits, dim=1) if self.softmax else torch.sigmoid(logits)
+
+    def extra_repr(self) -> str:
+        return f"in_channels={self.in_channels}, experts={self.experts}, {'softmax' if self.softmax else 'sigmoid'}"
+
+
+def freeze_router(router: nn.Module) -> nn.Module:
+    """A router's frozen form; a router of another class, which may compute anything, is kept."""
+    if type(router) in (SoftmaxRouter, SigmoidRouter) and not getattr(router, "previous_experts", 0):
+        return FrozenRouter(router)  # type: ignore[arg-type]
+    return router
+
+
+def _folded(parameter: Tensor | None, divisor: Tensor | float) -> Tensor | None:
+    if parameter is None:
+        return None
+    wide = torch.promote_types(parameter.dtype, torch.float32)  # routers compute in float32 or better
+    return (parameter.detach().double() / divisor).to(wide)

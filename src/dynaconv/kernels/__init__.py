@@ -1,0 +1,1 @@
+"""Kernels of our own: C for a CPU (:mod:`dynaconv.kernels.cpu`)."""
