@@ -63,7 +63,8 @@ def run(layer: FrozenLayer, x: Tensor, routing: Tensor | None, geometry: Geometr
         raise ValueError(f"the input has {channels} channels; expected {layer.kernel_shape[1] * geometry.groups}")
     prepared = _of(layer, x, geometry)
     outputs, (height, width) = layer.kernel_shape[0], prepared.where.size
-    y, sums = torch.empty(batch, height, width, outputs), torch.empty(batch, outputs)
+    y = torch.empty(batch, height, width, outputs, dtype=torch.float32)
+    sums = torch.empty(batch, outputs, dtype=torch.float32)
     known = handed(x) if routing is None else None
     weights = None if routing is None else routing.to(torch.float32).contiguous()
     library().frozen_layer(

@@ -109,4 +109,4 @@ def follow(bias: Tensor | None, activation: Activation, sums: Tensor | None) -> 
 def channels_last(shape: Sequence[int]) -> Tensor:
     """An empty map ``(B, C, H, W)`` in that layout."""
     batch, channels, height, width = shape
-    return torch.empty(batch, height, width, channels).permute(0, 3, 1, 2)
+    return torch.empty(batch, height, width, channels, dtype=torch.float32).permute(0, 3, 1, 2)

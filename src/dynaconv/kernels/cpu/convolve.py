@@ -82,7 +82,7 @@ def to_panels(bank: Tensor, transposed: bool = False) -> Tensor:
     experts, out, inputs = bank.shape[:3]
     taps = math.prod(bank.shape[3:])
     columns, channels = (inputs, out) if transposed else (out, inputs)
-    panels = torch.empty(experts, -(-columns // PANEL), taps * channels, PANEL)
+    panels = torch.empty(experts, -(-columns // PANEL), taps * channels, PANEL, dtype=torch.float32)
     lie = _lie(bank.shape, transposed)
     library().panels(0, ctypes.byref(lie), torch.get_num_threads(), at(bank), at(panels))
     return panels
@@ -90,7 +90,7 @@ def to_panels(bank: Tensor, transposed: bool = False) -> Tensor:
 
 def from_panels(panels: Tensor, shape: Sequence[int]) -> Tensor:
     """Panels ``->`` a bank of ``shape`` ``(K, out, in, *taps)``."""
-    bank = torch.empty(tuple(shape))
+    bank = torch.empty(tuple(shape), dtype=torch.float32)
     lie = _lie(shape, transposed=False)
     library().panels(1, ctypes.byref(lie), torch.get_num_threads(), at(bank), at(panels))
     return bank

@@ -70,7 +70,7 @@ def kernel_gradient(gradient: Tensor, x: Tensor, kernel: Pair, stride: Pair, pad
     """Gradient of the taps, ``(B, kh * kw, C)``."""
     gradient = gradient.contiguous(memory_format=torch.channels_last)
     geometry = _geometry(x.shape, kernel, stride, padding, dilation)
-    taps = torch.empty(x.shape[0], kernel[0] * kernel[1], x.shape[1])
+    taps = torch.empty(x.shape[0], kernel[0] * kernel[1], x.shape[1], dtype=torch.float32)
     slabs, threads = work(geometry.batch, geometry.channels)
     library().depthwise_kernel_gradient(ctypes.byref(geometry), slabs, threads, at(x), at(taps), at(gradient))
     return taps

@@ -12,7 +12,7 @@ from dynaconv.kernels.cpu.build import library
 def channel_sums(x: Tensor) -> Tensor:
     """``(B, C, H, W)`` float32 in channels_last ``-> (B, C)``, sums over space."""
     batch, channels, height, width = x.shape
-    sums = torch.zeros(batch, channels)
+    sums = torch.zeros(batch, channels, dtype=torch.float32)
     slabs, threads = work(batch, channels)
     library().channel_sums(batch, height * width, channels, slabs, threads, at(sums), at(x))
     return sums
@@ -32,7 +32,8 @@ def route(
     (batch, channels), experts = sums.shape, last[0].shape[0]
     width = 0 if hidden is None else hidden[0].shape[0]
     first_weight, first_bias = (None, None) if hidden is None else hidden
-    out, scratch = torch.empty(batch, experts), torch.empty(width)
+    out = torch.empty(batch, experts, dtype=torch.float32)
+    scratch = torch.empty(width, dtype=torch.float32)
     sizes = batch, channels, width, experts, int(softmax)
     library().route(
         *sizes,
@@ -55,7 +56,8 @@ def mix(bank: Tensor, scale: Tensor | None, routing: Tensor) -> Tensor:
     """
     experts, rows, columns = bank.shape
     batch = routing.shape[0]
-    out, weights = torch.empty(batch, rows, columns), routing.contiguous()
+    out = torch.empty(batch, rows, columns, dtype=torch.float32)
+    weights = routing.contiguous()
     by_column = int(scale is not None and scale.shape[2] != 1)
     sizes = batch, experts, rows, columns, by_column, torch.get_num_threads()
     library().mix(KINDS[bank.dtype], *sizes, at(weights), at(bank), at(scale), at(out))
