@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import dynaconv
 import dynaconv.models
 from dynaconv.inference import FrozenLayer, freeze
-from dynaconv.inference.layout import lay_out
+from dynaconv.inference.bank import lay_out
 from dynaconv.inference.router import FrozenRouter
 from tolerances import assert_close
 

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dynaconv.inference import quick
-from dynaconv.inference.bank import mix_bank, reduce_bank
-from dynaconv.inference.fold import Affine, along_output
-from dynaconv.inference.handed import readable
-from dynaconv.inference.layout import ALONG, lay_out, layout_of, read
+from dynaconv.inference import one_call
+from dynaconv.inference.bank import ALONG, lay_out, layout_of, mix_bank, read, reduce_bank
+from dynaconv.inference.channel_sums import readable
+from dynaconv.inference.norm_folding import Affine, along_output
 from dynaconv.kernels.cpu.activation import RELU, Activation
 from dynaconv.layers import DynamicLayer
 from dynaconv.ops import Geometry, grouped, loop, matmul, unfold
@@ -27,7 +26,7 @@ class FrozenLayer(nn.Module):
     that it is right for routing weights of any sum).
 
     Attributes:
-        bank: as it is read; see :mod:`~dynaconv.inference.layout`.
+        bank: as it is read; see :mod:`~dynaconv.inference.bank`.
         scale: of an int8 bank, else None.
         bias: ``(out,)`` or None.
         biases: ``(K, out)`` or None, the layer's own biases.
@@ -79,10 +78,10 @@ class FrozenLayer(nn.Module):
             return self.forward(x.new_zeros(1, *x.shape[1:]))[:0]
         padded, geometry = resolve_padding(x, self.kernel_shape[2:], self.geometry)
         quickly = self.layout != "rows" and self.dtype == torch.float32 and readable(padded)
-        if routing is None and not (quickly and padded is x and quick.can_route(self, x)):
+        if routing is None and not (quickly and padded is x and one_call.can_route(self, x)):
             routing = self.router(x if dims else x.movedim(-1, 1))
         if quickly:
-            return quick.run(self, padded, routing, geometry)
+            return one_call.run(self, padded, routing, geometry)
         assert routing is not None
         return self._activated(self._convolved(padded, routing, geometry))
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dynaconv.inference.handed import readable, sums_of
+from dynaconv.inference.channel_sums import readable, sums_of
 from dynaconv.kernels.cpu import inference
 from dynaconv.routing import PooledRouter, SigmoidRouter, SoftmaxRouter, global_average_pool
 

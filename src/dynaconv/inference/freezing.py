@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from dynaconv.conversion.observe import guess_sizes
 from dynaconv.errors import suggest
 from dynaconv.inference.bank import check_bank_dtype
-from dynaconv.inference.fold import activation_of, affine_of, after_norm, fold_static
 from dynaconv.inference.layer import FrozenLayer, can_freeze
-from dynaconv.inference.pairs import find_pairs
+from dynaconv.inference.norm_folding import activation_of, affine_of, after_norm, find_pairs, fold_static
 from dynaconv.inference.router import freeze_router
 from dynaconv.kernels.cpu.activation import Activation
 

@@ -17,20 +17,20 @@ from dynaconv.ops.call import is_plain
 _last = threading.local()
 
 
-def hand_on(y: Tensor, sums: Tensor) -> None:
+def remember(y: Tensor, sums: Tensor) -> None:
     """Remember the sums ``(B, C)`` of the map that was computed last on this thread."""
     if not y.is_inference():  # such a tensor has no version that would tell of a later change
         _last.known = weakref.ref(y), y._version, sums
 
 
 def sums_of(x: Tensor) -> Tensor:
-    """``(B, C)`` sums over space of ``x``, which is float32 in channels_last: handed on, or read from ``x`` itself."""
-    known = handed(x)
+    """``(B, C)`` sums over space of ``x``, which is float32 in channels_last: remembered, or read from ``x`` itself."""
+    known = remembered(x)
     return inference.channel_sums(x) if known is None else known
 
 
-def handed(x: Tensor) -> Tensor | None:
-    """The sums of ``x`` that were handed on, if it is the map that was computed last, unchanged."""
+def remembered(x: Tensor) -> Tensor | None:
+    """The sums of ``x`` that were remembered, if it is the map that was computed last, unchanged."""
     known = getattr(_last, "known", None)
     if known is not None and known[0]() is x and not x.is_inference() and x._version == known[1]:
         sums: Tensor = known[2]

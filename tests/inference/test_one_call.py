@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import dynaconv.models  # noqa: F401 - registers the papers' networks
 from dynaconv import DynamicConv2d, freeze
-from dynaconv.inference import FrozenLayer, bank, handed, layer, quick, router
+from dynaconv.inference import FrozenLayer, bank, channel_sums, layer, one_call, router
 from dynaconv.kernels import cpu as native
 from dynaconv.kernels.cpu.activation import Activation
 from tolerances import assert_close
@@ -29,14 +29,14 @@ def pictures(batch: int, channels: int = 3, side: int = 32) -> Tensor:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The layouts of the layers that ran, in order, and every map that was read once more for its sums."""
     seen: list[str] = []
-    run, known = quick.run, quick.handed
+    run, known = one_call.run, one_call.remembered
 
     def watched_run(layer: FrozenLayer, *args: object) -> Tensor:
         seen.append(layer.layout)
         return run(layer, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(quick, "run", watched_run)
-    monkeypatch.setattr(quick, "handed", lambda x: (seen.extend(["sums"] * (known(x) is None)), known(x))[1])
+    monkeypatch.setattr(one_call, "run", watched_run)
+    monkeypatch.setattr(one_call, "remembered", lambda x: (seen.extend(["sums"] * (known(x) is None)), known(x))[1])
     return seen
 
 
@@ -116,12 +116,12 @@ def test_a_map_that_was_changed_is_read_anew(
 
 def test_sums_are_those_of_the_last_map_of_this_thread() -> None:
     first, second = pictures(1, 4), pictures(1, 4)
-    handed.hand_on(first, torch.full((1, 4), 7.0))
-    assert handed.sums_of(first).tolist() == [[7.0] * 4]
-    assert_close(handed.sums_of(second), second.sum((2, 3)), scale=10)
-    assert_close(handed.sums_of(first.clone()), first.sum((2, 3)), scale=10)
+    channel_sums.remember(first, torch.full((1, 4), 7.0))
+    assert channel_sums.sums_of(first).tolist() == [[7.0] * 4]
+    assert_close(channel_sums.sums_of(second), second.sum((2, 3)), scale=10)
+    assert_close(channel_sums.sums_of(first.clone()), first.sum((2, 3)), scale=10)
     first += 1
-    assert_close(handed.sums_of(first), first.sum((2, 3)), scale=10)
+    assert_close(channel_sums.sums_of(first), first.sum((2, 3)), scale=10)
 
 
 @pytest.mark.parametrize(

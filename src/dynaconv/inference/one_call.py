@@ -8,22 +8,31 @@ from __future__ import annotations
 import ctypes
 import math
 import weakref
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from dynaconv.inference.handed import hand_on, handed
+from dynaconv.inference.channel_sums import remember, remembered
 from dynaconv.inference.router import FEW, FrozenRouter
 from dynaconv.kernels.cpu import arguments
-from dynaconv.kernels.cpu.activation import NOTHING
+from dynaconv.kernels.cpu.activation import NOTHING, Activation
 from dynaconv.kernels.cpu.arguments import KINDS, at
 from dynaconv.kernels.cpu.build import library
 from dynaconv.kernels.cpu.positions import Positions, output_size, positions
 from dynaconv.ops import Geometry
 
-if TYPE_CHECKING:
-    from dynaconv.inference.layer import FrozenLayer
+
+class Frozen(Protocol):
+    """What the call reads of a :class:`~dynaconv.inference.FrozenLayer`."""
+
+    bank: Tensor
+    layout: str
+    kernel_shape: tuple[int, ...]
+    experts: int
+    activation: Activation | None
+    router: Any
+    _buffers: dict[str, Tensor | None]
 
 
 class _Prepared(NamedTuple):
@@ -37,10 +46,10 @@ class _Prepared(NamedTuple):
 _SIZES = 16  # input sizes that a layer is kept prepared for
 
 # Outside the layers, which are copied and pickled.
-_prepared: weakref.WeakKeyDictionary[FrozenLayer, dict[Any, _Prepared]] = weakref.WeakKeyDictionary()
+_prepared: weakref.WeakKeyDictionary[Frozen, dict[Any, _Prepared]] = weakref.WeakKeyDictionary()
 
 
-def can_route(layer: FrozenLayer, x: Tensor) -> bool:
+def can_route(layer: Frozen, x: Tensor) -> bool:
     """Whether the kernel can run the layer's router too: one of the papers', that nobody watches, for few examples."""
     router = layer.router
     return (
@@ -53,8 +62,8 @@ def can_route(layer: FrozenLayer, x: Tensor) -> bool:
     )
 
 
-def run(layer: FrozenLayer, x: Tensor, routing: Tensor | None, geometry: Geometry) -> Tensor:
-    """``activation(conv(x[b], kernel[b]) + bias[b])``, and its sums handed on; ``x`` is ``readable``.
+def run(layer: Frozen, x: Tensor, routing: Tensor | None, geometry: Geometry) -> Tensor:
+    """``activation(conv(x[b], kernel[b]) + bias[b])``, and its sums remembered on; ``x`` is ``readable``.
 
     ``routing`` None: the layer's router runs too; see :func:`can_route`.
     """
@@ -65,7 +74,7 @@ def run(layer: FrozenLayer, x: Tensor, routing: Tensor | None, geometry: Geometr
     outputs, (height, width) = layer.kernel_shape[0], prepared.where.size
     y = torch.empty(batch, height, width, outputs, dtype=torch.float32)
     sums = torch.empty(batch, outputs, dtype=torch.float32)
-    known = handed(x) if routing is None else None
+    known = remembered(x) if routing is None else None
     weights = None if routing is None else routing.to(torch.float32).contiguous()
     library().frozen_layer(
         ctypes.byref(prepared.call),
@@ -78,11 +87,11 @@ def run(layer: FrozenLayer, x: Tensor, routing: Tensor | None, geometry: Geometr
         at(sums),
     )
     answer = y.permute(0, 3, 1, 2)
-    hand_on(answer, sums)
+    remember(answer, sums)
     return answer
 
 
-def _of(layer: FrozenLayer, x: Tensor, geometry: Geometry) -> _Prepared:
+def _of(layer: Frozen, x: Tensor, geometry: Geometry) -> _Prepared:
     sizes = _prepared.setdefault(layer, {})
     key, addresses = (*x.shape[2:], geometry.padding), tuple(map(at, _tensors(layer)))
     found = sizes.get(key)
@@ -93,7 +102,7 @@ def _of(layer: FrozenLayer, x: Tensor, geometry: Geometry) -> _Prepared:
     return found
 
 
-def _tensors(layer: FrozenLayer) -> tuple[Tensor | None, ...]:
+def _tensors(layer: Frozen) -> tuple[Tensor | None, ...]:
     own, router = layer._buffers, layer.router
     if type(router) is not FrozenRouter:
         return own["bank"], own["scale"], own["bias"], own["biases"], None, None, None, None
@@ -102,7 +111,7 @@ def _tensors(layer: FrozenLayer) -> tuple[Tensor | None, ...]:
     return own["bank"], own["scale"], own["bias"], own["biases"], *last
 
 
-def _prepare(layer: FrozenLayer, x: Tensor, geometry: Geometry, addresses: tuple[int | None, ...]) -> _Prepared:
+def _prepare(layer: Frozen, x: Tensor, geometry: Geometry, addresses: tuple[int | None, ...]) -> _Prepared:
     size, kernel = tuple(x.shape[2:]), layer.kernel_shape[2:]
     moves = geometry.stride, geometry.padding, geometry.dilation
     depthwise = layer.layout == "taps"  # which needs no table
