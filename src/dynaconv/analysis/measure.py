@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dynaconv.counting.memory import LiveMemory, tensors_in
 from dynaconv.errors import UserError
+from dynaconv.torch_private import TorchDispatchMode
 from dynaconv.train import TrainSettings
 from dynaconv.train.accelerator import make_accelerator
 from dynaconv.train.classification import Classification

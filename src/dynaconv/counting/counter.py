@@ -7,9 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dynaconv.counting.elementary import elementary
 from dynaconv.counting.formulas import formula_of
@@ -21,6 +19,7 @@ from dynaconv.counting.parameters import count_parameters
 from dynaconv.counting.report import CostReport, rows
 from dynaconv.counting.rules import rule_named
 from dynaconv.counting.shadow import shadow_inputs, shadow_mode, shadow_model
+from dynaconv.torch_private import OpOverload, TorchDispatchMode
 
 
 class UncountedOperationError(ValueError):

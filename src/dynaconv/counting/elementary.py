@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._ops import OpOverload, OpOverloadPacket
+
+from dynaconv.torch_private import OpOverload, OpOverloadPacket
 
 aten = torch.ops.aten
 

@@ -7,7 +7,8 @@ name, which stands for its in-place form (``name_``) too.
 from __future__ import annotations
 
 import torch
-from torch._ops import OpOverload, OpOverloadPacket
+
+from dynaconv.torch_private import OpOverload, OpOverloadPacket
 
 _FREE_TAGS = tuple(
     getattr(torch.Tag, name)

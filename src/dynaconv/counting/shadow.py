@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
+
+from dynaconv.torch_private import FakeTensor, FakeTensorMode
 
 
 def shadow_mode() -> FakeTensorMode:

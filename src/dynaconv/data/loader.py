@@ -18,6 +18,7 @@ from dynaconv.data.bad_images import BadImages
 from dynaconv.data.examples import Examples, Loaded
 from dynaconv.data.sampling import Draw, EvaluationBatches, TrainBatches
 from dynaconv.errors import RunError
+from dynaconv.torch_private import loader_workers, shut_down_workers, unwatch_workers
 
 Batch = tuple[Tensor, Tensor]
 LOOK = 5.0  # seconds between looks at whether the workers live
@@ -71,7 +72,7 @@ class Batches:
     def _loaded(self) -> Iterator[Any]:
         """What the workers give; asks now and then whether they live."""
         iterator = iter(self._loader)
-        _do_not_raise_anywhere(iterator)
+        unwatch_workers(iterator)
         since = time.monotonic()
         while True:
             try:
@@ -98,13 +99,11 @@ class Batches:
 
     def worker_ids(self) -> list[int]:
         """Process ids of the workers at work."""
-        return [worker.pid for worker in getattr(self._loader._iterator, "_workers", [])]
+        return loader_workers(self._loader)
 
     def close(self) -> None:
         """End the worker processes; iterating again starts new ones."""
-        iterator, self._loader._iterator = self._loader._iterator, None
-        if iterator is not None and hasattr(iterator, "_shutdown_workers"):
-            iterator._shutdown_workers()
+        shut_down_workers(self._loader)
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Choose the epoch that the next iteration goes through, and where in it to begin. Training only."""
@@ -117,14 +116,6 @@ class Batches:
         if images.dtype != torch.uint8:
             return images  # normalised by its transform
         return images.float().sub_(self._mean).div_(self._std)
-
-
-def _do_not_raise_anywhere(iterator: Any) -> None:
-    """When a worker has died, torch raises an error at the next signal of any child, in whatever line that may be: amid
-    a step, a checkpoint, an error being handled. We look at the workers ourselves, where batches are waited for."""
-    if getattr(iterator, "_worker_pids_set", False):
-        torch.utils.data._utils.signal_handling._remove_worker_pids(id(iterator))
-        iterator._worker_pids_set = False
 
 
 def _data_loader(

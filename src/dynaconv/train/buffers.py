@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from dynaconv.torch_private import copy_each_
+
 
 class BufferGuard:
     """Remembers a model's buffers before a step and puts them back after a dropped one."""
@@ -19,11 +21,11 @@ class BufferGuard:
 
     def remember(self) -> None:
         for buffers, copies in self._groups:
-            torch._foreach_copy_(copies, buffers)
+            copy_each_(copies, buffers)
 
     def restore(self) -> None:
         for buffers, copies in self._groups:
-            torch._foreach_copy_(buffers, copies)
+            copy_each_(buffers, copies)
 
 
 def _same_kind(tensors: Sequence[Tensor]) -> list[list[Tensor]]:

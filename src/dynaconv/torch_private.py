@@ -1,0 +1,137 @@
+"""The private names of torch that this project uses: all in this file, each with a fall-back.
+
+A private name may go in any release. Where one has gone, these functions return what is always right and at worst
+slower: "a mode is active", so that torch's own operations run instead of our kernels. :data:`MISSING` names what has
+gone, and a test holds it empty; ``make test-torch TORCH=<version>`` runs that test on another torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload, OpOverloadPacket
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# These five are classes that extensions of torch are told to use, from modules whose names begin with an underscore.
+__all__ = [
+    "FakeTensor",
+    "FakeTensorMode",
+    "OpOverload",
+    "OpOverloadPacket",
+    "TorchDispatchMode",
+    "MISSING",
+    "copy_each_",
+    "forward_ad_active",
+    "is_exporting",
+    "is_watched",
+    "is_wrapped",
+    "loader_workers",
+    "shut_down_workers",
+    "unwatch_workers",
+]
+
+MISSING: list[str] = []
+"""Names that this torch lacks, as dotted paths."""
+
+
+def _find(path: str, otherwise: Any) -> Any:
+    found: Any = torch
+    for name in path.split(".")[1:]:
+        if not hasattr(found, name):
+            MISSING.append(path)
+            return otherwise
+        found = getattr(found, name)
+    return found
+
+
+def _unknown() -> int:
+    return 1
+
+
+_dispatch_modes: Callable[[], int] = _find("torch._C._len_torch_dispatch_stack", _unknown)
+_function_modes: Callable[[], int] = _find("torch._C._len_torch_function_stack", _unknown)
+_transform: Callable[[], Any] = _find("torch._C._functorch.peek_interpreter_stack", _unknown)
+_wrapped_by_func: Callable[[Tensor], bool] = _find(
+    "torch._C._functorch.is_functorch_wrapped_tensor", lambda tensor: True
+)
+_wrapped_by_grad: Callable[[Tensor], bool] = _find("torch._C._functorch.is_legacy_batchedtensor", lambda _: True)
+_foreach_copy_: Callable[[Sequence[Tensor], Sequence[Tensor]], Any] | None = _find("torch._foreach_copy_", None)
+_remove_worker_pids: Callable[[int], None] | None = _find("torch._C._remove_worker_pids", None)
+_HAS_EXPORT_FLAG: bool = _find("torch.compiler._is_exporting_flag", None) is not None
+_HAS_FORWARD_LEVEL: bool = _find("torch.autograd.forward_ad._current_level", None) is not None
+
+
+def is_exporting() -> bool:
+    """Return whether torch.export traces this call (and not torch.compile)."""
+    # torch.compiler.is_exporting() is True inside torch.compile on torch 2.11; the flag that it reads is right.
+    if not _HAS_EXPORT_FLAG:
+        return bool(torch.compiler.is_exporting())
+    exporting: bool = torch.compiler._is_exporting_flag
+    return exporting
+
+
+def is_watched() -> bool:
+    """Return whether a mode or a transform would see the next operation of torch.
+
+    That is a ``TorchDispatchMode`` (a counter, fake tensors), a ``TorchFunctionMode`` (also ``torch.device`` as a
+    context), or a transform of ``torch.func`` (``vmap``, ``grad``, ``jvp``). They must be given torch's own operations.
+    Gradients under ``is_grads_batched=True`` are not seen here: ask :func:`is_wrapped` for each.
+    Not for code under torch.compile: ask ``torch.compiler.is_compiling()`` first.
+    """
+    return bool(_dispatch_modes() or _function_modes() or _transform() is not None)
+
+
+def is_wrapped(tensor: Tensor) -> bool:
+    """Return whether a tensor stands for several, or for another, and has no memory of its own to read.
+
+    So it is under ``torch.func``'s transforms, and in a backward pass with ``is_grads_batched=True``, where its type is
+    ``torch.Tensor`` and no mode is active.
+    """
+    return _wrapped_by_func(tensor) or _wrapped_by_grad(tensor)
+
+
+def forward_ad_active() -> bool:
+    """Return whether forward-mode differentiation is on (``forward_ad.dual_level()``, ``torch.func.jvp``).
+
+    True for every tensor inside the level; whether one tensor carries a tangent, ``forward_ad.unpack_dual`` says.
+    """
+    return forward_ad._current_level >= 0 if _HAS_FORWARD_LEVEL else True
+
+
+def copy_each_(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copy every source into the target of the same place; all of one device and dtype."""
+    if _foreach_copy_ is not None:
+        _foreach_copy_(targets, sources)
+        return
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source)
+
+
+def loader_workers(loader: torch.utils.data.DataLoader[Any]) -> list[int]:
+    """Return the process ids of a loader's workers at work; none before the first batch."""
+    iterator = getattr(loader, "_iterator", None)
+    return [worker.pid for worker in getattr(iterator, "_workers", [])]
+
+
+def shut_down_workers(loader: torch.utils.data.DataLoader[Any]) -> None:
+    """End a loader's worker processes; iterating again starts new ones."""
+    iterator = getattr(loader, "_iterator", None)
+    loader._iterator = None
+    if iterator is not None and hasattr(iterator, "_shutdown_workers"):
+        iterator._shutdown_workers()
+
+
+def unwatch_workers(iterator: Any) -> None:
+    """Keep torch from raising an error for this loader's workers at any signal of any child process.
+
+    When a worker has died, torch does so in whatever line is being run then: amid a step, a checkpoint, an error being
+    handled. Whoever calls this looks at the workers himself, where batches are waited for.
+    """
+    if _remove_worker_pids is not None and getattr(iterator, "_worker_pids_set", False):
+        _remove_worker_pids(id(iterator))
+        iterator._worker_pids_set = False
