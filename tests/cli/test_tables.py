@@ -9,7 +9,7 @@ import json
 import pytest
 
 from dynaconv.cli import main
-from dynaconv.models import tables as module
+from dynaconv.papers import tables as module
 
 KEYS = ["paper", "table", "row", "quantity", "published", "ours", "rule", "note"]
 

@@ -50,8 +50,8 @@ STATIC = {
 
 @pytest.mark.parametrize("name", ALL)
 def test_cost_is_the_definitions(name: str) -> None:
-    declaration, network, twin = ZOO[name], meta(name), meta(name, static=True)
-    experts = declaration.experts
+    spec, network, twin = ZOO[name], meta(name), meta(name, static=True)
+    experts = spec.experts
     layers = [module for module in network.modules() if isinstance(module, DynamicLayer)]
     assert {layer.experts for layer in layers} == {experts}
     weights = sum(math.prod(layer.weight.shape[1:]) for layer in layers)
@@ -63,10 +63,10 @@ def test_cost_is_the_definitions(name: str) -> None:
     assert report.kernel == static.total
     assert report.mixing == experts * weights
     # Of a router's parameters the biases (CondConv: one per expert) are no multiply-adds.
-    with_bias = experts * len(routing) if declaration.method == "condconv" else 0
+    with_bias = experts * len(routing) if spec.method == "condconv" else 0
     assert report.routing == sum(routing) - with_bias
     assert report.total == report.kernel + report.mixing + report.routing
-    rule = "tf" if declaration.method == "condconv" else "dy"
+    rule = "tf" if spec.method == "condconv" else "dy"
     assert (round(_size(network) / 1e6, 2), round(report.under(rule).total / 1e6, 2)) == DEFINED[name]
 
 

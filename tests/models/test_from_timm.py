@@ -9,7 +9,7 @@ from torch import nn
 
 from dynaconv.layers import CondConv2d
 from dynaconv.models import from_timm, to_timm
-from dynaconv.models.routing import SigmoidRouter
+from dynaconv.routing import SigmoidRouter
 from models.nets import alive, images
 
 

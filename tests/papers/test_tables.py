@@ -10,7 +10,7 @@ import pytest
 
 from dynaconv.cli.tables import as_markdown
 from dynaconv.counting import CostReport
-from dynaconv.models import tables as module
+from dynaconv.papers import tables as module
 from dynaconv.papers.causes import UNEXPLAINED, cause_of
 from dynaconv.papers.subjects import Subject, subject_of
 from dynaconv.papers.tables import Row, published_figures, tables

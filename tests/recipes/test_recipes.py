@@ -20,8 +20,8 @@ from dynaconv.data.open import open_splits
 from dynaconv.data.source import Subset
 from dynaconv.errors import UserError
 from dynaconv.models import ZOO, Options
+from dynaconv.models.builder import known_arguments
 from dynaconv.models.options import Design, check_arguments
-from dynaconv.models.registry import known_arguments
 from dynaconv.recipes import header, list_recipes, load, resolve
 from dynaconv.train import fit
 from dynaconv.train.build import build_model
@@ -170,11 +170,11 @@ def test_every_row_has_its_recipe_and_its_static_twin() -> None:
 @pytest.mark.parametrize("name", list_recipes())
 def test_recipe_resolves_and_names_a_network_that_takes_its_arguments(name: str) -> None:
     model = resolve(name).model
-    declaration = ZOO[model.name]
-    check_arguments(model.name, model.args, known_arguments(declaration))
+    spec = ZOO[model.name]
+    check_arguments(model.name, model.args, known_arguments(spec))
     options = Options.take(dict(model.args))
     assert options.static == name.endswith("_static")
-    assert Design.of(declaration, options).experts == (model.args.get("experts") or declaration.experts)
+    assert Design.of(spec, options).experts == (model.args.get("experts") or spec.experts)
 
 
 @pytest.mark.slow

@@ -26,11 +26,11 @@ def list_models(
     rows = []
     for name in names:
         report = count(subject(name))
-        declaration = ZOO[name]
-        top1 = "-" if declaration.top1 is None else f"{declaration.top1:.1f} %"
-        remark = f" ({declaration.remark})" if declaration.remark else ""
+        spec = ZOO[name]
+        top1 = "-" if spec.top1 is None else f"{spec.top1:.1f} %"
+        remark = f" ({spec.remark})" if spec.remark else ""
         costs = [short(report.parameters.total), short(report.total)]
-        rows.append([name, *costs, top1, reproduced(name), f"{declaration.row}{remark}"])
+        rows.append([name, *costs, top1, reproduced(name), f"{spec.row}{remark}"])
     header = ["name", "params", "MAdds", "published top-1", "reproduced", "paper, row"]
     print(aligned(header, rows, right=(1, 2, 3)))
 

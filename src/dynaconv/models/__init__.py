@@ -1,4 +1,4 @@
-"""The papers' networks, declared on timm's backbones and registered with timm when this package is imported.
+"""The papers' networks, a file for each family, built on timm's backbones and registered with timm on import.
 
 >>> import timm, dynaconv.models
 >>> timm.create_model("dy_mobilenetv2_050", num_classes=10).num_classes
@@ -7,19 +7,20 @@
 
 from __future__ import annotations
 
-from dynaconv.models.declaration import Declaration
+from dynaconv.models import efficientnet, mnasnet, mobilenetv1, mobilenetv2, mobilenetv3, resnet  # noqa: F401 - register
+from dynaconv.models.builder import ZOO, build
 from dynaconv.models.from_timm import from_timm, to_timm
 from dynaconv.models.hub import load_pretrained, push_to_hub, save_pretrained
 from dynaconv.models.options import CONVOLUTIONS, ROUTINGS, Options
-from dynaconv.models.registry import build
+from dynaconv.models.spec import Architecture, NetworkSpec
 from dynaconv.models.weights import load_weights
-from dynaconv.models.zoo import ZOO
 
 __all__ = [
     "CONVOLUTIONS",
     "ROUTINGS",
     "ZOO",
-    "Declaration",
+    "Architecture",
+    "NetworkSpec",
     "Options",
     "build",
     "from_timm",

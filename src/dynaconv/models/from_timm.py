@@ -18,10 +18,9 @@ from timm.models import EfficientNet
 from torch import Tensor, nn
 
 from dynaconv.errors import suggest
-from dynaconv.models.registry import build
-from dynaconv.models.zoo import ZOO
+from dynaconv.models.builder import ZOO, build
 
-# timm's name without "tf_" -> our declaration and K. B1 is B0-depth at 240 pixels: ceil(1.1 * repeats) is the same.
+# timm's name without "tf_" -> our network and K. B1 is B0-depth at 240 pixels: ceil(1.1 * repeats) is the same.
 NAMES: dict[str, tuple[str, int]] = {
     "efficientnet_cc_b0_4e": ("condconv_efficientnet_b0", 4),
     "efficientnet_cc_b0_8e": ("condconv_efficientnet_b0", 8),
@@ -140,9 +139,9 @@ def _name_of(state: Mapping[str, Any]) -> str:
 
 
 def _condconv_blocks(ours: str) -> list[tuple[int, int]]:
-    declaration = ZOO[ours]
-    arguments = declaration.skeleton.arguments(width=declaration.width, depth=declaration.depth, se=True)
-    groups = list(enumerate(arguments["block_args"]))[declaration.begin_group - 1 :]
+    spec = ZOO[ours]
+    arguments = spec.architecture.arguments(width=spec.width, depth=spec.depth, se=True)
+    groups = list(enumerate(arguments["block_args"]))[spec.begin_group - 1 :]
     return [(stage, place) for stage, blocks in groups for place in range(len(blocks))]
 
 

@@ -11,10 +11,9 @@ from typing import Any, cast
 from torch import nn
 
 from dynaconv.errors import UserError, blame_input, suggest
-from dynaconv.models.declaration import Declaration
-from dynaconv.models.registry import build
+from dynaconv.models.builder import ZOO, build
+from dynaconv.models.spec import NetworkSpec
 from dynaconv.models.weights import WEIGHTS, load_weights
-from dynaconv.models.zoo import ZOO
 
 CONFIG, CARD = "config.json", "README.md"
 
@@ -35,13 +34,13 @@ def save_pretrained(model: nn.Module, folder: str | Path, *, notes: str = "") ->
     """
     from timm.models import save_for_hf
 
-    declaration = _declaration_of(model)
+    spec = _spec_of(model)
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as part:
             save_for_hf(model, part, model_args=arguments_of(model), safe_serialization=True)
-            (Path(part) / CARD).write_text(model_card(model, declaration, notes), encoding="utf-8")
+            (Path(part) / CARD).write_text(model_card(model, spec, notes), encoding="utf-8")
             for name in (WEIGHTS, CARD, CONFIG):
                 os.replace(Path(part) / name, folder / name)
     except OSError as error:
@@ -63,16 +62,16 @@ def load_pretrained(source: str | Path, *, classifier: bool = True, **arguments:
     """
     folder = Path(source) if Path(source).is_dir() else _fetch(str(source))
     config = _read_config(folder / CONFIG)
-    declaration = _declaration(config.get("architecture"), folder)
+    spec = _spec(config.get("architecture"), folder)
     saved = {**config.get("model_args", {}), "pretrained_cfg_overlay": _preprocessing(config), **arguments}
     with blame_input():
-        model = build(declaration, **{"num_classes": config.get("num_classes", 1000), **saved})
+        model = build(spec, **{"num_classes": config.get("num_classes", 1000), **saved})
     load_weights(model, folder, classifier=classifier)
     return model.eval()
 
 
 def push_to_hub(model: nn.Module, repository: str, *, notes: str = "", private: bool = False) -> str:
-    """Save a network into a repository of the hub, ``"owner/name"``, made if it is not there; answers its address."""
+    """Save a network into a repository of the hub, ``"owner/name"``, made if it is not there; returns its address."""
     from huggingface_hub import HfApi
 
     api = HfApi(library_name="dynaconv")
@@ -93,7 +92,7 @@ def arguments_of(model: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in plain.items() if not name.startswith("drop_")}
 
 
-def model_card(model: nn.Module, declaration: Declaration, notes: str) -> str:
+def model_card(model: nn.Module, spec: NetworkSpec, notes: str) -> str:
     """The model card: what the network is, what the paper claims of it, and that this is no reproduction of it."""
     from huggingface_hub import ModelCardData
 
@@ -104,12 +103,12 @@ def model_card(model: nn.Module, declaration: Declaration, notes: str) -> str:
         tags=["dynamic-convolution", "image-classification", "timm"],
     )
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    claim = "none for this network" if declaration.top1 is None else f"{declaration.top1} % on ImageNet"
+    claim = "none for this network" if spec.top1 is None else f"{spec.top1} % on ImageNet"
     chosen = ", ".join(f"{name}={value!r}" for name, value in arguments_of(model).items())
     lines = [
         f"---\n{data.to_yaml()}\n---",
-        f"# {declaration.name}",
-        f"{declaration.row}; {parameters:,} parameters.",
+        f"# {spec.name}",
+        f"{spec.row}; {parameters:,} parameters.",
         f"Built with: {chosen or 'the defaults'}.",
         f"Top-1 published for the paper's network: {claim}. The paper's weights are not public: what these weights "
         "reach stands below, if it was measured.",
@@ -120,7 +119,7 @@ def model_card(model: nn.Module, declaration: Declaration, notes: str) -> str:
     return "\n\n".join(line for line in lines if line) + "\n"
 
 
-def _declaration_of(model: nn.Module) -> Declaration:
+def _spec_of(model: nn.Module) -> NetworkSpec:
     if "zoo_arguments" not in model.__dict__ or not hasattr(model, "num_classes"):
         raise UserError(
             f"{type(model).__name__} was not built as a network of this zoo (features_only ones are not saved either). "
@@ -129,7 +128,7 @@ def _declaration_of(model: nn.Module) -> Declaration:
     return ZOO[cast(dict[str, str], model.pretrained_cfg)["architecture"]]
 
 
-def _declaration(name: object, folder: Path) -> Declaration:
+def _spec(name: object, folder: Path) -> NetworkSpec:
     if name not in ZOO:
         raise UserError(f"{folder / CONFIG} is of the architecture {name!r}. {suggest(str(name), ZOO)}")
     return ZOO[str(name)]

@@ -8,15 +8,14 @@ from functools import partial
 from typing import Any, ClassVar, cast
 
 from timm.models import EfficientNet, EfficientNetFeatures, MobileNetV3, MobileNetV3Features, ResNet
-from timm.models._efficientnet_blocks import SqueezeExcite
-from timm.models._efficientnet_builder import efficientnet_init_weights, round_channels
 from torch import nn
 
 from dynaconv.conversion.convert import convert, twin_of
 from dynaconv.layers import CondLinear, DynamicLayer, DynamicLinear
 from dynaconv.models.options import Design
-from dynaconv.models.routing import install_routers, make_router
-from dynaconv.models.sites import choose_scopes
+from dynaconv.models.placement import choose_scopes
+from dynaconv.models.routing_structures import install_routers, make_router
+from dynaconv.models.timm_private import SqueezeExcite, efficientnet_init_weights, round_channels
 
 
 class MobileNetV3V1(MobileNetV3):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from dynaconv.errors import suggest
-from dynaconv.models.declaration import Declaration
+from dynaconv.models.spec import NetworkSpec
 from dynaconv.routing import check_experts
 
 ROUTINGS = (
@@ -102,31 +102,31 @@ class Design:
     expert_dropout: float
 
     @classmethod
-    def of(cls, declaration: Declaration, options: Options) -> Design:
-        dynamic = declaration.method == "dynamic"
+    def of(cls, spec: NetworkSpec, options: Options) -> Design:
+        dynamic = spec.method == "dynamic"
         routing = options.routing or ("softmax" if dynamic else "sigmoid")
         if options.temperature is not None and routing != "softmax":
-            raise ValueError(f"temperature is for routing='softmax'; {declaration.name} has routing={routing!r}")
+            raise ValueError(f"temperature is for routing='softmax'; {spec.name} has routing={routing!r}")
         return cls(
-            method=declaration.method,
-            experts=declaration.experts if options.experts is None else options.experts,
+            method=spec.method,
+            experts=spec.experts if options.experts is None else options.experts,
             routing=routing,
             begin=options.begin,
-            begin_group=declaration.begin_group,
-            dynamic_head=_chosen(options.dynamic_head, declaration.dynamic_head),
-            dynamic_classifier=_chosen(options.dynamic_classifier, declaration.dynamic_classifier),
+            begin_group=spec.begin_group,
+            dynamic_head=_chosen(options.dynamic_head, spec.dynamic_head),
+            dynamic_classifier=_chosen(options.dynamic_classifier, spec.dynamic_classifier),
             convs=_convolutions(options.convs),
             temperature=(30.0 if dynamic else 1.0) if options.temperature is None else options.temperature,
             expert_dropout=options.expert_dropout,
         )
 
 
-def se_of(declaration: Declaration, options: Options) -> bool:
+def se_of(spec: NetworkSpec, options: Options) -> bool:
     """Whether squeeze-and-excitation is built; ValueError where the network has none to switch on."""
     if options.se is None:
-        return bool(declaration.se)
-    if options.se and not declaration.skeleton.has_se:
-        raise ValueError(f"se=True, and {declaration.name} has no squeeze-and-excitation to switch on; leave `se` out")
+        return bool(spec.se)
+    if options.se and not spec.architecture.has_se:
+        raise ValueError(f"se=True, and {spec.name} has no squeeze-and-excitation to switch on; leave `se` out")
     return options.se
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from dynaconv.models.zoo import ZOO
+from dynaconv.models import ZOO
 
 _B0, _B0_DEPTH = "condconv_efficientnet_b0", "condconv_efficientnet_b0_depth"
 _V1, _V2, _V3 = "condconv_mobilenetv1_025", "condconv_mobilenetv2_100", "dy_mobilenetv3_small"

@@ -1,4 +1,7 @@
-"""The networks as timm's models: ``timm.create_model("dy_mobilenetv2_050")``."""
+"""From the description of a network to the network, and its name in timm: ``timm.create_model("dy_mobilenetv2_050")``.
+
+A family's file (``mobilenetv2.py``, ...) describes its networks and calls :func:`register`.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,17 @@ from typing import Any, cast
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models._builder import pretrained_cfg_for_features
-from timm.models._efficientnet_builder import resolve_bn_args
 from torch import nn
 
-from dynaconv.models.declaration import Declaration
 from dynaconv.models.networks import FEATURES, NETWORKS
 from dynaconv.models.options import Design, Options, check_arguments, se_of
-from dynaconv.models.zoo import ZOO
+from dynaconv.models.spec import NetworkSpec
+from dynaconv.models.timm_private import pretrained_cfg_for_features, resolve_bn_args
+
+ZOO: dict[str, NetworkSpec] = {}
+"""Every registered network by its name."""
+
+default_cfgs: dict[str, Any] = {}  # timm looks for it under this name
 
 # What timm's factory hands on beside the arguments of the network's class.
 _OF_THE_FACTORY = (
@@ -26,15 +32,23 @@ _OF_THE_FACTORY = (
 )
 _SAVED = ("bn_eps", "bn_momentum", "in_chans", "num_classes")
 _OF_THE_HEAD = ("num_classes", "num_features", "head_conv", "head_bias", "head_norm", "global_pool")
-# What a declaration says, and a caller does not.
+# What the description of a network says, and a caller does not.
 _DECLARED = ("self", "args", "kwargs", "block_args", "block", "layers", "last_se", "stem_size", "num_features")
 
 
-def build(declaration: Declaration, pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Build a network of the zoo; the entrypoint that timm calls.
+def register(*specs: NetworkSpec) -> None:
+    """Make networks known to timm by their names, and list them in :data:`ZOO`."""
+    for spec in specs:
+        ZOO[spec.name] = spec
+        default_cfgs.update(generate_default_cfgs({f"{spec.name}.untrained": _config(spec)}))
+        register_model(_entrypoint(spec))
+
+
+def build(spec: NetworkSpec, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Build a network of this package; the entrypoint that timm calls.
 
     Args:
-        declaration: which one.
+        spec: which one.
         pretrained: as in timm; there are no published weights, so it needs a ``pretrained_cfg`` that names some.
         kwargs: the choices of :class:`dynaconv.models.Options`, and what timm's class takes (``num_classes``,
             ``in_chans``, ``drop_rate``, ``drop_path_rate``, ``bn_eps``, ``bn_momentum``, ``pad_type``, ...), or
@@ -44,19 +58,19 @@ def build(declaration: Declaration, pretrained: bool = False, **kwargs: Any) -> 
         ValueError: an impossible value.
         TypeError: an argument that the network does not take.
     """
-    kind = declaration.skeleton.kind
-    check_arguments(declaration.name, kwargs, known_arguments(declaration))
+    kind = spec.architecture.kind
+    check_arguments(spec.name, kwargs, known_arguments(spec))
     given = {name: value for name, value in kwargs.items() if name not in _OF_THE_FACTORY or name in _SAVED}
     options = Options.take(kwargs)
-    arguments = _arguments(declaration, options, kwargs)
+    arguments = _arguments(spec, options, kwargs)
     features_only = kwargs.pop("features_only", False)
     # timm has classes for the features of mobile networks, and wraps the others.
     own_class = features_only and kind in FEATURES and not {"feature_cfg", "feature_cls"} & set(kwargs)
     network = (FEATURES if own_class else NETWORKS)[kind]
-    design = Design.of(declaration, options)
+    design = Design.of(spec, options)
     model = build_model_with_cfg(
         network.static_class if options.static else partial(network, design=design),
-        declaration.name,
+        spec.name,
         pretrained,
         features_only=features_only and not own_class,
         kwargs_filter=_OF_THE_HEAD if own_class else None,  # type: ignore[arg-type]  # timm means any tuple
@@ -69,30 +83,30 @@ def build(declaration: Declaration, pretrained: bool = False, **kwargs: Any) -> 
     return model
 
 
-def known_arguments(declaration: Declaration) -> set[str]:
+def known_arguments(spec: NetworkSpec) -> set[str]:
     """The names of all arguments that a network takes."""
-    kind = declaration.skeleton.kind
+    kind = spec.architecture.kind
     classes = [NETWORKS[kind].static_class, *([FEATURES[kind].static_class] if kind in FEATURES else [])]
     parameters = {name for cls in classes for base in cls.__mro__[:2] for name in inspect.signature(base).parameters}
     own = {field.name for field in fields(Options)}
     return (parameters | own | set(_OF_THE_FACTORY)) - set(_DECLARED)
 
 
-def _arguments(declaration: Declaration, options: Options, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of timm's class that the declaration and the options decide; takes what it uses from ``kwargs``."""
-    depth = declaration.depth if options.depth_multiplier is None else options.depth_multiplier
-    arguments = declaration.skeleton.arguments(width=declaration.width, depth=depth, se=se_of(declaration, options))
-    arguments["drop_rate"] = kwargs.pop("drop_rate", declaration.drop_rate)
-    arguments["drop_path_rate"] = kwargs.pop("drop_path_rate", declaration.drop_path_rate)
+def _arguments(spec: NetworkSpec, options: Options, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of timm's class that the description and the options decide; takes what it uses from ``kwargs``."""
+    depth = spec.depth if options.depth_multiplier is None else options.depth_multiplier
+    arguments = spec.architecture.arguments(width=spec.width, depth=depth, se=se_of(spec, options))
+    arguments["drop_rate"] = kwargs.pop("drop_rate", spec.drop_rate)
+    arguments["drop_path_rate"] = kwargs.pop("drop_path_rate", spec.drop_path_rate)
     normalisation = resolve_bn_args(kwargs)
     if normalisation:
         arguments["norm_layer"] = partial(kwargs.pop("norm_layer", nn.BatchNorm2d), **normalisation)
     return {**arguments, **{name: kwargs.pop(name) for name in list(kwargs) if name in arguments}}
 
 
-def _config(declaration: Declaration) -> dict[str, Any]:
+def _config(spec: NetworkSpec) -> dict[str, Any]:
     """timm's description of a network without weights."""
-    resnet = declaration.skeleton.kind == "resnet"
+    resnet = spec.architecture.kind == "resnet"
     return {
         "url": "",
         "num_classes": 1000,
@@ -107,14 +121,10 @@ def _config(declaration: Declaration) -> dict[str, Any]:
     }
 
 
-def _entrypoint(declaration: Declaration) -> Callable[..., nn.Module]:
+def _entrypoint(spec: NetworkSpec) -> Callable[..., nn.Module]:
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        return build(declaration, pretrained, **kwargs)
+        return build(spec, pretrained, **kwargs)
 
-    create.__name__ = create.__qualname__ = declaration.name
-    create.__doc__ = f"{declaration.row}; see dynaconv.models.Options."
+    create.__name__ = create.__qualname__ = spec.name
+    create.__doc__ = f"{spec.row}; see dynaconv.models.Options."
     return create
-
-
-default_cfgs = generate_default_cfgs({f"{name}.untrained": _config(entry) for name, entry in ZOO.items()})
-entrypoints = {name: register_model(_entrypoint(entry)) for name, entry in ZOO.items()}

@@ -1,4 +1,4 @@
-"""The layers of a network in the papers' count, and which of them become dynamic."""
+"""Which layers of a network become dynamic, and which of them share routing weights."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from timm.models import ResNet
-from timm.models._efficientnet_blocks import ConvBnAct, DepthwiseSeparableConv, InvertedResidual
 from torch import nn
 
 from dynaconv.models.options import Design
+from dynaconv.models.timm_private import ConvBnAct, DepthwiseSeparableConv, InvertedResidual
 
 
 @dataclass(frozen=True, kw_only=True)
-class Site:
-    """One layer in the count of Yang et al. 2019, Table 4: the stem, a block, the last 1x1 convolution, the classifier.
+class NumberedLayer:
+    """One layer as Yang et al. 2019, Table 4, number them: the stem, a block, the last 1x1 convolution, the classifier.
 
     Attributes:
         role: ``"stem"``, ``"block"``, ``"head"`` or ``"classifier"``.
         name: of its module.
         group: of a block, from 1; else 0.
-        layers: the names of its convolutions by their place in the block (C1, C2, C3); a single layer has the place "".
-            Empty where the network was built without it (as a feature extractor).
+        modules: the names of its convolutions by their place in the block (C1, C2, C3); a single layer has the place
+            "". Empty where the network was built without it (as a feature extractor).
     """
 
     role: str
     name: str
     group: int
-    layers: dict[str, str]
+    modules: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +39,9 @@ class RoutingScope:
     layers: tuple[str, ...]
 
 
-def list_sites(model: nn.Module) -> list[Site]:
-    """Every layer of a network of this zoo, in the papers' count: the first is layer 1."""
-    return list(_resnet_sites(model) if isinstance(model, ResNet) else _mobile_sites(model))
+def number_layers(model: nn.Module) -> list[NumberedLayer]:
+    """Every layer of a network of this package as Yang et al. number them: the first is layer 1."""
+    return list(_resnet_layers(model) if isinstance(model, ResNet) else _mobile_layers(model))
 
 
 def choose_scopes(model: nn.Module, design: Design) -> list[RoutingScope]:
@@ -50,47 +50,47 @@ def choose_scopes(model: nn.Module, design: Design) -> list[RoutingScope]:
     Raises:
         ValueError: ``begin`` is no layer of this network, or nothing would be dynamic.
     """
-    sites = list_sites(model)
-    begin = _begin(sites, design)
-    places = {place for site in sites for place in site.layers if place}
+    numbered = number_layers(model)
+    begin = _begin(numbered, design)
+    places = {place for layer in numbered for place in layer.modules if place}
     unknown = [place for place in design.convs if place not in places]
     if unknown and not set(design.convs) & places:
         raise ValueError(f"convs is {design.convs}; the blocks of this network have {', '.join(sorted(places))}")
     wanted = {"stem": True, "block": True, "head": design.dynamic_head, "classifier": design.dynamic_classifier}
-    chosen = [site for site in sites[begin - 1 :] if wanted[site.role]]
+    chosen = [layer for layer in numbered[begin - 1 :] if wanted[layer.role]]
     if not chosen:
         raise ValueError(
-            f"nothing is dynamic: begin={begin} of {len(sites)} layers, dynamic_head={design.dynamic_head}, "
+            f"nothing is dynamic: begin={begin} of {len(numbered)} layers, dynamic_head={design.dynamic_head}, "
             f"dynamic_classifier={design.dynamic_classifier}; for the static network say static=True"
         )
-    return [scope for site in chosen for scope in _scopes(site, design)]
+    return [scope for layer in chosen for scope in _scopes(layer, design)]
 
 
-def _begin(sites: list[Site], design: Design) -> int:
+def _begin(numbered: list[NumberedLayer], design: Design) -> int:
     if design.begin is None:
-        return next(index for index, site in enumerate(sites, 1) if site.group == design.begin_group)
-    if not 1 <= design.begin <= len(sites):
+        return next(index for index, layer in enumerate(numbered, 1) if layer.group == design.begin_group)
+    if not 1 <= design.begin <= len(numbered):
         raise ValueError(
-            f"begin is {design.begin}; expected 1 (the stem) to {len(sites)} ({sites[-1].name}): "
-            f"layer 2 is the first block, {sum(site.role == 'block' for site in sites) + 1} the last one"
+            f"begin is {design.begin}; expected 1 (the stem) to {len(numbered)} ({numbered[-1].name}): "
+            f"layer 2 is the first block, {sum(layer.role == 'block' for layer in numbered) + 1} the last one"
         )
     return design.begin
 
 
-def _scopes(site: Site, design: Design) -> Iterator[RoutingScope]:
-    if site.role != "block":
-        for name in site.layers.values():
+def _scopes(layer: NumberedLayer, design: Design) -> Iterator[RoutingScope]:
+    if layer.role != "block":
+        for name in layer.modules.values():
             yield RoutingScope(name=name, block=None, layers=(name,))
         return
-    layers = tuple(name for place, name in site.layers.items() if place in design.convs)
+    layers = tuple(name for place, name in layer.modules.items() if place in design.convs)
     if design.method == "dynamic":
         for name in layers:
             yield RoutingScope(name=name, block=None, layers=(name,))
     elif layers:
-        yield RoutingScope(name=site.name, block=site.name, layers=layers)
+        yield RoutingScope(name=layer.name, block=layer.name, layers=layers)
 
 
-def _mobile_sites(model: nn.Module) -> Iterator[Site]:
+def _mobile_layers(model: nn.Module) -> Iterator[NumberedLayer]:
     """EfficientNet and MobileNetV3 of timm, and their feature extractors."""
     yield _single(model, "stem", "conv_stem")
     head = None
@@ -100,7 +100,7 @@ def _mobile_sites(model: nn.Module) -> Iterator[Site]:
             if isinstance(block, ConvBnAct):  # the last 1x1 convolution of MobileNetV3
                 head = _single(model, "head", f"{name}.conv")
             elif isinstance(block, (InvertedResidual, DepthwiseSeparableConv)):
-                yield Site(role="block", name=name, group=group, layers=_mobile_layers(block, name))
+                yield NumberedLayer(role="block", name=name, group=group, modules=_convolutions(block, name))
     if head is not None:
         yield head
     elif not isinstance(getattr(model, "conv_head", None), nn.Identity):
@@ -108,26 +108,26 @@ def _mobile_sites(model: nn.Module) -> Iterator[Site]:
     yield _single(model, "classifier", "classifier")
 
 
-def _mobile_layers(block: nn.Module, name: str) -> dict[str, str]:
+def _convolutions(block: nn.Module, name: str) -> dict[str, str]:
     if isinstance(block, InvertedResidual):
         return {"C1": f"{name}.conv_pw", "C2": f"{name}.conv_dw", "C3": f"{name}.conv_pwl"}
     return {"C2": f"{name}.conv_dw", "C3": f"{name}.conv_pw"}
 
 
-def _resnet_sites(model: nn.Module) -> Iterator[Site]:
+def _resnet_layers(model: nn.Module) -> Iterator[NumberedLayer]:
     """The 1x1 convolutions of the shortcuts are no layers of their own and stay static."""
     yield _single(model, "stem", "conv1")
     for group in range(1, 5):
         for place, block in model.get_submodule(f"layer{group}").named_children():
             name = f"layer{group}.{place}"
             layers = {f"C{i}": f"{name}.conv{i}" for i in (1, 2, 3) if hasattr(block, f"conv{i}")}
-            yield Site(role="block", name=name, group=group, layers=layers)
+            yield NumberedLayer(role="block", name=name, group=group, modules=layers)
     yield _single(model, "classifier", "fc")
 
 
-def _single(model: nn.Module, role: str, name: str) -> Site:
+def _single(model: nn.Module, role: str, name: str) -> NumberedLayer:
     module = model
     for part in name.split("."):
         module = getattr(module, part, nn.Identity())
     there = not isinstance(module, nn.Identity)
-    return Site(role=role, name=name, group=0, layers={"": name} if there else {})
+    return NumberedLayer(role=role, name=name, group=0, modules={"": name} if there else {})

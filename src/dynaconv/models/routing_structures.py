@@ -1,4 +1,4 @@
-"""The routing structures of Yang et al. 2019, Table 3: which scope asks which router."""
+"""The routing structures of Yang et al. 2019, Table 3: which scope uses which router."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from torch import Tensor, nn
 
 from dynaconv.layers import DynamicLayer
 from dynaconv.models.options import Design
-from dynaconv.models.sites import RoutingScope
+from dynaconv.models.placement import RoutingScope
 from dynaconv.routing import Router, Scope, ScopedRouter, SigmoidRouter, SoftmaxRouter, share_router
 
 
 class LeadingRouter(Router):
-    """The router of a single layer whose answer later scopes read too.
+    """The router of a single layer whose routing weights later scopes use too.
 
-    It answers what its child ``router`` answers, and keeps that known until the last reader ran.
+    It returns what its child ``router`` returns, and keeps it until the last of those scopes has run.
     """
 
     def __init__(self, router: Router, name: str, until: nn.Module) -> None:
         super().__init__(router.in_channels, router.experts)
         self.key = share_router(self, router, name=name, until=until)
-        self.answer = ScopedRouter(self.key, router.in_channels, router.experts)
+        self.shared = ScopedRouter(self.key, router.in_channels, router.experts)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.answer(x)
+        return self.shared(x)
 
 
 class ChainedRouter(SigmoidRouter):
@@ -63,7 +63,7 @@ def make_router(in_channels: int, design: Design, before: Scope | None = None) -
 
 
 def install_routers(model: nn.Module, scopes: Sequence[RoutingScope], design: Design, dtype: torch.dtype) -> None:
-    """Give every dynamic layer of ``model`` its router, or its view of the one that its scope reads."""
+    """Give every dynamic layer of ``model`` its router, or its view of the one that its scope uses."""
     leaders = _leaders(len(scopes), design.routing)
     chained = design.routing == "hierarchical"
     keys: dict[int, Scope | None] = {}
@@ -89,7 +89,7 @@ def _leaders(count: int, routing: str) -> list[int]:
 
 
 def _lead(model: nn.Module, scope: RoutingScope, router: Router, until: nn.Module | None) -> Scope | None:
-    """Make ``router`` the scope's own; the answer is None where nobody but the one layer can ask for it."""
+    """Make ``router`` the scope's own; returns None where only the one layer uses it."""
     if scope.block is not None:
         key = share_router(model.get_submodule(scope.block), router, name=scope.block, until=until)
         _follow(model, scope, key)
