@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from dynaconv.inference.bank import Layout
 from dynaconv.inference.channel_sums import remember, remembered
 from dynaconv.inference.router import FEW, FrozenRouter
 from dynaconv.kernels.cpu import arguments
@@ -27,7 +28,7 @@ class Frozen(Protocol):
     """What the call reads of a :class:`~dynaconv.inference.FrozenLayer`."""
 
     bank: Tensor
-    layout: str
+    layout: Layout
     kernel_shape: tuple[int, ...]
     experts: int
     activation: Activation | None
