@@ -24,7 +24,7 @@ class PlainRouter(nn.Module):
 
 
 class PlainDynamic(nn.Module):
-    """A dynamic convolution for batch 1 that knows its cost; ``strategy`` changes the operations, not the answer."""
+    """A dynamic convolution for batch 1 that knows its cost; ``strategy`` changes the operations, not the result."""
 
     def __init__(self, router: nn.Module | None, *kernel: int, experts: int = 4, strategy: str = "mixed") -> None:
         super().__init__()

@@ -135,12 +135,12 @@ def test_an_unrelated_count_is_not_the_protocol() -> None:
     assert cost(Counter(4, 3), (4,)).total == 12
 
 
-def test_a_count_must_answer_a_layer_count() -> None:
+def test_a_count_must_return_a_layer_count() -> None:
     class Wrong(nn.Linear):
         def count(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
             return 7
 
-    with pytest.raises(ValueError, match=r"0\.count answered 7: expected a dynaconv\.cost\.LayerCount"):
+    with pytest.raises(ValueError, match=r"0\.count returned 7: expected a dynaconv\.cost\.LayerCount"):
         cost(nn.Sequential(Wrong(4, 3)), (4,))
 
 

@@ -27,11 +27,11 @@ from dynaconv import CondConv2d, DynamicConv2d, DynamicConvTranspose2d, DynamicL
         ({"kernel_size": (3, 3, 3)}, ValueError, r"kernel_size is \(3, 3, 3\); expected"),
         ({"strategy": "groupd"}, ValueError, r"strategy is 'groupd'\. Did you mean 'grouped'"),
         ({"router": "softmax"}, TypeError, r"router is 'softmax'; expected a module, or a callable .*SoftmaxRouter"),
-        ({"router": lambda c, k: None}, TypeError, r"router factory answered NoneType; expected a torch\.nn\.Module"),
+        ({"router": lambda c, k: None}, TypeError, r"router factory returned NoneType; expected a torch\.nn\.Module"),
         (
             {"router": SigmoidRouter(6, 3)},
             ValueError,
-            "router answers 3 routing weights and the layer has 4 experts; make both equal",
+            "router returns 3 routing weights and the layer has 4 experts; make both equal",
         ),
     ],
 )
@@ -67,7 +67,7 @@ def test_routing_of_another_shape() -> None:
             layer(x, torch.rand(shape))
 
 
-def test_a_router_that_answers_another_shape() -> None:
+def test_a_router_that_returns_another_shape() -> None:
     layer = DynamicConv2d(6, 4, 3, router=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)))
     with pytest.raises(ValueError, match=r"routing weights have shape \(2, 5\); expected \(2, 4\)"):
         layer(torch.randn(2, 6, 5, 5))

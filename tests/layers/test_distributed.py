@@ -25,7 +25,7 @@ def batch() -> Tensor:
     return torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(4))
 
 
-def work(rank: int, rendezvous: str, answer: str) -> None:
+def work(rank: int, rendezvous: str, path: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
     try:
@@ -34,7 +34,7 @@ def work(rank: int, rendezvous: str, answer: str) -> None:
             model.zero_grad()
             model(batch()[2 * rank : 2 * rank + 2]).square().mean().backward()
         if rank == 0:
-            torch.save({name: value.grad for name, value in model.module.named_parameters()}, answer)
+            torch.save({name: value.grad for name, value in model.module.named_parameters()}, path)
     finally:
         dist.destroy_process_group()
 
@@ -44,11 +44,11 @@ def test_gradients_are_those_of_one_process(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    answer = tmp_path / "gradients.pt"
-    processes.spawn(work, args=(f"tcp://127.0.0.1:{port}", str(answer)), nprocs=2)
+    path = tmp_path / "gradients.pt"
+    processes.spawn(work, args=(f"tcp://127.0.0.1:{port}", str(path)), nprocs=2)
     model = network()
     model(batch()).square().mean().backward()
-    found = torch.load(answer, weights_only=True)
+    found = torch.load(path, weights_only=True)
     assert found.keys() == dict(model.named_parameters()).keys()
     for name, value in model.named_parameters():
         assert_close(found[name], value.grad, what=name)

@@ -1,4 +1,4 @@
-"""Measured once, kept in a file, followed by the plan: and never another answer than by rule."""
+"""Measured once, kept in a file, followed by the plan: and never another result than by rule."""
 
 from __future__ import annotations
 

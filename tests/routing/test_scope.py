@@ -1,4 +1,4 @@
-"""Scopes: one answer per pass for all layers of a block, seen by nobody else, and gone afterwards."""
+"""Scopes: one routing per pass for all layers of a block, seen by nobody else, and gone afterwards."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def nothing_is_left() -> object:
     """After every test here, whatever went wrong in it, no routing weights are left behind.
 
     A test elsewhere may leave some: a network that is run in part, and whose last reader therefore never runs, keeps
-    its answer until it is run again.
+    its routing until it is run again.
     """
-    scope_file._TABLE.answers.clear()
+    scope_file._TABLE.routing.clear()
     yield
-    assert not scope_file._TABLE.answers
+    assert not scope_file._TABLE.routing
 
 
 def test_the_router_runs_once_on_the_blocks_input() -> None:
@@ -98,7 +98,7 @@ def test_outside_its_block_a_layer_says_what_to_do() -> None:
     for _ in range(2):
         with pytest.raises(RuntimeError, match=said):
             block.layers[0](x)
-        block(x)  # a pass leaves nothing that the layer could answer with
+        block(x)  # a pass leaves nothing that the layer could use
     block.layers[0](x, torch.rand(2, EXPERTS))
 
 
@@ -106,12 +106,12 @@ def test_an_exception_inside_leaves_nothing_behind() -> None:
     block, x = Block(), torch.randn(2, 4, 6, 6)
     with pytest.raises(ArithmeticError):
         block(x, fail=True)
-    assert not scope_file._TABLE.answers
+    assert not scope_file._TABLE.routing
     with pytest.raises(RuntimeError, match="is not running"):
         block.layers[0](x)
     with pytest.raises(ValueError, match="router got input of shape"):
         block(torch.randn(2, 5, 6, 6))
-    assert not scope_file._TABLE.answers
+    assert not scope_file._TABLE.routing
     assert_close(block(x), by_hand(block, x, block.router(x)))
 
 
@@ -130,12 +130,12 @@ def test_the_name_router_must_be_free() -> None:
 
 
 def test_a_router_of_another_number_of_experts_is_refused_by_the_layer() -> None:
-    with pytest.raises(ValueError, match="router answers 3 routing weights and the layer has 5 experts"):
+    with pytest.raises(ValueError, match="router returns 3 routing weights and the layer has 5 experts"):
         DynamicConv2d(4, 4, 3, experts=5, router=ScopedRouter(Scope("s"), 4, 3))
 
 
 class Hierarchical(nn.Module):
-    """Two blocks; the second one's router reads the first one's answer, which the whole network keeps."""
+    """Two blocks; the second one's router reads the first one's routing, which the whole network keeps."""
 
     def __init__(self, until: bool = True) -> None:
         super().__init__()
@@ -169,7 +169,7 @@ def test_an_exception_between_hierarchical_scopes_leaves_nothing_behind() -> Non
     model.second.register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model(torch.randn(2, 4, 6, 6))
-    assert not scope_file._TABLE.answers
+    assert not scope_file._TABLE.routing
 
 
 def test_one_router_for_several_blocks() -> None:
@@ -221,16 +221,16 @@ def test_copies_have_scopes_of_their_own(duplicate) -> None:  # type: ignore[no-
         assert len(ours) == len(theirs)
 
 
-def test_threads_that_meet_inside_one_block_keep_their_own_answers() -> None:
+def test_threads_that_meet_inside_one_block_keep_their_own_routing() -> None:
     """Both threads stand inside the block at the same time, each with its own input."""
     model, barrier = Block(), threading.Barrier(2, timeout=60)
     model.layers[1].register_forward_pre_hook(lambda *_: (barrier.wait(), None)[1])
     inputs = [torch.randn(2, 4, 6, 6), 3 * torch.randn(5, 4, 6, 6)]
-    answers: dict[int, Tensor] = {}
+    outputs: dict[int, Tensor] = {}
 
     def work(index: int) -> None:
         for _ in range(10):
-            answers[index] = model(inputs[index])
+            outputs[index] = model(inputs[index])
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
     for thread in threads:
@@ -239,7 +239,7 @@ def test_threads_that_meet_inside_one_block_keep_their_own_answers() -> None:
         thread.join()
     model.layers[1]._forward_pre_hooks.clear()
     for index, x in enumerate(inputs):
-        assert torch.equal(answers[index], model(x))
+        assert torch.equal(outputs[index], model(x))
 
 
 def test_a_scope_has_no_parameters_and_leaves_the_names_of_others_alone() -> None:

@@ -66,9 +66,9 @@ def test_the_default_schedule_is_thirty_to_one_over_ten_epochs() -> None:
     schedule = TemperatureSchedule(model)
     seen = [values(model)[0]]
     for _ in range(12):
-        answered = schedule.step()
+        returned = schedule.step()
         seen.append(values(model)[0])
-        assert answered == pytest.approx(seen[-1])
+        assert returned == pytest.approx(seen[-1])
         assert values(model)[0] == values(model)[1] == pytest.approx(schedule.temperature)
     assert seen == pytest.approx([30.0, 27.1, 24.2, 21.3, 18.4, 15.5, 12.6, 9.7, 6.8, 3.9, 1.0, 1.0, 1.0], rel=1e-6)
 

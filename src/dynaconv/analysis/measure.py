@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dynaconv.counting.memory import LiveMemory, tensors_in
+from dynaconv.counting.modules import LiveMemory, tensors_in
 from dynaconv.errors import UserError
 from dynaconv.torch_private import TorchDispatchMode
 from dynaconv.train import TrainSettings

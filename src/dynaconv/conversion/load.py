@@ -8,8 +8,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
-from dynaconv.conversion.convert import make_bank
-from dynaconv.conversion.start import normalise_start
+from dynaconv.conversion.layer import make_bank, normalise_start
 from dynaconv.errors import suggest
 from dynaconv.layers import DynamicLayer
 

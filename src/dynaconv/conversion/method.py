@@ -40,7 +40,7 @@ def find_method(name: str) -> Method:
 
 
 def check_share(share: str) -> str:
-    """Answer ``share``; ValueError unless it is ``"layer"`` or ``"block"``."""
+    """Return ``share``; ValueError unless it is ``"layer"`` or ``"block"``."""
     if share not in SHARES:
         raise ValueError(f"share is {share!r}. {suggest(str(share), SHARES)}")
     return share

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dynaconv.counting.shadow import shadow_mode, shadow_model
+from dynaconv.counting.dry_run import shadow_mode, shadow_model
 
 
 @dataclass

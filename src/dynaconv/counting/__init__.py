@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dynaconv.counting.counter import UncountedOperationError, cost
+from dynaconv.counting.dry_run import parse_input_size
 from dynaconv.counting.formulas import register_rule
-from dynaconv.counting.input_size import parse_input_size
 from dynaconv.counting.protocol import Counted, LayerCount, layer_count
 from dynaconv.counting.report import CostReport, LayerCost, ParameterCount
 from dynaconv.counting.rules import RULES

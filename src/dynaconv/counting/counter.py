@@ -9,16 +9,11 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from dynaconv.counting.elementary import elementary
-from dynaconv.counting.formulas import formula_of
-from dynaconv.counting.free import is_free
-from dynaconv.counting.input_size import check_input_size
-from dynaconv.counting.memory import LiveMemory, tensors_in
-from dynaconv.counting.modules import ModuleStack
-from dynaconv.counting.parameters import count_parameters
-from dynaconv.counting.report import CostReport, rows
-from dynaconv.counting.rules import rule_named
-from dynaconv.counting.shadow import shadow_inputs, shadow_mode, shadow_model
+from dynaconv.counting.dry_run import check_input_size, shadow_inputs, shadow_mode, shadow_model
+from dynaconv.counting.formulas import formula_of, is_free
+from dynaconv.counting.modules import LiveMemory, ModuleStack, tensors_in
+from dynaconv.counting.report import CostReport, count_parameters, rows
+from dynaconv.counting.rules import elementary, rule_named
 from dynaconv.torch_private import OpOverload, TorchDispatchMode
 
 

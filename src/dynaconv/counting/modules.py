@@ -1,16 +1,82 @@
-"""Which module is running: operations are attributed to the innermost one, routers apart."""
+"""What is written down while the model runs: each module's operations and calls, and which activations are alive.
+
+Operations are attributed to the innermost module that is running, routers apart.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
-from dynaconv.counting.elementary import BIAS
-from dynaconv.counting.ledger import Ledger
-from dynaconv.counting.memory import LiveMemory, tensors_in
 from dynaconv.counting.protocol import Counted, LayerCount, is_counted
+from dynaconv.counting.rules import BIAS
+
+
+@dataclass(kw_only=True)
+class Ledger:
+    """Counts of one row of the report; see :class:`dynaconv.cost.LayerCost` for those of the same name.
+
+    ``routing`` holds multiply-adds alone. The elementary operations stand by kind, as rules weigh them differently.
+    """
+
+    name: str
+    kind: str
+    calls: int = 0
+    output_shape: tuple[int, ...] | None = None
+    parameters: int = 0
+    experts: int | None = None
+    kernel: int = 0
+    mixing: int = 0
+    routing: int = 0
+    bias_mixing: int = 0
+    elementary: Counter[str] = field(default_factory=Counter)
+    elementary_in_router: Counter[str] = field(default_factory=Counter)
+
+    def tally(self, kind: str, number: float, *, routing: bool) -> None:
+        """Add elementary operations of one kind."""
+        (self.elementary_in_router if routing else self.elementary)[kind] += int(number)
+
+
+class LiveMemory:
+    """Bytes of the activations alive now, and the most there were at once.
+
+    An activation is a storage that a tensor of the forward pass points to and that belongs to no parameter or buffer.
+    It lives from the operation that makes it until nothing refers to it any more, exactly as PyTorch's allocators see
+    it: views and in-place results add nothing, a module's input stays while the module runs.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.peak = 0
+        self._live: dict[int, tuple[StorageWeakRef, int]] = {}
+        weights = [*model.parameters(), *model.buffers()]
+        # Held, not only named: the address of a storage that is gone may be given to another.
+        self._weights = {ref.cdata: ref for ref in (StorageWeakRef(weight.untyped_storage()) for weight in weights)}
+
+    def hold(self, made: Any, *, transient: int = 0) -> None:
+        """Take note of the tensors in ``made``; ``transient`` bytes are alive now and gone right after."""
+        for tensor in tensors_in(made):
+            storage = tensor.untyped_storage()
+            ref = StorageWeakRef(storage)
+            if ref.cdata not in self._weights:
+                self._live[ref.cdata] = (ref, storage.nbytes())
+        self._live = {key: (ref, size) for key, (ref, size) in self._live.items() if not ref.expired()}
+        self.peak = max(self.peak, transient + sum(size for _, size in self._live.values()))
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in nested tuples, lists and dictionaries."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, dict):
+        yield from tensors_in(list(value.values()))
 
 
 @dataclass(kw_only=True)
@@ -73,7 +139,7 @@ class ModuleStack:
             target.tally(*elementary, routing=self.routing)
 
     def in_order_of_running(self) -> tuple[Ledger, ...]:
-        """Answer the ledgers of the modules that ran, in that order, then those of the others."""
+        """Return the ledgers of the modules that ran, in that order, then those of the others."""
         return (*self._order, *(ledger for ledger in self.ledgers.values() if not ledger.calls))
 
     def _enter(self, module: nn.Module, args: Any) -> None:
@@ -112,7 +178,7 @@ class ModuleStack:
         given, made = next(tensors_in([args, kwargs])), next(tensors_in(output))
         count = module.count(tuple(given.shape), tuple(made.shape))
         if not isinstance(count, LayerCount):
-            raise TypeError(f"{frame.own.name}.count answered {count!r}: expected a dynaconv.cost.LayerCount.")
+            raise TypeError(f"{frame.own.name}.count returned {count!r}: expected a dynaconv.cost.LayerCount.")
         mixed_kernel = count.mixing // max(count.experts, 1) * made.element_size()
         self.memory.hold(output, transient=mixed_kernel)
         if count.bias_mixing:

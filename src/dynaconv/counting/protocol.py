@@ -2,7 +2,7 @@
 
 A dynamic layer runs as whatever its strategy chooses (grouped convolution, batched matrix products, K branches), and
 each of those performs different operations for the same result. The cost of the *method* is none of these accidents, so
-such a layer answers :meth:`Counted.count`, and the counter takes its answer in place of the operations it sees.
+such a layer has a method :meth:`Counted.count`, and the counter takes what it returns in place of the operations seen.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Counted(Protocol):
     """
 
     def count(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> LayerCount:
-        """Answer the cost of one call that maps ``input_shape`` to ``output_shape``, both with the batch dimension."""
+        """Return the cost of one call that maps ``input_shape`` to ``output_shape``, both with the batch dimension."""
         ...
 
 
@@ -66,7 +66,7 @@ def layer_count(
     transposed: bool = False,
     bias: bool = False,
 ) -> LayerCount:
-    """Answer the :class:`LayerCount` of a dynamic convolution or linear layer.
+    """Return the :class:`LayerCount` of a dynamic convolution or linear layer.
 
     Args:
         kernel_shape: shape of one expert, as in the torch twin: ``(Cout, Cin / groups, *k)``, transposed

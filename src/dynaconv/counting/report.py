@@ -8,7 +8,10 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from dynaconv.counting.ledger import Ledger
+from torch import nn
+
+from dynaconv.counting.modules import Ledger
+from dynaconv.counting.protocol import is_counted
 from dynaconv.counting.rules import Rule, rule_named
 from dynaconv.counting.table import render_table
 
@@ -87,7 +90,7 @@ class CostReport:
     ledgers: tuple[Ledger, ...] = field(repr=False, compare=False)
 
     def under(self, rule: str) -> CostReport:
-        """Answer this report under another counting rule, without running the model again."""
+        """Return this report under another counting rule, without running the model again."""
         chosen = rule_named(rule)
         return replace(self, rule=chosen.name, layers=rows(self.ledgers, chosen))
 
@@ -122,7 +125,7 @@ class CostReport:
         return self.kernel + self.mixing + self.routing + self.elementwise
 
     def to_dict(self) -> dict[str, Any]:
-        """Answer the whole report as plain values (numbers, strings, lists, dictionaries)."""
+        """Return the whole report as plain values (numbers, strings, lists, dictionaries)."""
         return {
             "model": self.model,
             "rule": self.rule,
@@ -134,11 +137,11 @@ class CostReport:
         }
 
     def to_json(self, indent: int | None = 2) -> str:
-        """Answer :meth:`to_dict` as JSON."""
+        """Return :meth:`to_dict` as JSON."""
         return json.dumps(self.to_dict(), indent=indent)
 
     def to_csv(self) -> str:
-        """Answer one line per layer, with a header and without totals: the columns sum to them."""
+        """Return one line per layer, with a header and without totals: the columns sum to them."""
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=_FIELDS, lineterminator="\n")
         writer.writeheader()
@@ -149,7 +152,7 @@ class CostReport:
         return text.getvalue()
 
     def table(self, *, all_layers: bool = False) -> str:
-        """Answer an aligned plain-text table: the layers that cost something (or all), then the totals."""
+        """Return an aligned plain-text table: the layers that cost something (or all), then the totals."""
         return render_table(self.to_dict(), all_layers=all_layers)
 
     def __str__(self) -> str:
@@ -160,7 +163,7 @@ class CostReport:
 
 
 def rows(ledgers: tuple[Ledger, ...], rule: Rule) -> tuple[LayerCost, ...]:
-    """Answer the rows of the modules that did or hold something, as ``rule`` weighs them."""
+    """Return the rows of the modules that did or hold something, as ``rule`` weighs them."""
     weighed = (_weighed(ledger, rule) for ledger in ledgers)
     return tuple(row for row in weighed if row.parameters or row.total or row.experts)
 
@@ -194,3 +197,37 @@ def _row(layer: LayerCost) -> dict[str, Any]:
 def _plain(number: float) -> float:
     """Whole numbers without a decimal point: the tf rule alone knows halves."""
     return int(number) if number == int(number) else number
+
+
+def count_parameters(model: nn.Module, ledgers: dict[nn.Module, Ledger]) -> ParameterCount:
+    """Write every parameter into the ledger of its row, once, and return the sums."""
+    seen: set[int] = set()
+    total = trainable = experts = routers = 0
+    for name, module in model.named_modules():
+        row, routing = _row_of(model, name)
+        for parameter in module.parameters(recurse=False):
+            if id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            size = parameter.numel()
+            ledgers[row].parameters += size
+            total += size
+            trainable += size if parameter.requires_grad else 0
+            routers += size if routing else 0
+            experts += size if is_counted(module) and not routing else 0
+    return ParameterCount(total=total, trainable=trainable, experts=experts, routers=routers)
+
+
+def _row_of(model: nn.Module, name: str) -> tuple[nn.Module, bool]:
+    """Return the module whose row holds the parameters of the module called ``name``, and whether it serves routing.
+
+    Folded as operations are: a router's parameters stand with its dynamic layer, or else with the outermost router.
+    """
+    path = [model]
+    for part in name.split(".") if name else []:
+        path.append(path[-1].get_submodule(part))
+    outermost = next((place for place, module in enumerate(path) if getattr(module, "is_router", False)), None)
+    if outermost is None:
+        return path[-1], False
+    layer = next((module for module in reversed(path[:outermost]) if is_counted(module)), path[outermost])
+    return layer, True

@@ -13,7 +13,7 @@ _COLUMNS = ("kernel", "mixing", "routing", "elementwise")
 
 
 def render_table(report: Plain, *, all_layers: bool) -> str:
-    """Answer the table of a report's plain values (``to_dict``); columns in which nothing stands are left out."""
+    """Return the table of a report's plain values (``to_dict``); columns in which nothing stands are left out."""
     madds, parameters = report["madds"], report["parameters"]
     columns = [name for name in _COLUMNS if name == "kernel" or madds[name]]
     layers = [layer for layer in report["layers"] if all_layers or layer["total"] or layer["experts"]]

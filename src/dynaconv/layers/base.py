@@ -15,6 +15,9 @@ from dynaconv.routing import SigmoidRouter, SoftmaxRouter, check_experts
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+from dataclasses import replace
+
+from dynaconv.ops.geometry import as_whole
 
 RouterFactory = Callable[[int, int], nn.Module]
 
@@ -71,7 +74,7 @@ class DynamicLayer(nn.Module):
             known = getattr(router, "experts", self.experts)
             if known != self.experts:
                 raise ValueError(
-                    f"router answers {known} routing weights and the layer has {self.experts} experts; make both equal"
+                    f"router returns {known} routing weights and the layer has {self.experts} experts; make both equal"
                 )
             return router
         factory = type(self).default_router if router is None else router
@@ -83,7 +86,7 @@ class DynamicLayer(nn.Module):
         with torch.device(device) if device is not None else torch.device(torch.get_default_device()):
             made = factory(in_features, self.experts)
         if not isinstance(made, nn.Module):
-            raise TypeError(f"router factory answered {type(made).__name__}; expected a torch.nn.Module")
+            raise TypeError(f"router factory returned {type(made).__name__}; expected a torch.nn.Module")
         return made if dtype is None else made.to(dtype=dtype)
 
     def reset_parameters(self) -> None:
@@ -151,3 +154,29 @@ class CondConvDefaults:
 
     default_experts: ClassVar[int] = 8
     default_router: ClassVar[RouterFactory] = SigmoidRouter
+
+
+class Option:
+    """``layer.stride`` and its like: read from the layer's geometry; assigned, the geometry follows, validated anew.
+
+    People change torch layers after they are made (``conv.stride = (1, 1)`` for a denser output); an attribute beside
+    the geometry would take the assignment and ignore it.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, layer: Any, owner: type | None = None) -> Any:
+        return self if layer is None else getattr(layer.geometry, self.name)
+
+    def __set__(self, layer: Any, value: Any) -> None:
+        layer.geometry = replace(layer.geometry, **{self.name: value})
+
+
+def check_channels(in_channels: int, out_channels: int, groups: int) -> None:
+    """Raise ValueError unless both are positive and ``groups`` divides them."""
+    for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
+        if as_whole(value) is None or value < 1:
+            raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
+        if value % groups:
+            raise ValueError(f"{name} is {value}, which groups={groups} does not divide")

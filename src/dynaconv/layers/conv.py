@@ -6,9 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from dynaconv.layers.base import CondConvDefaults, DynamicLayer, RouterFactory
-from dynaconv.layers.check import check_channels
-from dynaconv.layers.option import Option
+from dynaconv.layers.base import CondConvDefaults, DynamicLayer, Option, RouterFactory, check_channels
 from dynaconv.ops import Geometry, as_tuple
 
 
@@ -82,7 +80,7 @@ class _DynamicConv(DynamicLayer):
         )
 
     def forward(self, x: Tensor, routing: Tensor | None = None) -> Tensor:
-        """``routing`` ``(B, K)`` takes the place of the router's answer when it is given."""
+        """``routing`` ``(B, K)`` takes the place of the router's weights when it is given."""
         if x.dim() == self.dims + 1:
             return self._mix(x.unsqueeze(0), routing).squeeze(0)
         return self._mix(x, routing)

@@ -8,9 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from dynaconv.layers.base import CondConvDefaults, DynamicLayer, RouterFactory
-from dynaconv.layers.check import check_channels
-from dynaconv.layers.option import Option
+from dynaconv.layers.base import CondConvDefaults, DynamicLayer, Option, RouterFactory, check_channels
 from dynaconv.ops import Geometry, as_tuple, output_space
 
 
@@ -87,7 +85,7 @@ class _DynamicConvTranspose(DynamicLayer):
         )
 
     def forward(self, x: Tensor, output_size: Sequence[int] | None = None, routing: Tensor | None = None) -> Tensor:
-        """``output_size`` as in torch; ``routing`` ``(B, K)`` takes the place of the router's answer."""
+        """``output_size`` as in torch; ``routing`` ``(B, K)`` takes the place of the router's weights."""
         if x.dim() == self.dims + 1:
             if output_size is not None and len(output_size) == self.dims + 1:
                 output_size = output_size[1:]

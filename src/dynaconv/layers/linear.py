@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dynaconv.layers.base import CondConvDefaults, DynamicLayer, RouterFactory
-from dynaconv.layers.check import check_channels
+from dynaconv.layers.base import CondConvDefaults, DynamicLayer, RouterFactory, check_channels
 from dynaconv.ops import Geometry
 
 
@@ -59,7 +58,7 @@ class DynamicLinear(DynamicLayer):
         )
 
     def forward(self, x: Tensor, routing: Tensor | None = None) -> Tensor:
-        """``routing`` ``(B, K)`` takes the place of the router's answer when it is given."""
+        """``routing`` ``(B, K)`` takes the place of the router's weights when it is given."""
         if x.dim() == 1:
             return self._mix(x.unsqueeze(0), routing).squeeze(0)
         return self._mix(x, routing)

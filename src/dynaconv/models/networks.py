@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 from timm.models import EfficientNet, EfficientNetFeatures, MobileNetV3, MobileNetV3Features, ResNet
 from torch import nn
 
-from dynaconv.conversion.convert import convert, twin_of
+from dynaconv.conversion.layer import convert, twin_of
 from dynaconv.layers import CondLinear, DynamicLayer, DynamicLinear
 from dynaconv.models.options import Design
 from dynaconv.models.placement import choose_scopes

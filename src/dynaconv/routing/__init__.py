@@ -1,8 +1,14 @@
 """Routers: from an example to its routing weights."""
 
-from dynaconv.routing.dropout import drop_experts
-from dynaconv.routing.pooling import global_average_pool
-from dynaconv.routing.router import PooledRouter, Router, SigmoidRouter, SoftmaxRouter, check_experts
+from dynaconv.routing.router import (
+    PooledRouter,
+    Router,
+    SigmoidRouter,
+    SoftmaxRouter,
+    check_experts,
+    drop_experts,
+    global_average_pool,
+)
 from dynaconv.routing.scope import Scope, ScopedRouter, share_router
 from dynaconv.routing.temperature import TemperatureSchedule, set_temperature, temperatures
 

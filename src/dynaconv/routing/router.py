@@ -1,15 +1,15 @@
-"""The two papers' routers: pooled input, one or two linear layers, sigmoid or softmax."""
+"""The two papers' routers: pooled input, one or two linear layers, sigmoid or softmax, expert dropout."""
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dynaconv.routing.dropout import drop_experts
-from dynaconv.routing.pooling import global_average_pool
+from dynaconv.routing.temperature import check_temperature
 
 
 class Router(nn.Module):
@@ -195,20 +195,6 @@ def check_experts(experts: int) -> None:
         raise ValueError(f"experts is {experts!r}; expected a whole number of at least 1")
 
 
-# The softmax of logits of any sensible size is a hard choice long before this; far below it logits overflow to NaN.
-LEAST_TEMPERATURE = 1e-6
-
-
-def check_temperature(temperature: float) -> float:
-    """Answer ``temperature`` as a float; raise ValueError unless it is finite and at least ``LEAST_TEMPERATURE``."""
-    if not LEAST_TEMPERATURE <= temperature < float("inf"):
-        raise ValueError(
-            f"temperature is {temperature!r}; expected a number above 0, at least {LEAST_TEMPERATURE:g} "
-            "(the paper anneals 30 to 1)"
-        )
-    return float(temperature)
-
-
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
     """``layer(x)`` in the dtype of ``x``, whatever precision the parameters are stored in."""
     if layer.weight.dtype == x.dtype:
@@ -223,3 +209,38 @@ def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
     if device != "meta" and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()
+
+
+def global_average_pool(x: Tensor) -> Tensor:
+    """``(B, C, *space) -> (B, C)``, the mean over space, in float32 or better; ``(B, C)`` stays as it is."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    if x.dim() == 2:
+        return x.to(wide)
+    space = tuple(range(2, x.dim()))
+    if not torch.is_grad_enabled():
+        return x.mean(dim=space, dtype=wide)  # one operation, and counted as the mean that the papers count
+    # The backward pass of a mean writes a map of the input's size; that of a sum only repeats a number per channel.
+    return x.sum(dim=space, dtype=wide) / math.prod(x.shape[2:])
+
+
+def drop_experts(routing: Tensor, probability: float, *, keep_sum: bool) -> Tensor:
+    """Drop every expert of every example with ``probability``; the rest carries the weight.
+
+    Args:
+        routing: ``(B, K)`` routing weights.
+        probability: of dropping one expert, in [0, 1).
+        keep_sum: True scales an example's surviving weights so that their sum stays what it was (for routers whose
+            weights sum to one); False divides them by the probability that an expert is kept, as dropout does: the
+            expectation of every weight stays what it was.
+
+    Source: Yang et al. 2019, section 4.1, "randomly dropping out experts during training", for their ResNets. The paper
+    gives neither formula nor rate; this is our reading. An example that would lose all its experts keeps them all, so
+    that no layer returns nothing; so an expert is kept with ``1 - probability + probability ** K``.
+    """
+    keep = torch.rand_like(routing) >= probability
+    nobody = ~keep.any(dim=1, keepdim=True)
+    kept = torch.where(keep | nobody, routing, 0.0)
+    if keep_sum:
+        tiny = torch.finfo(routing.dtype).tiny
+        return kept * (routing.sum(dim=1, keepdim=True) / kept.sum(dim=1, keepdim=True).clamp_min(tiny))
+    return kept / (1.0 - probability + probability ** routing.shape[1])

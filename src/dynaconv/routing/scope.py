@@ -1,4 +1,4 @@
-"""Scopes: several layers of a block that share one router's answer, computed once per pass from the block's input.
+"""Scopes: several layers of a block that share one routing, computed once per pass from the block's input.
 
 While a block runs, its routing weights stand in a table of the running thread, under the scope's key. Two threads that
 run one model never see each other's; a block that is run again (activation checkpointing) fills its entry anew; copies
@@ -27,14 +27,14 @@ class Scope:
 
 class _Table(threading.local):
     def __init__(self) -> None:
-        self.answers: dict[Scope, Tensor] = {}
+        self.routing: dict[Scope, Tensor] = {}
 
 
 _TABLE = _Table()
 
 
 class ScopedRouter(Router):
-    """A layer's view of its scope: answers with the routing weights that the block computed in this pass.
+    """A layer's view of its scope: returns the routing weights that the block computed in this pass.
 
     It has no parameters. Outside the block's forward it raises RuntimeError.
     """
@@ -44,7 +44,7 @@ class ScopedRouter(Router):
         self.scope = scope
 
     def forward(self, x: Tensor) -> Tensor:
-        routing = _TABLE.answers.get(self.scope)
+        routing = _TABLE.routing.get(self.scope)
         if routing is None:
             raise RuntimeError(
                 f"this layer shares the router of {self.scope.name!r}, which is not running; "
@@ -71,15 +71,15 @@ class _Open:
             )
         router = block.get_submodule("router")
         if self.after is None:
-            _TABLE.answers[self.scope] = router(x)
+            _TABLE.routing[self.scope] = router(x)
             return
-        previous = _TABLE.answers.get(self.after)
+        previous = _TABLE.routing.get(self.after)
         if previous is None:
             raise RuntimeError(
                 f"{self.scope.name!r} needs the routing weights of {self.after.name!r}, which is not running; call the "
                 "whole network (hierarchical routing cannot recompute a part of it)"
             )
-        _TABLE.answers[self.scope] = router(x, previous)
+        _TABLE.routing[self.scope] = router(x, previous)
 
 
 class _Close:
@@ -89,7 +89,7 @@ class _Close:
         self.scope = scope
 
     def __call__(self, block: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        _TABLE.answers.pop(self.scope, None)
+        _TABLE.routing.pop(self.scope, None)
 
 
 def share_router(

@@ -7,7 +7,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dynaconv.routing.router import check_temperature
+# The softmax of logits of any sensible size is a hard choice long before this; far below it logits overflow to NaN.
+LEAST_TEMPERATURE = 1e-6
+
+
+def check_temperature(temperature: float) -> float:
+    """Return ``temperature`` as a float; raise ValueError unless it is finite and at least ``LEAST_TEMPERATURE``."""
+    if not LEAST_TEMPERATURE <= temperature < float("inf"):
+        raise ValueError(
+            f"temperature is {temperature!r}; expected a number above 0, at least {LEAST_TEMPERATURE:g} "
+            "(the paper anneals 30 to 1)"
+        )
+    return float(temperature)
 
 
 def temperatures(model: nn.Module) -> Iterator[Tensor]:
@@ -19,7 +30,7 @@ def temperatures(model: nn.Module) -> Iterator[Tensor]:
 
 
 def set_temperature(model: nn.Module, temperature: float) -> int:
-    """Set the temperature of every softmax router; answer how many there are."""
+    """Set the temperature of every softmax router; return how many there are."""
     value = check_temperature(temperature)
     count = 0
     for buffer in temperatures(model):
@@ -69,7 +80,7 @@ class TemperatureSchedule:
         return self.start + (self.end - self.start) * share
 
     def step(self) -> float:
-        """Go on by one step; answer the new temperature."""
+        """Go on by one step; return the new temperature."""
         self.position += 1
         return self._apply()
 

@@ -1,8 +1,10 @@
-"""A copy of a model without its numbers: shapes and types only, so that counting takes no memory and alters nothing."""
+"""What the counter runs: a copy of the model without its numbers, on an input of the given size."""
 
 from __future__ import annotations
 
 import copy
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,12 +16,12 @@ from dynaconv.torch_private import FakeTensor, FakeTensorMode
 
 
 def shadow_mode() -> FakeTensorMode:
-    """Answer the mode under which shadow tensors live and operations compute shapes alone."""
+    """Return the mode under which shadow tensors live and operations compute shapes alone."""
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
 def shadow_model(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
-    """Answer a copy of ``model`` in evaluation mode whose tensors have shapes and no storage.
+    """Return a copy of ``model`` in evaluation mode whose tensors have shapes and no storage.
 
     All tensors of the copy stand on one pretended device, so a model built on the meta device or spread over several
     devices can be counted too. The model itself is not touched.
@@ -46,7 +48,7 @@ def shadow_model(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
 
 
 def shadow_tensor(tensor: Tensor, mode: FakeTensorMode) -> Tensor:
-    """Answer a tensor of the same shape, strides and dtype without values.
+    """Return a tensor of the same shape, strides and dtype without values.
 
     A single number keeps its value where it has one: models read such buffers (a temperature, a flag) to decide.
     """
@@ -60,7 +62,7 @@ def shadow_tensor(tensor: Tensor, mode: FakeTensorMode) -> Tensor:
 
 
 def shadow_inputs(inputs: Any, mode: FakeTensorMode) -> Any:
-    """Answer ``inputs`` with every tensor in its tuples, lists and dictionaries replaced by its shadow."""
+    """Return ``inputs`` with every tensor in its tuples, lists and dictionaries replaced by its shadow."""
     if isinstance(inputs, Tensor):
         return shadow_tensor(inputs, mode)
     if isinstance(inputs, (tuple, list)):
@@ -71,7 +73,7 @@ def shadow_inputs(inputs: Any, mode: FakeTensorMode) -> Any:
 
 
 class _ShadowsInsteadOfCopies(TorchFunctionMode):
-    """While active, ``copy.deepcopy`` of a tensor answers its shadow, wherever in the model the tensor hides."""
+    """While active, ``copy.deepcopy`` of a tensor returns its shadow, wherever in the model the tensor hides."""
 
     def __init__(self, mode: FakeTensorMode) -> None:
         super().__init__()
@@ -110,3 +112,43 @@ def _check(model: nn.Module) -> None:
             raise ValueError(
                 f"parameter {name} has no shape yet (a lazy module). Run the model once on real input first."
             )
+
+
+def check_input_size(input_size: Any) -> tuple[int, ...]:
+    """Return ``input_size`` as a tuple of positive integers ``(C, *space)``, or say what is wrong with it.
+
+    Raises:
+        TypeError: not a sequence of integers.
+        ValueError: empty, or an entry below 1.
+    """
+    hint = "expected the size of one example without the batch, such as (3, 224, 224)"
+    if isinstance(input_size, str):
+        raise TypeError(f"input_size is the text {input_size!r}: {hint}; parse_input_size({input_size!r}) reads text.")
+    if not isinstance(input_size, Sequence) or not all(type(entry) is int for entry in input_size):
+        raise TypeError(f"input_size is {input_size!r}: {hint}.")
+    if not input_size or min(input_size) < 1:
+        raise ValueError(f"input_size is {tuple(input_size)!r}: every entry must be at least 1; {hint}.")
+    return tuple(input_size)
+
+
+def parse_input_size(text: str) -> tuple[int, ...]:
+    """Read the size of one example, ``CxHxW`` (or ``CxL``, ``CxDxHxW``); commas do as well as ``x``.
+
+    Raises:
+        ValueError: the text is no such size.
+
+    >>> parse_input_size("3x224x224")
+    (3, 224, 224)
+    """
+    parts = [part.strip() for part in re.split(r"[xX\u00d7,]", text.strip().strip("()[]"))]
+    if not all(re.fullmatch(r"[0-9]+", part) for part in parts):
+        raise ValueError(
+            f"input size {text!r}: expected whole numbers joined by x, such as 3x224x224 (channels first)."
+        )
+    if len(parts) == 1 and parts != ["0"]:
+        raise ValueError(
+            f"input size {text!r}: the channels are missing. For a square RGB image write 3x{parts[0]}x{parts[0]}."
+        )
+    if "0" in {part.lstrip("0") or "0" for part in parts}:
+        raise ValueError(f"input size {text!r}: every number must be at least 1, such as 3x224x224.")
+    return tuple(int(part) for part in parts)

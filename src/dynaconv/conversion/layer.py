@@ -1,8 +1,9 @@
-"""One ordinary layer -> one dynamic layer."""
+"""One ordinary layer -> one dynamic layer, which starts by computing what the ordinary one computed."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dynaconv import layers
+from dynaconv.routing import SigmoidRouter
 
 # A layer of one of the classes below; they have no common base that knows kernel_size, weight, in_features ...
 Ordinary = Any
@@ -120,3 +122,22 @@ def _torch_keywords(module: Ordinary) -> dict[str, object]:
     if module.transposed:
         keywords["output_padding"] = module.output_padding
     return keywords
+
+
+def normalise_start(router: nn.Module) -> bool:
+    """Make a sigmoid router return ``1 / K`` to every input at first; return whether its weights sum to one.
+
+    The last layer's weights become zero and its bias ``logit(1 / K)``: the sum is one whatever the input, and the
+    gradient still tells experts and inputs apart. A single expert cannot reach 1 by a sigmoid; a bias of 20 is equal
+    to it in float32. Softmax routers sum to one by themselves and are left alone.
+    """
+    if getattr(router, "sums_to_one", False):
+        return True
+    if not isinstance(router, SigmoidRouter) or router.fc.bias is None:
+        return False
+    experts = router.experts
+    bias = 20.0 if experts == 1 else -math.log(experts - 1)
+    with torch.no_grad():
+        router.fc.weight.zero_()
+        router.fc.bias.fill_(bias)
+    return True

@@ -1,18 +1,22 @@
-"""Which layers become dynamic, and why the others do not."""
+"""Which layers become dynamic, why the others do not, and which a user means by ``include`` and ``exclude``."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
 
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
-from dynaconv.conversion.convert import qualified_name, twin_of
+from dynaconv.conversion.layer import qualified_name, twin_of
 from dynaconv.conversion.observe import Observation
-from dynaconv.conversion.patterns import Pattern, as_list, check_used, matches
-from dynaconv.conversion.patterns import Patterns as Patterns
+from dynaconv.errors import suggest
 from dynaconv.layers import DynamicLayer
+
+Pattern = str | type | Callable[[str, nn.Module], bool]
+Patterns = Pattern | Sequence[Pattern] | None
 
 # torch's base class of every convolution; there is no public name for it.
 _ConvNd = nn.modules.conv._ConvNd
@@ -42,7 +46,7 @@ def _inside_router(model: nn.Module, name: str) -> bool:
 
 
 class Selection:
-    """The decisions for one model; :meth:`refusal` answers why a layer is left, or None if it becomes dynamic."""
+    """The decisions for one model; :meth:`refusal` returns why a layer is left, or None if it becomes dynamic."""
 
     def __init__(self, model: nn.Module, include: Patterns, exclude: Patterns, seen: Observation | None) -> None:
         self.model, self.seen = model, seen
@@ -109,3 +113,35 @@ class Selection:
         if self.seen is not None and name and name not in self.seen.calls:
             return "the network's forward does not call it (it reads the weights itself, or never runs)"
         return None
+
+
+def as_list(patterns: Patterns) -> list[Pattern]:
+    """One pattern, several, or none, as a list."""
+    if patterns is None:
+        return []
+    if isinstance(patterns, str) or callable(patterns):
+        return [patterns]
+    return list(patterns)
+
+
+def matches(pattern: Pattern, name: str, module: nn.Module) -> bool:
+    """A string is a shell pattern over the layer's name; a class takes its instances; a callable decides itself."""
+    if isinstance(pattern, str):
+        return fnmatchcase(name, pattern)
+    if isinstance(pattern, type):
+        return isinstance(module, pattern)
+    return bool(pattern(name, module))
+
+
+def check_used(argument: str, patterns: Iterable[Pattern], layers: Sequence[tuple[str, nn.Module]]) -> None:
+    """Raise ValueError for a pattern that names no layer: a typing error must not pass for a choice."""
+    for pattern in patterns:
+        if not isinstance(pattern, str) and not callable(pattern):
+            raise TypeError(
+                f"{argument} has {pattern!r}; expected a name pattern, a class or a callable (name, module)"
+            )
+        if not any(matches(pattern, name, module) for name, module in layers):
+            near = suggest(pattern, [name for name, _ in layers]) if isinstance(pattern, str) else ""
+            raise ValueError(
+                f"{argument} has {pattern!r}, which matches no convolution or linear layer. {near}".strip()
+            )

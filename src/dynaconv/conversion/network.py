@@ -11,13 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from dynaconv.conversion.blocks import find_blocks, why_not_a_scope
-from dynaconv.conversion.convert import Ordinary, convert
+from dynaconv.conversion.choice import Patterns, Selection
+from dynaconv.conversion.layer import Ordinary, convert, normalise_start
 from dynaconv.conversion.method import check_share, find_method
 from dynaconv.conversion.observe import Observation, observe
-from dynaconv.conversion.patterns import Patterns
 from dynaconv.conversion.report import DynamizeReport, LayerReport
-from dynaconv.conversion.select import Selection
-from dynaconv.conversion.start import normalise_start
 from dynaconv.layers import DynamicLayer
 from dynaconv.routing import Scope, ScopedRouter, check_experts, share_router
 
@@ -38,7 +36,7 @@ def dynamize(
     input_size: Sequence[int] | None = None,
     inplace: bool = False,
 ) -> nn.Module:
-    """Answer the dynamic twin of a network: the same network with dynamic layers in place of ordinary ones.
+    """Return the dynamic twin of a network: the same network with dynamic layers in place of ordinary ones.
 
     The twin starts from the static weights: every expert is a copy of the kernel plus noise that sums to zero over the
     experts, and routing weights sum to one (sigmoid routers are set so at the start). With ``noise=0`` it computes what
