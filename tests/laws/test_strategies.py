@@ -15,7 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynaconv.ops import CHOICES, STRATEGIES, Geometry, mix, reference
+from dynaconv.ops import CHOICES, STRATEGIES, Geometry, mix
+from dynaconv.ops.reference import reference
 from laws.cases import LAYOUTS, Case, cases, lay_out, values_and_gradients
 from tolerances import assert_close
 
@@ -61,7 +62,7 @@ FITTING: dict[str, dict[str, Any]] = {
 ELSEWHERE = {
     "stencil": "tests/ops/test_stencil.py",
     "tiled": "tests/ops/test_tiled.py",
-    "triton": "tests/ops/test_fused.py",
+    "triton": "tests/kernels/cuda/test_triton.py",
 }
 
 EACH = pytest.mark.parametrize("strategy", [name for name in CHOICES if name not in ELSEWHERE])

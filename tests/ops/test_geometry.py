@@ -9,7 +9,8 @@ import pytest
 import torch
 from hypothesis import given
 
-from dynaconv.ops import Geometry, output_space, reference
+from dynaconv.ops import Geometry, output_space
+from dynaconv.ops.reference import reference
 from laws.cases import Case, cases
 
 

@@ -53,8 +53,8 @@ def test_runs_what_was_chosen(strategy: str, monkeypatch: pytest.MonkeyPatch) ->
         return
     ran: list[str] = []
     for name, candidate in list(STRATEGIES.items()):
-        spy = mock.Mock(side_effect=lambda *args, name=name, run=candidate.run: (ran.append(name), run(*args))[1])
-        monkeypatch.setitem(STRATEGIES, name, Strategy(candidate.refuses, spy))
+        spy = mock.Mock(side_effect=lambda *args, name=name, run=candidate.run_mix: (ran.append(name), run(*args))[1])
+        monkeypatch.setitem(STRATEGIES, name, Strategy(refuses=candidate.refuses, mix=spy))
     mix(x, bank, routing, geometry=geometry, strategy=strategy)
     assert ran == [strategy]
     plan = plan_of(x, bank, routing, geometry=geometry, strategy=strategy)
@@ -64,8 +64,8 @@ def test_runs_what_was_chosen(strategy: str, monkeypatch: pytest.MonkeyPatch) ->
 def test_auto_runs_what_the_plan_says(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
     for name, candidate in list(STRATEGIES.items()):
-        spy = mock.Mock(side_effect=lambda *args, name=name, run=candidate.run: (ran.append(name), run(*args))[1])
-        monkeypatch.setitem(STRATEGIES, name, Strategy(candidate.refuses, spy))
+        spy = mock.Mock(side_effect=lambda *args, name=name, run=candidate.run_mix: (ran.append(name), run(*args))[1])
+        monkeypatch.setitem(STRATEGIES, name, Strategy(refuses=candidate.refuses, mix=spy))
     for batch, kernel, dims in [(1, 3, 2), (2, 3, 2), (2, 1, 2), (2, 0, 0), (2, 2, 3)]:
         x, bank, routing, geometry = call(batch, kernel, dims)
         mix(x, bank, routing, geometry=geometry)

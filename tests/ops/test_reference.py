@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from dynaconv.ops import Geometry, reference
+from dynaconv.ops import Geometry
+from dynaconv.ops.reference import reference
 from laws.cases import Case, cases
 from laws.test_laws import ordinary_layer
 from tolerances import assert_close

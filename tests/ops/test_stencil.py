@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dynaconv import DynamicConv2d
 from dynaconv.kernels import cpu as native
-from dynaconv.ops import Geometry, mix, plan_of, reference
+from dynaconv.ops import Geometry, mix, plan_of
+from dynaconv.ops.reference import reference
 from tolerances import assert_close
 
 pytestmark = pytest.mark.skipif(native.why_not() is not None, reason=f"no kernels of our own here: {native.why_not()}")
@@ -150,10 +151,17 @@ def test_leaves_tensors_without_memory_and_watched_calls_to_torch() -> None:
     assert torch.func.grad(one)(x.detach(), routing.detach()).shape == x.shape
 
 
-def test_a_network_that_was_compiled_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_network_keeps_the_kernel() -> None:
     torch.compiler.reset()
     layer, x = DynamicConv2d(20, 20, 3, groups=20), call()[0][0]
-    assert_close(torch.compile(layer, fullgraph=True, backend="eager")(x), layer(x))
+    graphs = []
+
+    def keep(graph: torch.fx.GraphModule, examples: list[Tensor]) -> Any:
+        graphs.append(graph)
+        return graph
+
+    assert_close(torch.compile(layer, fullgraph=True, backend=keep)(x), layer(x))
+    assert any(node.target is torch.ops.dynaconv.depthwise_each.default for node in graphs[0].graph.nodes)
 
 
 def test_without_a_compiler_the_layer_runs_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from dynaconv import DynamicConv2d
 from dynaconv.kernels import cpu as native
-from dynaconv.ops import Geometry, mix, reference
+from dynaconv.ops import Geometry, mix
+from dynaconv.ops.reference import reference
 from tolerances import assert_close
 
 pytestmark = pytest.mark.skipif(native.why_not() is not None, reason=f"no kernels of our own here: {native.why_not()}")

@@ -1,1 +1,1 @@
-"""Kernels of our own: C for a CPU (:mod:`dynaconv.kernels.cpu`)."""
+"""Kernels of our own, registered as operators of torch: C for a CPU (``cpu``), Triton for CUDA (``cuda``)."""

@@ -109,6 +109,6 @@ def _tuned(site: _Site, rounds: int) -> Tuned:
             wanted = [leaf for leaf in (x, bank, routing, layer.bias) if leaf is not None and leaf.requires_grad]
             torch.autograd.grad(y, wanted, torch.ones_like(y))
 
-    able = [name for name, one in STRATEGIES.items() if name not in _LEFT_OUT and one.refuses(call) is None]
-    times = remember(call, lambda: milliseconds({name: partial(run, name) for name in able}, rounds))
+    able = [name for name, one in STRATEGIES.items() if name not in _LEFT_OUT and one.refusal(call) is None]
+    times = remember(call, able, lambda: milliseconds({name: partial(run, name) for name in able}, rounds))
     return Tuned(site.name, by_rule(call), min(times, key=times.__getitem__), times)

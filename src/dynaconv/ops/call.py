@@ -7,23 +7,42 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dynaconv.kernels.cpu import keeps_memory
 from dynaconv.ops.geometry import Geometry
+from dynaconv.torch_private import forward_ad_active, is_exporting, is_watched
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call of the mixing operation; ``geometry`` is already resolved to numeric zero padding."""
+    """One call of an operation; ``geometry`` is already resolved to numeric zero padding.
 
+    Attributes:
+        operation: ``"mix"`` (a bank and routing weights) or ``"convolve_each"`` (kernels that are mixed already).
+        x_shape: of the input.
+        bank_shape: of the bank ``(K, *kernel)``; of ``convolve_each`` the kernels' ``(B, *kernel)``.
+        dtype: of the input (and the bank, which has the same unless autocast is on).
+        autocast: the dtype to which autocast lowers on this device, None where it is off.
+        needs_grad: whether a backward pass may follow.
+        exporting: torch.export traces the call.
+        compiling: torch.compile traces the call.
+        channels_last: the layout of a map of two dimensions.
+        plain: ordinary tensors, and nothing transforms or watches the call; see :func:`is_plain`.
+        keeps_memory: whether :func:`dynaconv.keep_freed_memory` is in force, which decides what large examples cost.
+    """
+
+    operation: str = "mix"
     x_shape: tuple[int, ...]
     bank_shape: tuple[int, ...]
     geometry: Geometry
     device: str
     dtype: torch.dtype
     needs_grad: bool
-    exporting: bool
-    compiling: bool
+    autocast: torch.dtype | None = None
+    exporting: bool = False
+    compiling: bool = False
     channels_last: bool = False
-    plain: bool = True  # see is_plain
+    plain: bool = True
+    keeps_memory: bool = False
 
     @property
     def batch(self) -> int:
@@ -49,33 +68,37 @@ class Call:
         return self.geometry.dims > 0 and self.geometry.groups > 1 and self.x_shape[1] == self.geometry.groups
 
     @classmethod
-    def of(cls, x: Tensor, bank: Tensor, routing: Tensor, geometry: Geometry) -> Call:
-        grad = torch.is_grad_enabled() and (x.requires_grad or bank.requires_grad or routing.requires_grad)
-        shapes = tuple(x.shape), tuple(bank.shape)
+    def of(cls, x: Tensor, bank: Tensor, routing: Tensor | None, geometry: Geometry) -> Call:
+        """The call of ``mix``; without ``routing`` that of ``convolve_each``, whose kernels are ``bank``."""
+        tensors = (x, bank) if routing is None else (x, bank, routing)
         compiling = torch.compiler.is_compiling()
         return cls(
-            *shapes,
-            geometry,
-            x.device.type,
-            x.dtype,
-            grad,
+            operation="convolve_each" if routing is None else "mix",
+            x_shape=tuple(x.shape),
+            bank_shape=tuple(bank.shape),
+            geometry=geometry,
+            device=x.device.type,
+            dtype=x.dtype,
+            needs_grad=torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors),
+            autocast=autocast_dtype(x.device.type),
             exporting=is_exporting(),
             compiling=compiling,
             channels_last=x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last),
-            plain=not compiling and is_plain(x, bank, routing),
+            plain=compiling or is_plain(*tensors),
+            keeps_memory=x.device.type == "cpu" and keeps_memory(),
         )
 
 
-def is_exporting() -> bool:
-    """Whether torch.export traces this call (and not torch.compile)."""
-    # torch.compiler.is_exporting() answers True inside torch.compile on torch 2.11; the flag that it reads is right
-    exporting: bool = torch.compiler._is_exporting_flag
-    return exporting
+def autocast_dtype(device: str) -> torch.dtype | None:
+    """The dtype of autocast on a kind of device, or None where it is off or unknown (``meta``)."""
+    if device == "meta" or not torch.is_autocast_enabled(device):  # meta has no autocast, and asking raises
+        return None
+    return torch.get_autocast_dtype(device)
 
 
 def is_plain(*tensors: Tensor) -> bool:
-    """Whether a kernel of our own may read them: ordinary tensors; nothing traces, transforms or watches the call."""
-    watched = torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack()
-    if watched or torch._C._functorch.peek_interpreter_stack() is not None:
+    """Whether a kernel of our own may read them: ordinary tensors with memory, and nothing transforms, traces or
+    watches the call (``torch.func``, forward-mode derivatives, a dispatch mode, ``torch.jit.trace``)."""
+    if is_watched() or forward_ad_active() or torch.jit.is_tracing():
         return False
-    return all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors) and not torch.jit.is_tracing()
+    return all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)

@@ -10,7 +10,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,15 @@ from dynaconv.ops.call import Call
 
 Times = dict[str, float]
 
+FORMAT = 2  # of the file; raised whenever the same name would mean another computation
+
 # Milliseconds of every strategy, by call: what `tune` has measured, or read from the file, in this process.
 _known: dict[Call, Times] = {}
 
 
-def best(call: Call) -> tuple[str, Times] | None:
-    """The fastest strategy for exactly this call and all times, or None where it was not measured."""
-    if call.compiling or not _known:
-        return None
-    times = _known.get(call)
-    return None if times is None else (min(times, key=times.__getitem__), times)
+def times_of(call: Call) -> Times:
+    """Milliseconds by strategy of exactly this call; empty where it was not measured."""
+    return {} if call.compiling else _known.get(call, {})
 
 
 def forget() -> None:
@@ -38,12 +37,12 @@ def forget() -> None:
     _known.clear()
 
 
-def remember(call: Call, measure: Callable[[], Times]) -> Times:
-    """The times of ``call``: known, or read from the file, or measured now and written there."""
-    if call not in _known:
+def remember(call: Call, strategies: Collection[str], measure: Callable[[], Times]) -> Times:
+    """The times of ``call`` for exactly these strategies: known, or read from the file, or measured now and written."""
+    if set(_known.get(call, ())) != set(strategies):
         stored = _read()
         key = _key(call)
-        if key not in stored:
+        if set(stored.get(key, ())) != set(strategies):  # a strategy came, went, or can run now and could not then
             stored[key] = measure()
             _write(stored)
         _known[call] = stored[key]
@@ -89,18 +88,26 @@ def _key(call: Call) -> str:
 
 
 def _read() -> dict[str, Times]:
+    """What the file holds; nothing where there is none, it is damaged, or an older version wrote it."""
     try:
         stored = json.loads(cache_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none yet, or damaged: it is measured anew
+    except (OSError, ValueError):
         return {}
-    return stored if isinstance(stored, dict) else {}
+    if not isinstance(stored, dict) or stored.get("format") != FORMAT or not isinstance(stored.get("times"), dict):
+        return {}
+    return {key: times for key, times in stored["times"].items() if _are_times(times)}
 
 
-def _write(stored: dict[str, Times]) -> None:
+def _are_times(times: Any) -> bool:
+    return isinstance(times, dict) and all(isinstance(spent, (int, float)) and spent > 0 for spent in times.values())
+
+
+def _write(times: dict[str, Times]) -> None:
     """Whole or not at all; a folder that cannot be written costs only the next measurement."""
     path = cache_file()
+    strategies = sorted({name for own in times.values() for name in own})
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            json.dump(stored, file, indent=1)
+            json.dump({"format": FORMAT, "strategies": strategies, "times": times}, file, indent=1)
         os.replace(file.name, path)

@@ -3,38 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
-
-from torch import Tensor
 
 from dynaconv.errors import suggest
-from dynaconv.kernels.cpu import keeps_memory
-from dynaconv.ops import branches, fused, grouped, loop, matmul, measured, single, stencil, tiled, unfold
+from dynaconv.ops import measured
 from dynaconv.ops.call import Call
-from dynaconv.ops.geometry import Geometry
-
-
-class Strategy(NamedTuple):
-    """One way to run the mixing operation: when it cannot, and how it does."""
-
-    refuses: Callable[[Call], str | None]
-    run: Callable[[Tensor, Tensor, Tensor, Tensor | None, Geometry], Tensor]
-    unasked: str = "slower here"  # why a call that it could run goes elsewhere
-
-
-STRATEGIES: dict[str, Strategy] = {
-    "stencil": Strategy(stencil.refuses, stencil.run),
-    "single": Strategy(single.refuses, single.run),
-    "tiled": Strategy(tiled.refuses, tiled.run),
-    "matmul": Strategy(matmul.refuses, matmul.run),
-    "loop": Strategy(loop.refuses, loop.run),
-    "grouped": Strategy(grouped.refuses, grouped.run),
-    "branches": Strategy(branches.refuses, branches.run),
-    "unfold": Strategy(unfold.refuses, unfold.run),
-    "triton": Strategy(fused.refuses, fused.run, fused.UNASKED),
-}
+from dynaconv.ops.strategies import STRATEGIES
 
 CHOICES = ("auto", "reference", *STRATEGIES)
 
@@ -62,38 +36,44 @@ def choose(call: Call, strategy: str = "auto") -> str:
     """The name of the strategy that runs ``call``; an explicit choice is obeyed or raises ValueError."""
     if strategy != "auto":
         check_choice(strategy)
-        reason = None if strategy == "reference" else STRATEGIES[strategy].refuses(call)
+        reason = None if strategy == "reference" else STRATEGIES[strategy].refusal(call)
         if reason is not None:
             raise ValueError(f"strategy {strategy!r} cannot run this call: {reason}; choose 'auto' or another one")
         return strategy
-    timed = measured.best(call)
-    return by_rule(call) if timed is None else timed[0]
+    times = measured_times(call)
+    return min(times, key=times.__getitem__) if times else by_rule(call)
+
+
+def measured_times(call: Call) -> measured.Times:
+    """Milliseconds of the strategies that were timed for this call and can run it now; empty where none was."""
+    times = measured.times_of(call)
+    return {name: spent for name, spent in times.items() if name in STRATEGIES and not STRATEGIES[name].refusal(call)}
 
 
 def by_rule(call: Call) -> str:
     """The strategy that is taken where nothing was measured (:func:`dynaconv.tune`)."""
-    return next(name for name, _ in _preferences(call) if STRATEGIES[name].refuses(call) is None)
+    return next(name for name, _ in _preferences(call) if STRATEGIES[name].refusal(call) is None)
 
 
 def plan(call: Call, strategy: str = "auto") -> Plan:
     """As :func:`choose`, with the reasons."""
     chosen = choose(call, strategy)
-    reasons, unasked = dict(_preferences(call)), {name: one.unasked for name, one in STRATEGIES.items()}
-    timed = measured.best(call) if strategy == "auto" else None
-    if timed is not None:
-        spent = {name: f"measured here: {milliseconds:.2f} ms" for name, milliseconds in timed[1].items()}
-        reasons = {**reasons, **spent}
-    others = {}
-    for name, candidate in STRATEGIES.items():
-        if name != chosen:
-            others[name] = candidate.refuses(call) or f"possible, but {reasons.get(name, unasked[name])}"
+    reasons = {name: one.unasked for name, one in STRATEGIES.items()} | dict(_preferences(call))
+    if strategy == "auto":
+        times = measured_times(call)
+        reasons |= {name: f"measured here: {milliseconds:.2f} ms" for name, milliseconds in times.items()}
+    others = {
+        name: candidate.refusal(call) or f"possible, but {reasons[name]}"
+        for name, candidate in STRATEGIES.items()
+        if name != chosen
+    }
     return Plan(chosen, "you asked for it" if strategy != "auto" else reasons[chosen], others)
 
 
 def _preferences(call: Call) -> tuple[tuple[str, str], ...]:
     """Strategies in the order of preference, each with the reason that stands when it is the first that can run."""
     if call.exporting:
-        if call.depthwise and not call.pointwise:
+        if call.depthwise and not call.pointwise and call.operation == "mix":
             return (("branches", "a depthwise layer exports with a free batch as K cheap convolutions"),)
         return (
             ("matmul", "a 1x1 kernel is one matrix product, and the batch stays free"),
@@ -103,10 +83,17 @@ def _preferences(call: Call) -> tuple[tuple[str, str], ...]:
     single = ("single", "one example needs one ordinary convolution")
     product = ("matmul", "a 1x1 kernel or a linear layer is one batched matrix product")
     tiled = (("tiled", "large kernels are mixed into the cache block by block, never written"),) * _tiles_pay(call)
-    large = math.prod(call.x_shape[1:]) >= _LARGE and not keeps_memory()
-    if call.device == "cpu" and not call.compiling and large:
-        return (single, stencil, *tiled, product, ("loop", _WHY_LOOP))
-    return (single, stencil, *tiled, product, ("grouped", "one convolution serves the whole batch"))
+    return (single, stencil, *tiled, product, *_dense(call))
+
+
+def _dense(call: Call) -> tuple[tuple[str, str], ...]:
+    """What is left for convolutions of several taps: all examples at once, or one after the other."""
+    large = math.prod(call.x_shape[1:]) >= _LARGE
+    if call.device != "cpu" or call.compiling or not large:
+        return (("grouped", "one convolution serves the whole batch"),)
+    if call.keeps_memory:
+        return (("grouped", f"one convolution serves the whole batch, {_KEPT}"),)
+    return (("loop", _WHY_LOOP), ("grouped", "one convolution serves the whole batch"))
 
 
 def _tiles_pay(call: Call) -> bool:
@@ -125,7 +112,8 @@ def _tiles_pay(call: Call) -> bool:
 # needs less memory at a time; where it stays in the process, all are faster grouped.
 _LARGE = 150_000
 
+_KEPT = "and freed memory stays in this process (dynaconv.keep_freed_memory), so that its large blocks cost nothing"
 _WHY_LOOP = (
     "on a CPU that fetches memory anew for every step, for examples as large as these, an ordinary convolution of each "
-    "beats one with groups for all of them (see dynaconv.kernels.cpu.keep_freed_memory)"
+    "beats one with groups for all of them (see dynaconv.keep_freed_memory)"
 )

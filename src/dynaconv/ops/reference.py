@@ -1,29 +1,36 @@
-"""The definition of the mixing operation. Every strategy must equal it; it is never optimised."""
+"""The definition of the two operations. Every strategy must equal it; it is never optimised."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from dynaconv.ops.convolution import convolve
 from dynaconv.ops.geometry import Geometry, resolve_padding
-from dynaconv.ops.ordinary import ordinary
 
 
 def reference(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """``y[b] = conv(x[b], sum_k routing[b, k] * bank[k]) + sum_k routing[b, k] * bias[k]``, an example at a time.
-
-    An empty batch is convolved with the empty sum, a kernel of zeros: the output is empty, of the right shape, and
-    gradients are zeros.
-    """
-    x, geometry = resolve_padding(x, bank.shape[-geometry.dims :] if geometry.dims else (), geometry)
+    """``y[b] = conv(x[b], sum_k routing[b, k] * bank[k]) + sum_k routing[b, k] * bias[k]``, an example at a time."""
     if x.shape[0] == 0:
-        nobody = routing.sum(dim=0)
-        return ordinary(x, _mixture(bank, nobody), None if bias is None else _mixture(bias, nobody), geometry)
-    outputs = []
-    for example, weights in zip(x.split(1), routing, strict=True):
-        own_bias = None if bias is None else _mixture(bias, weights)
-        outputs.append(ordinary(example, _mixture(bank, weights), own_bias, geometry))
-    return torch.cat(outputs)
+        return _empty(x, bank, routing, bias, geometry)
+    kernels = torch.stack([_mixture(bank, weights) for weights in routing])
+    biases = None if bias is None else torch.stack([_mixture(bias, weights) for weights in routing])
+    return reference_each(x, kernels, biases, geometry)
+
+
+def reference_each(x: Tensor, kernels: Tensor, biases: Tensor | None, geometry: Geometry) -> Tensor:
+    """``y[b] = conv(x[b], kernels[b]) + biases[b]``, an example at a time; at least one."""
+    x, geometry = resolve_padding(x, kernels.shape[-geometry.dims :] if geometry.dims else (), geometry)
+    own_biases = [None] * x.shape[0] if biases is None else biases.unbind()
+    examples = zip(x.split(1), kernels, own_biases, strict=True)
+    return torch.cat([convolve(example, kernel, bias, geometry) for example, kernel, bias in examples])
+
+
+def _empty(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """No example, with the empty sum for a kernel: the output is empty, of the right shape, and gradients are zeros."""
+    x, geometry = resolve_padding(x, bank.shape[-geometry.dims :] if geometry.dims else (), geometry)
+    nobody = routing.sum(dim=0)
+    return convolve(x, _mixture(bank, nobody), None if bias is None else _mixture(bias, nobody), geometry)
 
 
 def _mixture(experts: Tensor, weights: Tensor) -> Tensor:

@@ -1,0 +1,151 @@
+"""One training run of a comparison, and its result."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dynaconv.analysis.contender import Contender
+from dynaconv.analysis.data import open_for
+from dynaconv.analysis.settings import CompareSettings
+from dynaconv.data import ImageData
+from dynaconv.errors import RunError
+from dynaconv.train import Stopped, fit
+from dynaconv.train.accelerator import make_accelerator
+from dynaconv.train.classification import Batch, Classification
+from dynaconv.train.loop import evaluate
+from dynaconv.train.output import CHECKPOINTS, LAST
+from dynaconv.train.progress import Progress
+from dynaconv.train.weights import load_weights
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What one run came to.
+
+    Attributes:
+        method, experts, seed: which run.
+        top1: in percent, after the last epoch (never the best epoch's: that would be chosen on the test images).
+        curve: top-1 in percent after every evaluated epoch, with the epoch's number, counted from 1.
+        train_loss: mean over each epoch.
+        seconds_per_image: of training in this run, loading included; not paired with the other networks'.
+        dropped_steps: steps whose gradients were not finite.
+        temperature: of the softmax routers at the last evaluation.
+        routing_entropy: mean over the routers at the last evaluation, as a share of log K.
+        correct: for every test image, whether it was classified rightly: bits, as hexadecimal.
+        test_images: how many they are.
+    """
+
+    method: str
+    experts: int | None
+    seed: int
+    top1: float
+    curve: list[tuple[int, float]]
+    train_loss: list[float]
+    seconds_per_image: float
+    dropped_steps: int
+    temperature: float | None
+    routing_entropy: float | None
+    correct: str
+    test_images: int
+
+    def correctness(self) -> list[int]:
+        """``correct`` as zeros and ones."""
+        bits = np.unpackbits(np.frombuffer(bytes.fromhex(self.correct), dtype=np.uint8), count=self.test_images)
+        return [int(bit) for bit in bits]
+
+    def plain(self) -> dict[str, Any]:
+        """As a dictionary of plain types."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, plain: dict[str, Any]) -> RunResult:
+        """Back from :meth:`plain`, through JSON or not."""
+        return cls(**{**plain, "curve": [(int(epoch), float(top1)) for epoch, top1 in plain["curve"]]})
+
+
+def run_one(
+    contender: Contender, seed: int, settings: CompareSettings, folder: Path, progress: Progress | None = None
+) -> RunResult:
+    """Train one network with one seed in ``folder``, or go on with it from its last checkpoint.
+
+    Raises:
+        RunError: it was asked to stop, or cannot go on; the same command goes on from its last checkpoint.
+    """
+    data = open_for(settings, seed)
+    network = contender.build(settings, data, seed)
+    quiet = {"keep": 1, "curves": False, "tensorboard": False, "wandb": False}  # the comparison draws its own picture
+    training = settings.training.model_copy(update={"seed": seed, **quiet})
+    spec = contender.spec(settings).model_dump(mode="json")
+    try:
+        fitted = fit(network, data, training, out=folder, resume="auto", progress=progress, about={"model": spec})
+    except Stopped as stopped:
+        raise _stopped(stopped, contender, seed) from stopped
+    network.load_state_dict(load_weights(folder / LAST)[0])
+    last = fitted.history[-1]
+    correct = classified_rightly(network, data, settings)
+    entropies = list(last.routing_entropy.values())
+    return RunResult(
+        method=contender.method,
+        experts=contender.experts,
+        seed=seed,
+        top1=100 * sum(correct) / len(correct),
+        curve=[(record.epoch + 1, 100 * record.metrics["top1"]) for record in fitted.history if record.metrics],
+        train_loss=[record.train_loss for record in fitted.history],
+        seconds_per_image=fitted.train_seconds_per_image,
+        dropped_steps=sum(record.dropped_steps for record in fitted.history),
+        temperature=last.temperature,
+        routing_entropy=sum(entropies) / len(entropies) if entropies else None,
+        correct=np.packbits(correct).tobytes().hex(),
+        test_images=len(correct),
+    )
+
+
+def forget_checkpoints(folder: Path) -> None:
+    """A finished run needs them no more; its weights stay."""
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+
+
+def classified_rightly(network: nn.Module, data: ImageData, settings: CompareSettings) -> list[int]:
+    """For every test image, in order, 1 if ``network`` classifies it rightly and 0 if not."""
+    accelerator = make_accelerator(settings.training)
+    batches = data.evaluation_batches(device=accelerator.device)
+    task = _Remembering(len(data.classes), settings.training)
+    try:
+        evaluate(network.to(accelerator.device), batches, task, accelerator)
+    finally:
+        batches.close()
+    return torch.cat(task.correct).int().tolist()
+
+
+class _Remembering(Classification):
+    """Classification whose metrics keep which images were classified rightly."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.correct: list[Tensor] = []
+
+    def metrics(self, device: Any) -> Any:
+        return self
+
+    def update(self, model: nn.Module, batch: Batch) -> None:
+        images, labels = batch
+        logits = model(images.contiguous(memory_format=self._format))
+        self.correct.append((logits.argmax(dim=1) == labels).cpu())
+
+    def compute(self) -> dict[str, float]:
+        return {}
+
+
+def _stopped(stopped: Stopped, contender: Contender, seed: int) -> RunError:
+    error = RunError(
+        f"Stopped in the run of {contender.label} with seed {seed}, after a checkpoint. The same command goes on there."
+    )
+    error.exit_code = stopped.exit_code
+    return error

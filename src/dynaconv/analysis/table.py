@@ -1,0 +1,128 @@
+"""The table's cells as text, shared by the terminal, the markdown and nobody's memory of how to round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dynaconv.analysis.comparison import Comparison, Row
+
+FEW = 5  # seeds, below which the table says that they are few
+
+HEADINGS = (
+    "method",
+    "experts",
+    "params",
+    "MAdds",
+    "top-1, %",
+    "difference,\n[95 %]",
+    "training,\nms/image",
+    "latency,\nms",
+    "memory,\nMB",
+)
+
+
+def cells(row: Row) -> list[str]:
+    """One row; the second line of a cell is the ratio to static, or the interval."""
+    return [
+        row.method,
+        "" if row.experts is None else str(row.experts),
+        count(row.parameters),
+        count(row.madds),
+        f"{row.top1_mean:.2f}" + ("" if row.top1_spread is None else f" ± {row.top1_spread:.2f}"),
+        _difference(row),
+        _with_ratio(f"{1e3 * row.train_seconds_per_image:.3g}", row, row.train_ratio),
+        _with_ratio(f"{1e3 * row.latency_seconds:.3g}", row, row.latency_ratio),
+        _with_ratio(f"{row.step_bytes / 1e6:,.0f}", row, row.step_bytes_ratio),
+    ]
+
+
+def count(number: float) -> str:
+    """Three digits and a letter.
+
+    >>> count(408938), count(1.2e9), count(950)
+    ('409 K', '1.20 G', '950')
+    """
+    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " K")):
+        if number >= 0.9995 * size:
+            value = number / size
+            return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{letter}"
+    return f"{number:.0f}"
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What one must know to read the table."""
+    seeds = len(comparison.seeds)
+    recipe = comparison.settings["training"]
+    augment = comparison.settings["augment"]
+    temperature = ""
+    if any(row.method == "dynamic" for row in comparison.rows):
+        temperature = (
+            f"; temperature {recipe['temperature_start']:g} to {recipe['temperature_end']:g} in "
+            f"{recipe['temperature_epochs']} epochs"
+        )
+    begin = "timm's pretrained weights" if comparison.settings["pretrained"] else "scratch"
+    lines = [
+        f"{comparison.backbone}{_arguments(comparison.settings['model_args'])} on {comparison.data}.",
+        f"One recipe for all, from {begin}: {recipe['epochs']} epochs, batch {comparison.batch_size}, {recipe['opt']}, "
+        f"lr {recipe['lr']:g} ({recipe['sched']}), weight decay {recipe['weight_decay']:g}, crop {augment['crop']}, "
+        f"mirroring {augment['hflip']:g}{temperature}.",
+        f"Top-1 of the last epoch on {comparison.test_images:,} test images: mean"
+        + (" ± standard deviation" if seeds > 1 else "")
+        + f" over {seeds} seed{'s' if seeds > 1 else ''} ({', '.join(map(str, comparison.seeds))}).",
+    ]
+    if seeds > 1:
+        lines.append(_interval_note(comparison))
+    lines.append(
+        f"Training (a step at that batch, loading left out), latency (one image) and memory (peak of a step): measured "
+        f"in turns with static on {comparison.about['device']}{_threads(comparison.about)}; below, times static's."
+    )
+    return lines
+
+
+def markdown(comparison: Comparison) -> str:
+    """The whole answer for a page of documentation."""
+    headings = [heading.replace("\n", " ") for heading in HEADINGS]
+    lines = [_bar(headings), _bar(["---", *["---:"] * (len(headings) - 1)])]
+    lines += [_bar([cell.replace("\n", "<br>") for cell in cells(row)]) for row in comparison.rows]
+    conclusions = [f"- {row.conclusion}" for row in comparison.rows[1:]]
+    return "\n".join([*lines, "", *conclusions, "", *[f"{note}  " for note in notes(comparison)]]).rstrip()
+
+
+def _difference(row: Row) -> str:
+    if row.difference is None:
+        return ""
+    first = f"{row.difference.mean:+.2f}"
+    if row.difference.low is None:
+        return f"{first}\n[no interval]"
+    return f"{first}\n[{row.difference.low:+.2f}, {row.difference.high:+.2f}]"
+
+
+def _with_ratio(text: str, row: Row, ratio: float) -> str:
+    return text if row.experts is None else f"{text}\nx{ratio:.2f}"
+
+
+def _interval_note(comparison: Comparison) -> str:
+    margins = [
+        f"{row.difference.test_margin:.2f} ({row.label})"
+        for row in comparison.rows
+        if row.difference is not None and row.difference.test_margin is not None
+    ]
+    seeds = len(comparison.seeds)
+    few = f" {seeds} seeds are few, and the interval is as wide as that makes it." if seeds < FEW else ""
+    return (
+        f"Difference: to static, in points; its interval is Student's t over the {seeds} differences of equal seeds, "
+        f"so it covers the luck of the seed on these test images.{few} Another test set of this size alone would move "
+        f"a difference by ± {', '.join(margins)}."
+    )
+
+
+def _threads(about: dict[str, object]) -> str:
+    return f" ({about['threads']} threads)" if about["device"] == "cpu" else ""
+
+
+def _arguments(model_args: dict[str, object]) -> str:
+    return f" ({', '.join(f'{name}={value}' for name, value in model_args.items())})" if model_args else ""
+
+
+def _bar(parts: Sequence[str]) -> str:
+    return "| " + " | ".join(parts) + " |"

@@ -1,0 +1,176 @@
+"""Strategy ``loop``: the batch in pieces, so that mixed kernels are used while they are still in the cache.
+
+Mixing all B kernels first writes B kernels to memory and reads them again, in training twice; for the wide layers of a
+mobile network that is more traffic than everything else. Here a few examples are mixed and convolved at a time, each
+example by an ordinary convolution in the layout that is there (or a batched product, for 1x1 and linear), and the
+backward pass mixes the kernels anew instead of keeping them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dynaconv.ops.call import Call
+from dynaconv.ops.convolution import convolve, mix_biases, mix_kernels
+from dynaconv.ops.geometry import Geometry
+from dynaconv.ops.strategies import matmul
+from dynaconv.ops.strategies.strategy import Strategy
+
+# Mixed kernels of a piece: 4 MiB beat 1 MiB in every wide layer; of kernels larger than that a few are mixed together
+# all the same, as every piece reads the whole bank (docs/performance.md, steps 4 and 9).
+PIECE_BYTES = 4 << 20
+LEAST_EXAMPLES = 4
+
+
+def refuses(call: Call) -> str | None:
+    if call.exporting:
+        return "the number of pieces is a constant of the exported graph: it would freeze the batch size"
+    return None
+
+
+def mix(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """For every piece of the batch: mix its kernels, convolve, forget them."""
+    device = x.device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):  # meta has no autocast, and asking raises
+        return _mix(x, bank, routing, bias, geometry)
+    low = torch.get_autocast_dtype(device)
+    x, bank, routing = (_lowered(tensor, low) for tensor in (x, bank, routing))
+    bias = None if bias is None else _lowered(bias, low)
+    with torch.autocast(device, enabled=False):  # a backward pass runs without autocast; both must see the same dtypes
+        return _mix(x, bank, routing, bias, geometry)
+
+
+def _mix(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, bank, routing, bias))
+    if needs_grad and not torch.compiler.is_compiling():  # a compiler makes the backward pass itself
+        answer: Tensor = _Remixed.apply(x, bank, routing, bias, geometry)
+        return answer
+    return _forward(x, bank, routing, bias, geometry)
+
+
+def _lowered(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.to(dtype)  # autocast leaves float64 alone
+
+
+def pieces(batch: int, kernel_bytes: int) -> Iterator[slice]:
+    """The batch in slices whose kernels fill at most :data:`PIECE_BYTES`, of a few examples at least."""
+    step = max(LEAST_EXAMPLES, PIECE_BYTES // max(1, kernel_bytes))
+    for start in range(0, batch, step):
+        yield slice(start, min(start + step, batch))
+
+
+def _pieces(x: Tensor, bank: Tensor) -> Iterator[slice]:
+    return pieces(x.shape[0], bank[0].numel() * bank.element_size())
+
+
+def _forward(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    outputs = []
+    biases = mix_biases(bias, routing)
+    for piece in _pieces(x, bank):
+        kernels = mix_kernels(bank, routing[piece])
+        outputs.append(convolve_each(x[piece], kernels, None if biases is None else biases[piece], geometry))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def convolve_each(x: Tensor, kernels: Tensor, biases: Tensor | None, geometry: Geometry) -> Tensor:
+    """Every example with its own kernel: ``(b, in, *space), (b, *kernel), (b, out) -> (b, out, *space)``."""
+    if matmul.fits(geometry, _taps(kernels, geometry)):
+        return matmul.convolve_each(x, kernels, biases, geometry)
+    outputs = [
+        convolve(x[index : index + 1], kernels[index], None if biases is None else biases[index], geometry)
+        for index in range(x.shape[0])
+    ]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _taps(kernels: Tensor, geometry: Geometry) -> Sequence[int]:
+    return kernels.shape[-geometry.dims :] if geometry.dims else ()
+
+
+class _Remixed(torch.autograd.Function):
+    """The loop with a backward pass of its own; that pass is made of differentiable operations, so it nests."""
+
+    @staticmethod
+    def forward(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+        return _forward(x, bank, routing, bias, geometry)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, bank, routing, bias, ctx.geometry = inputs
+        ctx.save_for_backward(x, bank, routing, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, bank, routing, bias = ctx.saved_tensors
+        need_x, need_bank, need_routing, need_bias = ctx.needs_input_grad[:4]
+        flat = bank.flatten(1)
+        wide = torch.promote_types(bank.dtype, torch.float32)  # a sum over pieces must not round at every step
+        weights, of_bank = routing.to(wide), torch.zeros_like(flat, dtype=wide)
+        of_x, of_routing = [], []
+        for piece in _pieces(x, bank):
+            kernels = mix_kernels(bank, routing[piece])
+            of_input, of_kernels = _gradients(
+                gradient[piece], x[piece], kernels, ctx.geometry, need_x, need_bank or need_routing
+            )
+            of_x.append(of_input)
+            if need_bank:
+                of_bank.addmm_(weights[piece].t(), of_kernels.flatten(1).to(wide))
+            if need_routing:
+                of_routing.append(of_kernels.flatten(1) @ flat.t())
+        routing_gradient = torch.cat(of_routing) if need_routing else None
+        bias_gradient = None
+        if bias is not None and (need_bias or need_routing):
+            sums = _sum_space(gradient, ctx.geometry)
+            bias_gradient = routing.to(bias.dtype).t() @ sums if need_bias else None
+            if routing_gradient is not None:
+                routing_gradient = routing_gradient + sums @ bias.t()
+        return (
+            torch.cat(of_x) if need_x else None,
+            of_bank.to(bank.dtype).view_as(bank) if need_bank else None,
+            None if routing_gradient is None else routing_gradient.to(routing.dtype),
+            bias_gradient,
+            None,
+        )
+
+
+def _sum_space(gradient: Tensor, geometry: Geometry) -> Tensor:
+    """``(B, out, *space) -> (B, out)``; linear ``(B, *, out) -> (B, out)``."""
+    axes = tuple(range(2, gradient.dim())) if geometry.dims else tuple(range(1, gradient.dim() - 1))
+    return gradient.sum(dim=axes) if axes else gradient
+
+
+def _gradients(
+    gradient: Tensor, x: Tensor, kernels: Tensor, geometry: Geometry, need_x: bool, need_kernels: bool
+) -> tuple[Any, Any]:
+    """Gradients of a piece's input and of its kernels; None for what is not needed."""
+    if geometry.dims == 0:
+        rows, upstream = x.reshape(x.shape[0], -1, x.shape[-1]), gradient.reshape(x.shape[0], -1, gradient.shape[-1])
+        of_x = (upstream @ kernels).reshape(x.shape) if need_x else None
+        return of_x, upstream.transpose(1, 2) @ rows if need_kernels else None
+    if matmul.fits(geometry, _taps(kernels, geometry)) and matmul.keeps(geometry):
+        return matmul.gradients(gradient, x, kernels, geometry, need_x, need_kernels)
+    of_xs, of_kernels = [], []
+    for index in range(x.shape[0]):
+        one, two, _ = torch.ops.aten.convolution_backward(
+            gradient[index : index + 1],
+            x[index : index + 1],
+            kernels[index],
+            None,
+            geometry.stride,
+            geometry.padding,
+            geometry.dilation,
+            geometry.transposed,
+            geometry.output_padding,
+            geometry.groups,
+            (need_x, need_kernels, False),
+        )
+        of_xs.append(one)
+        of_kernels.append(two)
+    return torch.cat(of_xs) if need_x else None, torch.stack(of_kernels) if need_kernels else None
+
+
+STRATEGY = Strategy(refuses=refuses, convolve_each=convolve_each, mix=mix)
