@@ -51,6 +51,24 @@ def without_extras(*but: str) -> str:
     return WITHOUT_EXTRAS.format(extras=set(EXTRA_OF_MODULE) - set(but))
 
 
+def test_importing_the_package_imports_not_even_torch() -> None:
+    answer = python("import dynaconv; print(int('torch' in sys.modules), dynaconv.__version__)")
+    assert answer.stdout.split() == ["0", dynaconv.__version__], answer.stderr
+
+
+def test_public_names_are_attributes_of_the_package() -> None:
+    answer = python(
+        "import dynaconv\n"
+        "names = [name for name in dir(dynaconv) if not name.startswith('_')]\n"
+        "for name in (*dynaconv.public.__all__, 'layers', 'ops'): getattr(dynaconv, name)\n"
+        "namespace = {}\n"
+        "exec('from dynaconv import *', namespace)\n"
+        "assert set(dynaconv.public.__all__) <= set(namespace) & set(names)\n"
+        "assert not hasattr(dynaconv, 'nonsense')\n"
+    )
+    assert answer.returncode == 0, answer.stderr
+
+
 def project() -> dict:
     return tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -60,7 +78,7 @@ def test_version_is_one_that_packaging_accepts() -> None:
 
 
 def test_import_needs_torch_alone() -> None:
-    answer = python(without_extras("numpy") + "import dynaconv; print(dynaconv.__version__)")
+    answer = python(without_extras("numpy") + "import dynaconv; dynaconv.mix; print(dynaconv.__version__)")
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.strip() == dynaconv.__version__
 
@@ -73,6 +91,7 @@ def test_import_brings_no_extra_and_is_quick_beside_torch() -> None:
         "import torch\n"
         "after_torch, before = time.process_time(), set(sys.modules)\n"
         "import dynaconv\n"
+        "dynaconv.mix\n"
         "end = time.process_time()\n"
         "new = sorted({name.partition('.')[0] for name in set(sys.modules) - before})\n"
         "print(json.dumps([after_torch - start, end - after_torch, new]))\n"

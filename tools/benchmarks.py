@@ -21,8 +21,8 @@ import torch
 from benchmark_changes import SLOWER, changes, other_machines
 
 from dynaconv.bench import BenchResult, BenchSettings, bench
-from dynaconv.bench.environment import environment
 from dynaconv.kernels.cpu import keep_freed_memory
+from dynaconv.timing import environment
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FIGURES = "docs/performance.json"

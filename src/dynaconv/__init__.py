@@ -3,75 +3,34 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dynaconv.conversion import dynamize, load_static
-from dynaconv.counting import cost
-from dynaconv.inference import freeze
-from dynaconv.layers import (
-    CondConv1d,
-    CondConv2d,
-    CondConv3d,
-    CondConvTranspose1d,
-    CondConvTranspose2d,
-    CondConvTranspose3d,
-    CondLinear,
-    DynamicConv1d,
-    DynamicConv2d,
-    DynamicConv3d,
-    DynamicConvTranspose1d,
-    DynamicConvTranspose2d,
-    DynamicConvTranspose3d,
-    DynamicLinear,
-    tune,
-)
-from dynaconv.ops import Geometry, mix
-from dynaconv.routing import (
-    Router,
-    SigmoidRouter,
-    SoftmaxRouter,
-    TemperatureSchedule,
-    set_temperature,
-    share_router,
-)
+if TYPE_CHECKING:
+    from dynaconv.public import *  # noqa: F403
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "CondConv1d",
-    "CondConv2d",
-    "CondConv3d",
-    "CondConvTranspose1d",
-    "CondConvTranspose2d",
-    "CondConvTranspose3d",
-    "CondLinear",
-    "DynamicConv1d",
-    "DynamicConv2d",
-    "DynamicConv3d",
-    "DynamicConvTranspose1d",
-    "DynamicConvTranspose2d",
-    "DynamicConvTranspose3d",
-    "DynamicLinear",
-    "Geometry",
-    "Router",
-    "SigmoidRouter",
-    "SoftmaxRouter",
-    "TemperatureSchedule",
-    "cost",
-    "dynamize",
-    "freeze",
-    "load_static",
-    "mix",
-    "set_temperature",
-    "share_router",
-    "tune",
-]
-
-# Names whose rooms need more than torch: imported when they are first used.
-_LAZY = {"from_timm": "dynaconv.models", "to_timm": "dynaconv.models"}
+# Names whose rooms need more than torch.
+_FROM_ROOMS = {"from_timm": "dynaconv.models", "to_timm": "dynaconv.models"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+    """Load the names of :mod:`dynaconv.public` when they are first used.
+
+    Until then not even torch is imported: the command's help and completion take a moment, not seconds.
+    """
+    if name in _FROM_ROOMS:
+        return getattr(importlib.import_module(_FROM_ROOMS[name]), name)
+    if not name.startswith("__") or name == "__all__":
+        public = importlib.import_module("dynaconv.public")
+        if name == "__all__":
+            return public.__all__
+        if name in public.__all__:
+            return getattr(public, name)
+        if name in globals():  # a room, imported on the way
+            return globals()[name]
     raise AttributeError(f"module 'dynaconv' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__getattr__("__all__"), *_FROM_ROOMS})

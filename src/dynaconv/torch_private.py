@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._ops import OpOverload, OpOverloadPacket
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.autograd import forward_ad
@@ -25,15 +25,19 @@ __all__ = [
     "OpOverloadPacket",
     "TorchDispatchMode",
     "MISSING",
+    "carry_hooks",
     "constant_for_compiler",
     "copy_each_",
     "forward_ad_active",
+    "hooks_of",
     "is_exporting",
+    "is_hooked",
     "is_transformed",
     "is_watched",
     "is_wrapped",
     "loader_workers",
     "shut_down_workers",
+    "tree_leaves",
     "unwatch_workers",
 ]
 
@@ -64,6 +68,7 @@ _wrapped_by_func: Callable[[Tensor], bool] = _find(
 _wrapped_by_grad: Callable[[Tensor], bool] = _find("torch._C._functorch.is_legacy_batchedtensor", lambda _: True)
 _foreach_copy_: Callable[[Sequence[Tensor], Sequence[Tensor]], Any] | None = _find("torch._foreach_copy_", None)
 _remove_worker_pids: Callable[[int], None] | None = _find("torch._C._remove_worker_pids", None)
+_tree_leaves: Callable[[Any], list[Any]] = _find("torch.utils._pytree.tree_leaves", lambda tree: [tree])
 _HAS_EXPORT_FLAG: bool = _find("torch.compiler._is_exporting_flag", None) is not None
 _HAS_FORWARD_LEVEL: bool = _find("torch.autograd.forward_ad._current_level", None) is not None
 
@@ -151,3 +156,34 @@ def unwatch_workers(iterator: Any) -> None:
     if _remove_worker_pids is not None and getattr(iterator, "_worker_pids_set", False):
         _remove_worker_pids(id(iterator))
         iterator._worker_pids_set = False
+
+
+def tree_leaves(tree: Any) -> list[Any]:
+    """Return what stands in the containers that libraries have made known to torch; without it ``[tree]``."""
+    return _tree_leaves(tree)
+
+
+# Of a module: what register_forward_hook and its like fill. The last one is a flag, None without hooks.
+_HOOKS = (
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
+    *("_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook"),
+)
+MISSING += [f"torch.nn.Module.{name}" for name in _HOOKS if name not in vars(nn.Module())]
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Return whether somebody watches or changes what goes into a module, comes out of it, or flows back."""
+    return any(bool(module.__dict__.get(name)) for name in _HOOKS)
+
+
+def hooks_of(module: nn.Module) -> dict[str, int]:
+    """Return how many hooks of every kind a module has; kinds without any are left out."""
+    return {name: len(hooks) for name in _HOOKS if isinstance(hooks := module.__dict__.get(name), dict) and hooks}
+
+
+def carry_hooks(old: nn.Module, new: nn.Module) -> None:
+    """Give ``new`` the hooks of ``old``, whose place it takes."""
+    for name in _HOOKS:
+        if name in old.__dict__ and name in new.__dict__:
+            new.__dict__[name] = old.__dict__[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dynaconv.analysis.conclusion import conclude
+from dynaconv.analysis.comparison import conclude
 from dynaconv.analysis.statistics import Difference
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from dynaconv.analysis.comparison import Comparison, Row
 from dynaconv.analysis.figure import draw
+from dynaconv.analysis.report import HEADINGS, cells, count, markdown, notes
 from dynaconv.analysis.statistics import paired_difference, spread
-from dynaconv.analysis.table import HEADINGS, cells, count, markdown, notes
 
 
 def row(method: str, experts: int | None, madds: float, top1: tuple[float, ...]) -> Row:

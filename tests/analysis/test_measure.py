@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from dynaconv.analysis.measure import FEWEST, ROUNDS, WARM_UP, interleave, measure, peak_step_bytes
+from dynaconv.analysis.measure import FEWEST, ROUNDS, WARM_UP, measure, peak_step_bytes, time_in_turns
 from dynaconv.analysis.measure import _Step as Step
 from dynaconv.train import TrainSettings
 from dynaconv.train.accelerator import make_accelerator
@@ -27,12 +27,14 @@ def test_rounds_are_interleaved_and_ratios_are_to_the_first() -> None:
         calls.append("slow")
         time.sleep(0.004)
 
-    first, second = interleave([quick, slow], torch.device("cpu"))
+    first, second = time_in_turns([quick, slow], torch.device("cpu"))
     assert calls[2 * WARM_UP :] == ["quick", "slow"] * first.rounds
     assert FEWEST <= first.rounds == second.rounds <= ROUNDS
     assert first.ratio == 1.0
     assert second.ratio > 1.5
-    assert second.seconds >= 0.004
+    low, high = second.ratio_quartiles
+    assert low <= second.ratio <= high
+    assert second.seconds == pytest.approx(second.ratio * first.seconds)
 
 
 def test_memory_of_a_linear_step_by_hand() -> None:

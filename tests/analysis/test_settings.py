@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dynaconv.analysis import CompareSettings
-from dynaconv.analysis.contender import STATIC, Contender, contenders
+from dynaconv.analysis.variants import STATIC, Variant, variants
 from dynaconv.errors import UserError
 from dynaconv.train import TrainSettings
 
@@ -33,9 +33,9 @@ def test_mistakes(values: dict[str, Any], message: str) -> None:
 
 
 def test_contenders_static_first_and_every_k() -> None:
-    assert contenders(CompareSettings()) == [STATIC, Contender("dynamic", 4), Contender("condconv", 8)]
+    assert variants(CompareSettings()) == [STATIC, Variant("dynamic", 4), Variant("condconv", 8)]
     settings = CompareSettings(methods=("static", "condconv", "condconv"), experts=(2, 3, 2))
-    assert contenders(settings) == [STATIC, Contender("condconv", 2), Contender("condconv", 3)]
+    assert variants(settings) == [STATIC, Variant("condconv", 2), Variant("condconv", 3)]
 
 
 def test_facts_are_what_results_share() -> None:

@@ -12,14 +12,13 @@ from torch import nn
 
 from dynaconv.bench import BenchSettings, bench
 from dynaconv.bench import contenders as contenders_module
-from dynaconv.bench.contenders import Contender, contenders, make_step
-from dynaconv.bench.equality import check_equal
+from dynaconv.bench.contenders import Contender, check_equal, contenders, make_step
 from dynaconv.bench.memory import peak_memory
 from dynaconv.bench.run import make_input
 from dynaconv.bench.table12 import PUBLISHED, table12
-from dynaconv.bench.timing import interleave, ratios, spread
 from dynaconv.cli import main
 from dynaconv.errors import RunError
+from dynaconv.timing import interleave, quartiles, ratios
 
 KEYS = [
     *("model", "mode", "batch", "threads", "device", "dtype", "static_ms", "ours_ms", "usual_ms", "timm_ms"),
@@ -82,7 +81,7 @@ def test_nothing_is_printed_when_outputs_differ(
     assert main(["bench", "dy_mobilenetv2_035", "--size", "32", "--rounds", "1", "--no-memory", "--json"]) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert "answers something else" in printed.err
+    assert "computes something else" in printed.err
     assert "Nothing was timed" in printed.err
 
 
@@ -106,7 +105,7 @@ def test_runs_in_turns_and_forgets_the_warm_up() -> None:
     assert ratios([2.0, 9.0], [1.0, 3.0]) == [2.0, 3.0]
     ticks = iter(range(100))
     assert interleave([lambda: None], rounds=2, warmup=1, clock=lambda: float(next(ticks))) == [[1000.0, 1000.0]]
-    assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == (2.0, 4.0)
+    assert quartiles([1.0, 2.0, 3.0, 4.0, 5.0]) == (2.0, 4.0)
 
 
 @pytest.mark.slow  # processes of their own

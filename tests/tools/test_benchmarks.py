@@ -92,7 +92,7 @@ def test_cases_have_names_of_their_own_and_known_networks(tool: ModuleType) -> N
 
 
 def answer_of(case: BenchSettings, ratio: float) -> BenchResult:
-    from dynaconv.bench.environment import environment
+    from dynaconv.timing import environment
 
     facts = {
         **environment(),

@@ -1,4 +1,4 @@
-"""The answer of a comparison, as data: one row per network."""
+"""The result of a comparison, as data: one row per network, and what may be said of it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dynaconv.analysis.contender import Contender
 from dynaconv.analysis.measure import Measurement
-from dynaconv.analysis.run import RunResult
+from dynaconv.analysis.runs import RunResult
 from dynaconv.analysis.statistics import Difference, mean, paired_difference, spread
+from dynaconv.analysis.variants import Variant
 
 FORMAT = 1
 
@@ -32,6 +32,7 @@ class Row:
         routing_entropy: mean over seeds and routers at the end, as a share of log K; 1 is even, 0 one expert.
         dropped_steps: over all seeds.
         conclusion: one sentence.
+        train_ratio_quartiles, latency_ratio_quartiles: of the ratios over the rounds; ``None`` where not known.
     """
 
     method: str
@@ -52,11 +53,13 @@ class Row:
     routing_entropy: float | None
     dropped_steps: int
     conclusion: str
+    train_ratio_quartiles: tuple[float, float] | None = None
+    latency_ratio_quartiles: tuple[float, float] | None = None
 
     @property
     def label(self) -> str:
         """For people."""
-        return Contender(self.method, self.experts).label
+        return Variant(self.method, self.experts).label
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Comparison:
 
 
 def summarise(
-    contender: Contender,
+    variant: Variant,
     results: Sequence[RunResult],
     static: Sequence[RunResult],
     costs: tuple[int, float],
@@ -97,18 +100,16 @@ def summarise(
     batch_size: int,
 ) -> Row:
     """One network's row from its runs and the static twin's, seed by seed."""
-    from dynaconv.analysis.conclusion import conclude
-
     top1 = tuple(result.top1 for result in results)
     difference = None
-    if contender.experts is not None:
+    if variant.experts is not None:
         difference = paired_difference(
             [result.correctness() for result in results], [result.correctness() for result in static]
         )
     entropies = [result.routing_entropy for result in results if result.routing_entropy is not None]
     return Row(
-        method=contender.method,
-        experts=contender.experts,
+        method=variant.method,
+        experts=variant.experts,
         parameters=costs[0],
         madds=costs[1],
         top1=top1,
@@ -124,10 +125,37 @@ def summarise(
         curve=_curve(results),
         routing_entropy=mean(entropies) if entropies else None,
         dropped_steps=sum(result.dropped_steps for result in results),
-        conclusion=conclude(contender.label, difference, results[0].test_images),
+        conclusion=conclude(variant.label, difference, results[0].test_images),
+        train_ratio_quartiles=measured.step.ratio_quartiles,
+        latency_ratio_quartiles=measured.latency.ratio_quartiles,
     )
 
 
 def _curve(results: Sequence[RunResult]) -> tuple[tuple[int, tuple[float, ...]], ...]:
     by_epoch = zip(*(result.curve for result in results), strict=True)
     return tuple((points[0][0], tuple(top1 for _, top1 in points)) for points in by_epoch)
+
+
+def conclude(label: str, difference: Difference | None, test_images: int) -> str:
+    """One sentence about one network.
+
+    A difference is claimed only if its interval over seeds leaves zero out; if another test set of the same size could
+    undo it, the sentence says so.
+    """
+    if difference is None:
+        return "static is what the others are compared with."
+    seeds = len(difference.per_seed)
+    if difference.low is None or difference.high is None:
+        return (
+            f"{label}: {difference.mean:+.2f} points with one seed; one seed gives no interval, so nothing can be "
+            "concluded (try --seeds 3 or more)."
+        )
+    interval = f"95 % interval {difference.low:+.2f} to {difference.high:+.2f}, {seeds} seeds"
+    if not difference.shown:
+        return f"{label}: no difference shown ({difference.mean:+.2f} points, {interval})."
+    verb = "better" if difference.mean > 0 else "worse"
+    sentence = f"{label}: {verb} than static by {abs(difference.mean):.2f} points ({interval})"
+    margin = difference.test_margin
+    if margin is not None and margin >= abs(difference.mean):
+        sentence += f", but other {test_images:,} test images could move it by {margin:.2f} either way"
+    return sentence + "."

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dynaconv.analysis.comparison import Comparison, Row
+from dynaconv.analysis.report import count
 from dynaconv.analysis.statistics import mean, spread
-from dynaconv.analysis.table import count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dynaconv.analysis.contender import Contender
 from dynaconv.analysis.measure import Measurement, Timing
-from dynaconv.analysis.run import RunResult
+from dynaconv.analysis.runs import RunResult
+from dynaconv.analysis.variants import Variant
 from dynaconv.errors import RunError, UserError
 from dynaconv.train.files import write_text, write_whole
 from dynaconv.train.lock import FolderLock
@@ -51,31 +51,29 @@ class CompareFolder:
             self._check(facts)
             yield
 
-    def run_folder(self, contender: Contender, seed: int) -> Path:
+    def run_folder(self, variant: Variant, seed: int) -> Path:
         """Where one run lives."""
-        return self.path / "runs" / f"{contender.slug}-seed{seed}"
+        return self.path / "runs" / f"{variant.slug}-seed{seed}"
 
-    def result(self, contender: Contender, seed: int) -> RunResult | None:
+    def result(self, variant: Variant, seed: int) -> RunResult | None:
         """A finished run's result."""
-        plain = self._read(self.run_folder(contender, seed) / RESULT)
+        plain = self._read(self.run_folder(variant, seed) / RESULT)
         return None if plain is None else RunResult.of(plain)
 
-    def keep_result(self, contender: Contender, result: RunResult) -> None:
+    def keep_result(self, variant: Variant, result: RunResult) -> None:
         """Write a run's result."""
-        self.write(self.run_folder(contender, result.seed) / RESULT, json.dumps(result.plain(), indent=1))
+        self.write(self.run_folder(variant, result.seed) / RESULT, json.dumps(result.plain(), indent=1))
 
-    def measured(self, contenders: Sequence[Contender]) -> list[Measurement] | None:
+    def measured(self, variants: Sequence[Variant]) -> list[Measurement] | None:
         """The measurements, if exactly these networks were measured together."""
         plain = self._read(self.path / MEASURED)
-        if plain is None or list(plain) != [contender.slug for contender in contenders]:
+        if plain is None or list(plain) != [variant.slug for variant in variants]:
             return None
-        return [
-            Measurement(Timing(**one["step"]), Timing(**one["latency"]), one["step_bytes"]) for one in plain.values()
-        ]
+        return [Measurement(_timing(one["step"]), _timing(one["latency"]), one["step_bytes"]) for one in plain.values()]
 
-    def keep_measured(self, contenders: Sequence[Contender], measured: Sequence[Measurement]) -> None:
+    def keep_measured(self, variants: Sequence[Variant], measured: Sequence[Measurement]) -> None:
         """Write the measurements."""
-        plain = {contender.slug: asdict(one) for contender, one in zip(contenders, measured, strict=True)}
+        plain = {variant.slug: asdict(one) for variant, one in zip(variants, measured, strict=True)}
         self.write(self.path / MEASURED, json.dumps(plain, indent=1))
 
     def write(self, path: Path, text: str) -> None:
@@ -123,3 +121,7 @@ class CompareFolder:
             raise UserError(
                 f"{path} is not JSON ({error}); it was changed by hand. Remove it, and it is made anew."
             ) from error
+
+
+def _timing(plain: dict[str, Any]) -> Timing:
+    return Timing(**{**plain, "ratio_quartiles": tuple(plain["ratio_quartiles"])})

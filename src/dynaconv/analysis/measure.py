@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from dynaconv.counting.modules import LiveMemory, tensors_in
 from dynaconv.errors import UserError
+from dynaconv.timing import interleave, quartiles, ratios
 from dynaconv.torch_private import TorchDispatchMode
 from dynaconv.train import TrainSettings
 from dynaconv.train.accelerator import make_accelerator
@@ -30,14 +30,16 @@ class Timing:
     """Interleaved timings of one network.
 
     Attributes:
-        seconds: median over the rounds.
+        seconds: ``ratio`` times the median over the rounds of the first network, so that both agree.
         ratio: median over the rounds of this network's time divided by the first network's in the same round.
         rounds: how many there were.
+        ratio_quartiles: first and third quartile of those ratios.
     """
 
     seconds: float
     ratio: float
     rounds: int
+    ratio_quartiles: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -76,31 +78,24 @@ def measure(
     steps = [_Step(network, classes, (images, labels), settings, accelerator) for network in networks]
     memory = [peak_step_bytes(step, device) for step in steps]
     tell("time of a training step")
-    training = interleave(steps, device)
+    training = time_in_turns(steps, device)
     tell("latency")
     one = images[:1].contiguous(memory_format=_format(settings))
     passes = [_Pass(network, one, accelerator) for network in networks]
-    latency = interleave(passes, device)
+    latency = time_in_turns(passes, device)
     return [Measurement(*parts) for parts in zip(training, latency, memory, strict=True)]
 
 
-def interleave(actions: Sequence[Callable[[], object]], device: torch.device) -> list[Timing]:
+def time_in_turns(actions: Sequence[Callable[[], object]], device: torch.device) -> list[Timing]:
     """Time the actions in turns; the ratios are to the first one."""
-    for action in actions:
-        for _ in range(WARM_UP):
-            action()
-    rounds: list[list[float]] = []
-    began = time.perf_counter()
-    while len(rounds) < FEWEST or (len(rounds) < ROUNDS and time.perf_counter() - began < MOST_SECONDS):
-        rounds.append([_seconds(action, device) for action in actions])
-    return [
-        Timing(
-            statistics.median(times[index] for times in rounds),
-            statistics.median(times[index] / times[0] for times in rounds),
-            len(rounds),
-        )
-        for index in range(len(actions))
-    ]
+    times = interleave(actions, rounds=ROUNDS, warmup=WARM_UP, device=device, seconds=MOST_SECONDS, fewest=FEWEST)
+    first = statistics.median(times[0]) / 1000
+    timings = []
+    for own in times:
+        to_first = ratios(own, times[0])
+        ratio = statistics.median(to_first)
+        timings.append(Timing(first * ratio, ratio, len(own), quartiles(to_first)))
+    return timings
 
 
 def peak_step_bytes(step: _Step, device: torch.device) -> int:
@@ -190,19 +185,6 @@ class _blame_memory:  # noqa: N801 - a context manager used like a function
                 f"A training step with {self._size} images does not fit into the device's memory. Lower --batch-size, "
                 "or cut the batch with --set accumulate=4."
             ) from error
-
-
-def _seconds(action: Callable[[], object], device: torch.device) -> float:
-    _finish(device)
-    began = time.perf_counter()
-    action()
-    _finish(device)
-    return time.perf_counter() - began
-
-
-def _finish(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.get_device_module(device).synchronize()
 
 
 def _bytes(tensors: Any) -> int:

@@ -1,24 +1,32 @@
-"""The networks that stand beside each other: ours, the static twin in every form, the usual form, timm's."""
+"""The networks that stand beside each other (ours, the static twin in every form, the usual form, timm's), their steps,
+and the check that they compute the same."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import dynaconv.models
 from dynaconv.bench.settings import BenchSettings
 from dynaconv.conversion import dynamize
-from dynaconv.errors import suggest
+from dynaconv.errors import RunError, suggest
 from dynaconv.inference import freeze
 from dynaconv.layers import DynamicLayer
 from dynaconv.models.from_timm import to_timm
+
+# Relative to the largest output, by mode; a wrong kernel is off by about 1. In training, batch norm over a small batch
+# amplifies roundings, and low precision cannot be told from noise: such steps are compared in float32.
+_BOUNDS = {
+    "infer": {"float32": 1e-3, "bfloat16": 0.3, "float16": 0.1},
+    "train": {"float32": 2e-2},
+}
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ def build(settings: BenchSettings, *, static: bool) -> nn.Module:
     return network.to(settings.device)
 
 
-def contenders(settings: BenchSettings, x: torch.Tensor, roles: tuple[str, ...] = ()) -> list[Contender]:
+def contenders(settings: BenchSettings, x: Tensor, roles: tuple[str, ...] = ()) -> list[Contender]:
     """Every form of every network; ``roles`` picks some, and nothing is built for the others."""
     made: list[Contender] = []
     builders = {"static": _static, "ours": _ours, "usual": _usual, "timm": _timm}
@@ -67,7 +75,7 @@ def contenders(settings: BenchSettings, x: torch.Tensor, roles: tuple[str, ...] 
     return made
 
 
-def _static(settings: BenchSettings, network: nn.Module, x: torch.Tensor) -> list[Contender]:
+def _static(settings: BenchSettings, network: nn.Module, x: Tensor) -> list[Contender]:
     if settings.mode == "train":
         forms = [
             ("eager", copy.deepcopy(network), torch.contiguous_format),
@@ -86,7 +94,7 @@ def _static(settings: BenchSettings, network: nn.Module, x: torch.Tensor) -> lis
     return [Contender("static", *form) for form in forms]
 
 
-def _ours(settings: BenchSettings, network: nn.Module, x: torch.Tensor) -> list[Contender]:
+def _ours(settings: BenchSettings, network: nn.Module, x: Tensor) -> list[Contender]:
     if settings.mode == "train":
         forms = [
             ("eager", copy.deepcopy(network), torch.contiguous_format),
@@ -102,7 +110,7 @@ def _ours(settings: BenchSettings, network: nn.Module, x: torch.Tensor) -> list[
     return [Contender("ours", *form) for form in forms]
 
 
-def _usual(settings: BenchSettings, network: nn.Module, x: torch.Tensor) -> list[Contender]:
+def _usual(settings: BenchSettings, network: nn.Module, x: Tensor) -> list[Contender]:
     """What peers run: mix every kernel, then one convolution with groups = batch."""
     made = copy.deepcopy(network).train(settings.mode == "train")
     for module in made.modules():
@@ -111,7 +119,7 @@ def _usual(settings: BenchSettings, network: nn.Module, x: torch.Tensor) -> list
     return [Contender("usual", "groups = batch", made, torch.contiguous_format)]
 
 
-def _timm(settings: BenchSettings, network: nn.Module, x: torch.Tensor) -> list[Contender]:
+def _timm(settings: BenchSettings, network: nn.Module, x: Tensor) -> list[Contender]:
     try:
         made = to_timm(network)
     except ValueError:  # timm has no such network
@@ -128,23 +136,60 @@ def _compiled(network: nn.Module) -> nn.Module:
     return network
 
 
-def make_step(contender: Contender, settings: BenchSettings, x: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """One inference, or one forward and backward; answers the outputs."""
+def make_input(settings: BenchSettings) -> Tensor:
+    """Random images; the same for every contender."""
+    generator = torch.Generator().manual_seed(0)
+    size = settings.size or 224
+    channels = int(settings.model_args.get("in_chans", 3))
+    return torch.randn(settings.batch, channels, size, size, generator=generator).to(settings.device)
+
+
+def make_step(contender: Contender, settings: BenchSettings, x: Tensor) -> Callable[[], Tensor]:
+    """One inference, or one forward and backward; return the outputs."""
     network, inputs = contender.network, x.to(memory_format=contender.layout)
     low = settings.dtype != "float32"
     device = torch.device(settings.device).type
     autocast = torch.autocast(device, getattr(torch, settings.dtype) if low else None, enabled=low)
 
-    def infer() -> torch.Tensor:
+    def infer() -> Tensor:
         with torch.no_grad(), autocast:
-            answer: torch.Tensor = network(inputs)
-        return answer
+            y: Tensor = network(inputs)
+        return y
 
-    def train() -> torch.Tensor:
+    def train() -> Tensor:
         network.zero_grad(set_to_none=True)
         with autocast:
-            answer: torch.Tensor = network(inputs)
-        answer.float().square().mean().backward()
-        return answer.detach()
+            y: Tensor = network(inputs)
+        y.float().square().mean().backward()
+        return y.detach()
 
     return train if settings.mode == "train" else infer
+
+
+def check_equal(
+    entries: Sequence[tuple[Contender, Callable[[], Tensor]]], mode: str, dtype: str, bank_dtype: str | None
+) -> float:
+    """Run each once from one seed; return the largest difference, relative to the largest output.
+
+    The static forms are held against each other, and ours and timm's against the usual form.
+
+    Raises:
+        RunError: outputs differ by more than rounding. (A reduced bank is allowed to: its error is reported.)
+    """
+    bound = _BOUNDS[mode][dtype]
+    outputs: dict[str, Tensor] = {}
+    worst = 0.0
+    for contender, step in sorted(entries, key=lambda entry: entry[0].role != "usual"):
+        torch.manual_seed(1)  # dropout draws the same masks
+        y = step().double()
+        kind = "static" if contender.role == "static" else "dynamic"
+        expected = outputs.setdefault(kind, y)
+        error = ((y - expected).abs().max() / expected.abs().max()).item()
+        reduced = bank_dtype is not None and contender.role == "ours"
+        if not reduced and not error <= bound:
+            raise RunError(
+                f"{contender.role} ({contender.form}) computes something else: it differs by {error:.1e} of the "
+                f"largest output, more than rounding in {dtype} ({bound:.0e}). Nothing was timed."
+            )
+        worst = max(worst, error)
+    return worst

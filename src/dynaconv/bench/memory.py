@@ -19,10 +19,10 @@ def peak_memory(settings: BenchSettings, role: str) -> int | None:
     timed process: kept, it lies in other pieces in every run, and the same step needs a fifth more or less.
     """
     command = [sys.executable, "-m", "dynaconv.bench.memory", role, json.dumps(asdict(settings))]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
-    if answer.returncode:
-        raise RuntimeError(f"measuring the memory of {role} failed: {answer.stderr[-2000:]}")
-    peak: int | None = json.loads(answer.stdout.splitlines()[-1])
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
+    if done.returncode:
+        raise RuntimeError(f"measuring the memory of {role} failed: {done.stderr[-2000:]}")
+    peak: int | None = json.loads(done.stdout.splitlines()[-1])
     return peak
 
 
@@ -39,8 +39,7 @@ def _measure(settings: BenchSettings, role: str) -> int | None:
 
     import torch
 
-    from dynaconv.bench.contenders import contenders, make_step
-    from dynaconv.bench.run import make_input
+    from dynaconv.bench.contenders import contenders, make_input, make_step
 
     torch.set_num_threads(settings.threads)
     x = make_input(settings)

@@ -9,12 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynaconv.bench.contenders import Contender, contenders, make_step
-from dynaconv.bench.environment import environment
-from dynaconv.bench.equality import check_equal
+from dynaconv.bench.contenders import Contender, check_equal, contenders, make_input, make_step
 from dynaconv.bench.memory import peak_memory
 from dynaconv.bench.settings import CLOCKS, BenchResult, BenchSettings
-from dynaconv.bench.timing import interleave, ratios, spread
+from dynaconv.timing import environment, interleave, quartiles, ratios
 
 
 def bench(settings: BenchSettings) -> BenchResult:
@@ -32,14 +30,6 @@ def bench(settings: BenchSettings) -> BenchResult:
         torch.set_num_threads(threads)
 
 
-def make_input(settings: BenchSettings) -> Tensor:
-    """Random images; the same for every contender."""
-    generator = torch.Generator().manual_seed(0)
-    size = settings.size or 224
-    channels = int(settings.model_args.get("in_chans", 3))
-    return torch.randn(settings.batch, channels, size, size, generator=generator).to(settings.device)
-
-
 def _check(everyone: list[Contender], settings: BenchSettings, x: Tensor) -> float:
     """The largest difference of outputs; batch norm over a small batch turns half-precision roundings into noise of the
     size of the outputs, so training steps are compared in float32 (and strategies in low precision by the tests)."""
@@ -54,7 +44,13 @@ def _bench(settings: BenchSettings) -> BenchResult:
     everyone = contenders(settings, x)
     steps = [make_step(contender, settings, x) for contender in everyone]
     error = _check(everyone, settings, x)
-    times = interleave(steps, settings.rounds, settings.warmup, settings.device, CLOCKS[settings.clock])
+    times = interleave(
+        steps,
+        rounds=settings.rounds,
+        warmup=settings.warmup,
+        device=settings.device,
+        clock=CLOCKS[settings.clock],
+    )
     best = _best_of_each_role(everyone, times)
     static, ours, usual = (best[role][1] for role in ("static", "ours", "usual"))
     against_static = ratios(ours, static)
@@ -104,7 +100,7 @@ def _best_of_each_role(everyone: list[Contender], times: list[list[float]]) -> d
 
 
 def _quartiles(values: list[float]) -> list[float]:
-    return [round(value, 3) for value in spread(values)]
+    return [round(value, 3) for value in quartiles(values)]
 
 
 def _peaks(settings: BenchSettings) -> dict[str, int] | None:

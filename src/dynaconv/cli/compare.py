@@ -152,7 +152,7 @@ def _print(answer: Comparison, place: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from dynaconv.analysis.table import HEADINGS, cells, notes
+    from dynaconv.analysis.report import HEADINGS, cells, notes
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for index, heading in enumerate(HEADINGS):

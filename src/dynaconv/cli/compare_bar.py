@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from dynaconv.analysis.run import RunResult
+from dynaconv.analysis.runs import RunResult
 from dynaconv.analysis.settings import CompareSettings
 from dynaconv.train.record import EpochRecord
 

@@ -82,7 +82,7 @@ def reduce_bank(bank: Tensor, bank_dtype: str | None, along: int) -> tuple[Tenso
         return bank, None
     if bank_dtype == "bfloat16":
         return bank.to(torch.bfloat16), None
-    scale = bank.abs().amax(dim=along, keepdim=True) / 127
+    scale = (bank.abs().amax(dim=along, keepdim=True) / 127).float()  # as the kernel reads it
     steps = bank / torch.where(scale > 0, scale, 1.0)
     return steps.round().to(torch.int8), scale
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dynaconv.kernels.cpu import inference, why_not
 from dynaconv.ops.call import is_plain
+from dynaconv.torch_private import forward_ad_active, is_wrapped
 
 _last = threading.local()
 
@@ -50,5 +51,7 @@ def readable(x: Tensor) -> bool:
         and not (x.requires_grad and torch.is_grad_enabled())
         and not torch.is_autocast_enabled("cpu")
         and is_plain(x)
+        and not is_wrapped(x)
+        and not forward_ad_active()
         and why_not() is None
     )

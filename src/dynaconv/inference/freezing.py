@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,12 +13,23 @@ from torch import Tensor, nn
 from dynaconv.conversion.observe import guess_sizes
 from dynaconv.errors import suggest
 from dynaconv.inference.bank import check_bank_dtype
-from dynaconv.inference.layer import FrozenLayer, can_freeze
-from dynaconv.inference.norm_folding import activation_of, affine_of, after_norm, find_pairs, fold_static
+from dynaconv.inference.comparison import Difference, compare
+from dynaconv.inference.layer import FrozenLayer
+from dynaconv.inference.norm_folding import (
+    activation_of,
+    affine_of,
+    after_norm,
+    can_freeze,
+    find_pairs,
+    fold_static,
+    why_not_frozen,
+)
 from dynaconv.inference.router import freeze_router
 from dynaconv.kernels.cpu.activation import Activation
+from dynaconv.layers import DynamicLayer
+from dynaconv.torch_private import carry_hooks
 
-STRATEGIES = ("loop", "grouped", "unfold")
+STRATEGIES = ("auto", "loop", "grouped", "unfold")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,17 +42,20 @@ class FreezeReport:
         error: largest difference of the outputs on random inputs, relative to their largest value.
         top1_agreement: share of those inputs for which the largest output is the same one; None where outputs are not
             ``(B, classes)``. Random inputs are no images: for a reduced bank measure accuracy on data too.
+        left: dynamic layers that stayed as they were, and why.
     """
 
     layers: tuple[str, ...]
     norms: dict[str, str]
     error: float
     top1_agreement: float | None
+    left: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
+        left = f", {len(self.left)} left as they were" if self.left else ""
         agreement = "" if self.top1_agreement is None else f", top-1 agreement {100 * self.top1_agreement:.1f} %"
         return (
-            f"{len(self.layers)} dynamic layers frozen, {len(self.norms)} batch norms folded; "
+            f"{len(self.layers)} dynamic layers frozen{left}, {len(self.norms)} batch norms folded; "
             f"largest error {self.error:.1e} of the largest output{agreement}"
         )
 
@@ -55,22 +69,25 @@ def freeze(
     input_size: Sequence[int] | None = None,
     examples: Tensor | None = None,
 ) -> nn.Module:
-    """Answer a copy of a network for inference: the same outputs, in less time.
+    """Return a copy of a network for inference: the same outputs, in less time.
 
     Batch norm is folded into every expert of the convolution before it (into ordinary convolutions too), the
     temperature into the router's last layer; banks lie flat, as mixing reads them; kernels of ordinary convolutions are
-    channels_last, and with them everything that flows through. Then both networks run on the same inputs and are
-    compared.
+    channels_last, and with them everything that flows through. Then both networks run on the same inputs, and every
+    tensor in their outputs is compared.
+
+    Hooks of dynamic layers and routers are on their frozen forms too. What somebody watches is not folded away: a
+    convolution or a norm with hooks keeps its norm.
 
     Args:
         model: any network, dynamic or not; left untouched. The copy is in evaluation mode.
         bank_dtype: None keeps the experts' precision; ``"bfloat16"`` stores half the bytes of float32, ``"int8"`` a
-            quarter (one scale for every output channel of every expert). Reading the bank bounds the time at batch 1,
-            but only a compiled network widens the numbers as it reads them.
+            quarter (one scale for every output channel of every expert). Reading the bank bounds the time at batch 1.
+            Casting the copy later (``.half()`` ...) leaves a reduced bank as it is stored.
         compile: compile the copy with torch.compile (needs a C++ compiler; the first call of every batch size takes a
             minute). Not saved with the network: call ``network.compile()`` after loading.
-        strategy: how a batch of several examples runs: ``"loop"`` (default; a few examples at a time), ``"grouped"`` or
-            ``"unfold"``. A 1x1 layer is a product in each of them.
+        strategy: None or ``"auto"`` chooses for every call. ``"loop"`` (a few examples at a time), ``"grouped"`` and
+            ``"unfold"`` are obeyed in every layout; a 1x1 layer is a product in each of them.
         input_size: ``(C, *space)`` of one example, for networks whose input is not an image of the usual size.
         examples: inputs to compare on, ``(B, C, *space)``, instead of 8 random ones (for a reduced bank, real ones).
 
@@ -78,15 +95,17 @@ def freeze(
         The copy, with a :class:`FreezeReport` in its attribute ``freeze_report``.
 
     Raises:
-        ValueError: an unknown word; an input size that is not known or does not run.
+        ValueError: an unknown word; an input size that is not known or does not run; outputs without a tensor that
+            could be compared.
         RuntimeError: the copy's outputs differ from the network's by more than rounding. Nothing is returned then.
 
-    Deviation: transposed dynamic layers, and routers of classes of your own, stay as they are.
+    Deviation: transposed dynamic layers, subclasses with a forward of their own, layers whose weight is computed, and
+    routers of classes of your own stay as they are; ``freeze_report.left`` names such layers.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is {type(model).__name__}; expected a torch.nn.Module")
     check_bank_dtype(bank_dtype)
-    chosen = "loop" if strategy is None else strategy
+    chosen = "auto" if strategy is None else strategy
     if chosen not in STRATEGIES:
         raise ValueError(f"strategy is {strategy!r}. {suggest(str(strategy), STRATEGIES)}")
     original = _evaluated_copy(model)
@@ -94,16 +113,25 @@ def freeze(
     run = _runner(inputs)
     norms = find_pairs(original, _runner(inputs[:2]))
     expected = run(original)
+    left = {name: reason for name, layer in _dynamic(original) if (reason := why_not_frozen(layer))}
     frozen, layers = _replace(copy.deepcopy(original), norms, None, chosen)
-    report = FreezeReport(layers=layers, norms=norms, **_differences(expected, run(frozen)))
-    _check(report.error, next((p.dtype for p in original.parameters() if p.is_floating_point()), torch.float32))
+    found = compare(expected, run(frozen))
+    _check(found, next((p.dtype for p in original.parameters() if p.is_floating_point()), torch.float32))
     if bank_dtype is not None:
         frozen, layers = _replace(original, norms, bank_dtype, chosen)
-        report = FreezeReport(layers=layers, norms=norms, **_differences(expected, run(frozen)))
-    frozen.__dict__["freeze_report"] = report
+        found = compare(expected, run(frozen))
+        if not found.error < float("inf"):
+            raise RuntimeError(f"bank_dtype={bank_dtype!r} makes outputs infinite or NaN ({found.where}); keep None")
+    frozen.__dict__["freeze_report"] = FreezeReport(
+        layers=layers, norms=norms, error=found.error, top1_agreement=found.top1_agreement, left=left
+    )
     if compile:
         frozen.compile(dynamic=False, options={"freezing": True})
     return frozen
+
+
+def _dynamic(model: nn.Module) -> list[tuple[str, DynamicLayer]]:
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, DynamicLayer)]
 
 
 def _evaluated_copy(model: nn.Module) -> nn.Module:
@@ -145,21 +173,22 @@ def _replace(
     affine = {convolution: affine_of(model.get_submodule(norm)) for norm, convolution in norms.items()}
     activations: dict[str, Activation | None] = {}
     for norm, convolution in norms.items():
-        after = after_norm(model.get_submodule(norm))
+        old = model.get_submodule(norm)
+        after = after_norm(old)
         if can_freeze(model.get_submodule(convolution)):
             activations[convolution] = activation_of(after)
             after = nn.Identity() if activations[convolution] else after
-        model.set_submodule(norm, after)
+        _put(model, old, after)
     for name, module in list(model.named_modules()):
         if name in affine and not can_freeze(module):
             fold_static(module, affine[name])
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)
-    layers = {name: module for name, module in model.named_modules() if can_freeze(module)}
+    layers = {name: layer for name, layer in _dynamic(model) if can_freeze(layer)}
     for router in {id(module): module for module in model.modules() if getattr(module, "is_router", False)}.values():
         _put(model, router, freeze_router(router))
     for name, layer in layers.items():
-        made = FrozenLayer(
+        made = FrozenLayer.of(
             layer,
             affine.get(name),
             layer.router,
@@ -167,6 +196,7 @@ def _replace(
             strategy=strategy,
             activation=activations.get(name),
         ).eval()
+        carry_hooks(layer, made)
         if not name:
             return made, ("",)
         _put(model, layer, made)
@@ -181,37 +211,16 @@ def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
                 setattr(parent, name, new)
 
 
-def _differences(expected: Any, actual: Any) -> dict[str, Any]:
-    pairs = list(zip(_tensors(expected), _tensors(actual), strict=True))
-    error, agreement = 0.0, None
-    for want, have in pairs:
-        if want.numel():
-            largest = want.double().abs().max().item()
-            difference = (have.double() - want.double()).abs().max().item()
-            error = max(error, difference / largest if largest else difference)
-    if len(pairs) == 1 and pairs[0][0].dim() == 2 and pairs[0][0].shape[1] > 1:
-        want, have = pairs[0]
-        agreement = (want.argmax(1) == have.argmax(1)).double().mean().item()
-    return {"error": error, "top1_agreement": agreement}
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value] if value.is_floating_point() else []
-    values = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
-    return [tensor for item in values for tensor in _tensors(item)]
-
-
 # Folding moves a rounding in every layer; a wrong fold is off by the order of the outputs themselves.
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 0.2}
 
 
-def _check(error: float, dtype: torch.dtype) -> None:
+def _check(found: Difference, dtype: torch.dtype) -> None:
     """Folding alone, with the bank as it is, moves nothing but roundings."""
     bound = _ROUNDING.get(dtype, 1e-3)
-    if not error <= bound:
+    if not found.error <= bound:
         raise RuntimeError(
-            f"freezing would change the outputs: by {error:.1e} of the largest one, more than rounding in {dtype} "
-            f"({bound:.0e}). A network that decides by its values, or reads its layers' parameters itself, "
-            "cannot be frozen"
+            f"freezing would change the outputs: by {found.error:.1e} of the largest one in {found.where}, more than "
+            f"rounding in {dtype} ({bound:.0e}; infinite where one of the two is no finite number). A network that "
+            "decides by its values, or reads its layers' parameters itself, cannot be frozen"
         )

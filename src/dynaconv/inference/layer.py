@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,25 +14,49 @@ from dynaconv.inference.bank import ALONG, lay_out, layout_of, mix_bank, read, r
 from dynaconv.inference.channel_sums import readable
 from dynaconv.inference.norm_folding import Affine, along_output
 from dynaconv.kernels.cpu.activation import RELU, Activation
-from dynaconv.layers import DynamicLayer
 from dynaconv.ops import Geometry
+from dynaconv.ops.convolution import convolve
 from dynaconv.ops.geometry import resolve_padding
 from dynaconv.ops.strategies import grouped, loop, matmul, unfold
 from dynaconv.torch_private import is_exporting
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class _Fixed:
+    """``layer.stride`` and its like, read from the geometry. The kernel's constants are made from it once."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, layer: Any, owner: type | None = None) -> Any:
+        if layer is None:
+            return self
+        if not layer.geometry.dims:
+            raise AttributeError(f"a linear layer has no {self.name}")
+        return getattr(layer.geometry, self.name)
+
+    def __set__(self, layer: Any, value: Any) -> None:
+        raise AttributeError(
+            f"the {self.name} of a frozen layer cannot be changed: change the dynamic layer's, and freeze again"
+        )
 
 
 class FrozenLayer(nn.Module):
     """``y[b] = conv(x[b], sum_k routing[b, k] * bank[k]) + bias + sum_k routing[b, k] * biases[k]``, nothing trained.
 
     The batch norm behind the layer is in ``bank`` (its scale) and in ``bias`` (its shift, which no routing touches, so
-    that it is right for routing weights of any sum).
+    that it is right for routing weights of any sum). Its twin's ``stride``, ``padding``, ``kernel_size`` ... are here
+    for code that reads them; they cannot be changed.
 
     Attributes:
         bank: as it is read; see :mod:`~dynaconv.inference.bank`.
-        scale: of an int8 bank, else None.
+        scale: of an int8 bank, float32; else None.
         bias: ``(out,)`` or None.
         biases: ``(K, out)`` or None, the layer's own biases.
-        strategy: ``"loop"``, ``"grouped"`` or ``"unfold"``; how a batch of more than one runs.
+        dtype: of the computation; ``.to(dtype)``, ``.half()`` ... change it. A reduced bank keeps its own.
+        strategy: ``"auto"``, or ``"loop"``, ``"grouped"`` or ``"unfold"``, which is obeyed.
         activation: the one that follows, where the layer can do it (ReLU, ReLU6, SiLU, hard-swish); else None.
     """
 
@@ -40,51 +65,100 @@ class FrozenLayer(nn.Module):
     bias: Tensor | None
     biases: Tensor | None
 
+    stride, padding, dilation, groups = _Fixed(), _Fixed(), _Fixed(), _Fixed()
+    padding_mode, transposed, output_padding = _Fixed(), _Fixed(), _Fixed()
+
     def __init__(
         self,
-        layer: Any,
-        affine: Affine | None,
+        geometry: Geometry,
+        kernel_shape: Sequence[int],
+        experts: int,
         router: nn.Module,
         *,
-        bank_dtype: str | None,
-        strategy: str,
+        dtype: torch.dtype,
+        bank_dtype: str | None = None,
+        strategy: str = "auto",
         activation: Activation | None = None,
-    ):
+    ) -> None:
         super().__init__()
-        self.geometry: Geometry = layer.geometry
-        self.experts, self.kernel_shape = layer.experts, tuple(layer.weight.shape[1:])
-        self.activation = activation
-        self.strategy, self.dtype, self.bank_dtype = strategy, layer.weight.dtype, bank_dtype
-        self.product = self.geometry.groups == 1 and matmul.fits(self.geometry, self.kernel_shape[2:])
-        self.layout = layout_of(self.geometry, self.kernel_shape)
-        kernels = layer.weight.detach().double()
-        if affine is not None:
-            kernels = kernels * along_output(affine.scale, kernels, layer, leading=1)
-        kernels = lay_out(kernels, self.layout).to(self.dtype).contiguous()
-        stored, scale = reduce_bank(kernels, bank_dtype, along=ALONG[self.layout])
-        self.register_buffer("bank", stored)
-        self.register_buffer("scale", scale)
-        self.register_buffer("bias", None if affine is None else affine.shift.to(self.dtype))
-        own = None if layer.bias is None else layer.bias.detach()
-        if own is not None and affine is not None:
-            own = (own.double() * affine.scale).to(self.dtype)
-        self.register_buffer("biases", own)
+        self.geometry, self.experts, self.kernel_shape = geometry, experts, tuple(kernel_shape)
+        self.activation, self.strategy, self.dtype, self.bank_dtype = activation, strategy, dtype, bank_dtype
+        out, inputs, *taps = self.kernel_shape
+        self.product = geometry.groups == 1 and matmul.fits(geometry, taps)
+        self.layout = layout_of(geometry, self.kernel_shape)
+        if geometry.dims:
+            self.in_channels, self.out_channels, self.kernel_size = inputs * geometry.groups, out, tuple(taps)
+        else:
+            self.in_features, self.out_features = inputs, out
+        for name in ("bank", "scale", "bias", "biases"):
+            self.register_buffer(name, None)
         self.router = router
 
+    @classmethod
+    def of(cls, layer: Any, affine: Affine | None, router: nn.Module, **options: Any) -> FrozenLayer:
+        """The frozen form of a dynamic layer, with the norm behind it; ``options`` as for the class."""
+        weight, own = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
+        made = cls(layer.geometry, weight.shape[1:], layer.experts, router, dtype=weight.dtype, **options)
+        kernels = weight.double()
+        if affine is not None:
+            kernels = kernels * along_output(affine.scale, kernels, layer, leading=1)
+            made.bias = affine.shift.to(made.dtype)
+            own = None if own is None else (own.double() * affine.scale).to(made.dtype)
+        made.biases = own
+        kernels = lay_out(kernels, made.layout).to(made.dtype).contiguous()
+        made.bank, made.scale = reduce_bank(kernels, made.bank_dtype, along=ALONG[made.layout])
+        return made
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move and cast. A reduced bank and its scale only move; what computes with them follows ``dtype``."""
+        one_call.forget(self)
+        self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
+        bank, scale = self.bank, self.scale
+        if recurse:
+            self.router._apply(fn)
+        super()._apply(as_matrix(fn), recurse=False)
+        if self.bank_dtype is not None:
+            self.bank = bank.to(self.bank.device) if self.bank.dtype != bank.dtype else self.bank
+            self.scale = None if scale is None or self.scale is None else scale.to(self.scale.device)
+        return self
+
     def forward(self, x: Tensor, routing: Tensor | None = None) -> Tensor:
+        """``routing`` ``(B, K)`` takes the place of what the router returns when it is given."""
         dims = self.geometry.dims
         if x.dim() == dims + 1:
             return self.forward(x.unsqueeze(0), routing).squeeze(0)
-        if not torch.compiler.is_compiling() and not is_exporting() and x.shape[0] == 0:
-            return self.forward(x.new_zeros(1, *x.shape[1:]))[:0]
+        self._check_input(x)
         padded, geometry = resolve_padding(x, self.kernel_shape[2:], self.geometry)
-        quickly = self.layout != "rows" and self.dtype == torch.float32 and readable(padded)
-        if routing is None and not (quickly and padded is x and one_call.can_route(self, x)):
+        in_one_call = self._fits_one_call(padded)
+        if routing is None and not (in_one_call and padded is x and one_call.can_route(self, x)):
             routing = self.router(x if dims else x.movedim(-1, 1))
-        if quickly:
+        if routing is not None:
+            self._check_routing(x, routing)
+            in_one_call = in_one_call and one_call.can_take(routing)
+        if in_one_call:
             return one_call.run(self, padded, routing, geometry)
         assert routing is not None
+        if not is_exporting() and x.shape[0] == 0:
+            return self._activated(convolve(padded, x.new_zeros(self.kernel_shape), None, geometry))
         return self._activated(self._convolved(padded, routing, geometry))
+
+    def _fits_one_call(self, x: Tensor) -> bool:
+        return self.strategy == "auto" and self.layout != "rows" and self.dtype == torch.float32 and readable(x)
+
+    def _check_input(self, x: Tensor) -> None:
+        dims, inputs = self.geometry.dims, self.kernel_shape[1] * self.geometry.groups
+        if (x.dim() != dims + 2 or x.shape[1] != inputs) if dims else (x.dim() < 2 or x.shape[-1] != inputs):
+            expected = f"(batch, {inputs}, *space) with {dims} dimensions of space" if dims else f"(batch, *, {inputs})"
+            raise ValueError(f"input has shape {tuple(x.shape)}; expected {expected}")
+
+    def _check_routing(self, x: Tensor, routing: Tensor) -> None:
+        if routing.dim() != 2 or routing.shape[0] != x.shape[0] or routing.shape[1] != self.experts:
+            raise ValueError(
+                f"routing weights have shape {tuple(routing.shape)}; expected ({x.shape[0]}, {self.experts}), "
+                "(batch, experts)"
+            )
+        if routing.is_complex():
+            raise ValueError(f"routing weights are {routing.dtype}; expected real numbers")
 
     def _activated(self, y: Tensor) -> Tensor:
         if self.activation is None or self.activation == RELU:
@@ -144,6 +218,10 @@ def _rows(rows: Tensor, kernels: Tensor, biases: Tensor | None) -> Tensor:
     return rows @ kernels if biases is None else torch.baddbmm(biases.unsqueeze(1), rows, kernels)
 
 
-def can_freeze(module: nn.Module) -> bool:
-    """Whether a layer has a frozen form: every dynamic layer but the transposed ones, which stay as they are."""
-    return isinstance(module, DynamicLayer) and not module.geometry.transposed
+def as_matrix(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """``fn`` on a tensor as a matrix: ``.to(memory_format=...)`` would reorder a bank, and kernels read it densely."""
+
+    def apply(tensor: Tensor) -> Tensor:
+        return fn(tensor.flatten(1)).unflatten(1, tensor.shape[1:]) if tensor.dim() > 2 else fn(tensor)
+
+    return apply

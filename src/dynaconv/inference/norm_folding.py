@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from dynaconv.inference.comparison import tensors_in
 from dynaconv.kernels.cpu.activation import RELU, Activation
 from dynaconv.layers import DynamicLayer
+from dynaconv.torch_private import is_hooked
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 
@@ -28,19 +30,41 @@ _NORMS = (
 )
 
 
+def why_not_frozen(layer: DynamicLayer) -> str | None:
+    """Why a dynamic layer stays as it is in a frozen network, or None."""
+    if layer.geometry.transposed:
+        return "transposed layers have no frozen form"
+    owner = next(kind for kind in type(layer).__mro__ if "forward" in vars(kind))
+    if "forward" in layer.__dict__ or not owner.__module__.startswith("dynaconv.layers."):
+        return "it has a forward of its own"
+    if "weight" not in layer._parameters or "parametrizations" in layer._modules:
+        return "its weight is computed from other parameters (weight norm, a parametrization)"
+    return None
+
+
+def can_freeze(module: nn.Module) -> bool:
+    """Whether a module is a dynamic layer that has a frozen form."""
+    return isinstance(module, DynamicLayer) and why_not_frozen(module) is None
+
+
 def is_norm(module: nn.Module) -> bool:
-    """Whether it normalises by stored statistics, which makes it a scale and a shift per channel."""
+    """Whether it normalises by stored statistics, which makes it a scale and a shift per channel.
+
+    One that somebody watches (hooks) is left where it is, and so is one that stands around others that are watched.
+    """
     known = f"{type(module).__module__}.{type(module).__qualname__}" in _NORMS
-    return known and getattr(module, "running_mean", None) is not None
+    watched = any(is_hooked(part) for part in module.modules())
+    return known and getattr(module, "running_mean", None) is not None and not watched
 
 
 def is_convolution(module: nn.Module) -> bool:
     """Whether its output is linear in a weight and a bias of its own that a scale and a shift can be folded into."""
+    if is_hooked(module):
+        return False
     if isinstance(module, DynamicLayer):
-        return not module.geometry.transposed
-    linear = isinstance(module, _CONVOLUTIONS) and "parametrizations" not in module._modules
-    hooked = module._forward_hooks or module._forward_pre_hooks
-    return linear and not hooked and type(module).__module__.split(".")[0] in ("torch", "timm")
+        return can_freeze(module)
+    plain = "weight" in module._parameters and "parametrizations" not in module._modules
+    return plain and isinstance(module, _CONVOLUTIONS) and type(module).__module__.split(".")[0] in ("torch", "timm")
 
 
 def find_pairs(model: nn.Module, run: Callable[[nn.Module], Any]) -> dict[str, str]:
@@ -60,12 +84,20 @@ def find_pairs(model: nn.Module, run: Callable[[nn.Module], Any]) -> dict[str, s
             handles.append(module.register_forward_hook(watch.after_norm, always_call=True))
     try:
         with torch.no_grad(), watch:
-            answer = run(model)
+            output = run(model)
     finally:
         for handle in handles:
             handle.remove()
-    watch.read(answer)
+    watch.read(output)
+    for module in model.modules():
+        watch.read(_kept_in(module))
     return {names[norm]: names[convolution] for norm, convolution in watch.pairs()}
+
+
+def _kept_in(module: nn.Module) -> list[Any]:
+    """What a module may have put aside in its forward: a network that reads features that way must still find them."""
+    own = ("_parameters", "_modules", "_forward_hooks", "_forward_pre_hooks")
+    return [value for name, value in vars(module).items() if name not in own]
 
 
 def _channels_come_second(module: Any, output: Tensor) -> bool:
@@ -107,16 +139,10 @@ class _Watch(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def read(self, value: Any) -> None:
-        if isinstance(value, Tensor):
-            maker = self.maker.get(id(value))
+        for tensor in tensors_in(value):
+            maker = self.maker.get(id(tensor))
             if maker is not None:
                 self.readers.setdefault(maker, set()).add(self.norm)
-        elif isinstance(value, dict):
-            for item in value.values():
-                self.read(item)
-        elif isinstance(value, (tuple, list)):
-            for item in value:
-                self.read(item)
 
     def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         found = []

@@ -22,6 +22,7 @@ from dynaconv.kernels.cpu.arguments import KINDS, at
 from dynaconv.kernels.cpu.build import library
 from dynaconv.kernels.cpu.positions import Positions, output_size, positions
 from dynaconv.ops import Geometry
+from dynaconv.ops.call import is_plain
 
 
 class Frozen(Protocol):
@@ -63,14 +64,24 @@ def can_route(layer: Frozen, x: Tensor) -> bool:
     )
 
 
+def can_take(routing: Tensor) -> bool:
+    """Whether the kernel may read routing weights computed outside: on the CPU, with no gradient to go back."""
+    return (
+        routing.device.type == "cpu" and is_plain(routing) and not (routing.requires_grad and torch.is_grad_enabled())
+    )
+
+
+def forget(layer: Frozen) -> None:
+    """Its tensors are about to move or to be cast."""
+    _prepared.pop(layer, None)
+
+
 def run(layer: Frozen, x: Tensor, routing: Tensor | None, geometry: Geometry) -> Tensor:
     """``activation(conv(x[b], kernel[b]) + bias[b])``, and its sums remembered on; ``x`` is ``readable``.
 
     ``routing`` None: the layer's router runs too; see :func:`can_route`.
     """
     batch, channels = x.shape[:2]
-    if channels != layer.kernel_shape[1] * geometry.groups:
-        raise ValueError(f"the input has {channels} channels; expected {layer.kernel_shape[1] * geometry.groups}")
     prepared = _of(layer, x, geometry)
     outputs, (height, width) = layer.kernel_shape[0], prepared.where.size
     y = torch.empty(batch, height, width, outputs, dtype=torch.float32)
@@ -113,6 +124,7 @@ def _tensors(layer: Frozen) -> tuple[Tensor | None, ...]:
 
 
 def _prepare(layer: Frozen, x: Tensor, geometry: Geometry, addresses: tuple[int | None, ...]) -> _Prepared:
+    _check(layer)
     size, kernel = tuple(x.shape[2:]), layer.kernel_shape[2:]
     moves = geometry.stride, geometry.padding, geometry.dilation
     depthwise = layer.layout == "taps"  # which needs no table
@@ -135,3 +147,29 @@ def _prepare(layer: Frozen, x: Tensor, geometry: Geometry, addresses: tuple[int 
         *router,
     )
     return _Prepared(call, addresses, where)
+
+
+def _check(layer: Frozen) -> None:
+    """Raise ValueError unless the kernel can read every tensor of the layer, once for all calls with these tensors."""
+    for index, tensor in enumerate(_tensors(layer)):
+        stored = set(KINDS) if index == 0 else {torch.float32}
+        if tensor is not None and not (
+            tensor.dtype in stored and tensor.device.type == "cpu" and tensor.is_contiguous()
+        ):
+            raise ValueError(
+                f"a frozen layer's {_NAMES[index]} is {tensor.dtype} on {tensor.device}, contiguous: "
+                f"{tensor.is_contiguous()}; expected {' or '.join(sorted(map(str, stored)))} on the CPU, contiguous, "
+                "as the input is: move and cast the whole network, not its tensors one by one"
+            )
+
+
+_NAMES = (
+    "bank",
+    "scale",
+    "bias",
+    "biases",
+    "router.hidden_weight",
+    "router.hidden_bias",
+    "router.fc_weight",
+    "router.fc_bias",
+)

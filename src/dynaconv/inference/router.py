@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,6 +12,10 @@ from torch.nn import functional as F
 from dynaconv.inference.channel_sums import readable, sums_of
 from dynaconv.kernels.cpu import inference
 from dynaconv.routing import PooledRouter, SigmoidRouter, SoftmaxRouter, global_average_pool
+from dynaconv.torch_private import carry_hooks, is_hooked
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 FEW = 8  # examples whose routers cost less one by one than five operations of torch do
 
@@ -35,14 +42,28 @@ class FrozenRouter(nn.Module):
             self.register_buffer(f"{name}_weight", _folded(weight, divisor))
             self.register_buffer(f"{name}_bias", _folded(bias, divisor))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move and cast; in a network of half precision the router stays float32, as routers do."""
+
+        def wide(tensor: Tensor) -> Tensor:
+            made = fn(tensor)
+            return made if made.dtype in (torch.float32, torch.float64) else tensor.to(made.device, torch.float32)
+
+        return super()._apply(wide, recurse)
+
     def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, *space) -> (B, K)``"""
+        if x.dim() < 2 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"router got input of shape {tuple(x.shape)}; expected (batch, {self.in_channels}, *space)"
+            )
         if torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
-                return self._answer(x)
-        return self._answer(x)
+                return self._route(x)
+        return self._route(x)
 
-    def _answer(self, x: Tensor) -> Tensor:
-        if self.fc_weight.dtype == torch.float32 and readable(x):
+    def _route(self, x: Tensor) -> Tensor:
+        if self.fc_weight.dtype == torch.float32 and self.fc_weight.device == x.device and readable(x):
             return self._from_sums(sums_of(x), x.shape[2] * x.shape[3])
         return self._from_features(global_average_pool(x).to(self.fc_weight.dtype))
 
@@ -63,10 +84,17 @@ class FrozenRouter(nn.Module):
 
 
 def freeze_router(router: nn.Module) -> nn.Module:
-    """A router's frozen form; a router of another class, which may compute anything, is kept."""
-    if type(router) in (SoftmaxRouter, SigmoidRouter) and not getattr(router, "previous_experts", 0):
-        return FrozenRouter(router)  # type: ignore[arg-type]
-    return router
+    """A router's frozen form, with its hooks.
+
+    A router is kept as it is where it may compute anything (a class of your own), reads another router's weights, or
+    has layers that somebody watches.
+    """
+    known = type(router) in (SoftmaxRouter, SigmoidRouter) and not getattr(router, "previous_experts", 0)
+    if not known or any(is_hooked(part) for part in router.modules() if part is not router):
+        return router
+    made = FrozenRouter(router)  # type: ignore[arg-type]
+    carry_hooks(router, made)
+    return made
 
 
 def _folded(parameter: Tensor | None, divisor: Tensor | float) -> Tensor | None:

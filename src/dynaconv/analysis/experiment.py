@@ -4,34 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from dynaconv.analysis.comparison import Comparison, summarise
-from dynaconv.analysis.contender import STATIC, Contender, contenders
-from dynaconv.analysis.data import open_for
 from dynaconv.analysis.folder import CompareFolder
 from dynaconv.analysis.measure import Measurement, measure
-from dynaconv.analysis.run import RunResult, forget_checkpoints, run_one
+from dynaconv.analysis.report import write_all
+from dynaconv.analysis.runs import RunResult, forget_checkpoints, open_for, run_one
 from dynaconv.analysis.settings import CompareSettings, versions
-from dynaconv.analysis.watcher import Nobody, Watcher
-from dynaconv.analysis.write import write_all
+from dynaconv.analysis.variants import STATIC, Variant, variants
 from dynaconv.counting import cost
 from dynaconv.data import ImageData
 from dynaconv.errors import UserError, blame_input
 from dynaconv.train.accelerator import make_accelerator
 from dynaconv.train.optimizer import build_optimizer
+from dynaconv.train.progress import Progress
 
 Costs = list[tuple[int, float]]
+
+
+class Watcher(Protocol):
+    """Told what happens; must not change anything."""
+
+    def measuring(self, what: str) -> None:
+        """A measurement begins."""
+        ...
+
+    def start(self, runs: int, missing: int, work: float) -> None:
+        """The training begins: so many runs in all, so many to be done, with this much work (static's run is 1)."""
+        ...
+
+    def run(self, label: str, seed: int, work: float) -> Progress | None:
+        """A run begins; the answer is told of its steps."""
+        ...
+
+    def finished(self, label: str, result: RunResult) -> None:
+        """A run is done and its result kept."""
+        ...
+
+    def close(self) -> None:
+        """The training is over, by itself or by an error."""
+        ...
+
+
+class Nobody:
+    """Nobody watches."""
+
+    def measuring(self, what: str) -> None: ...
+
+    def start(self, runs: int, missing: int, work: float) -> None: ...
+
+    def run(self, label: str, seed: int, work: float) -> Progress | None:
+        return None
+
+    def finished(self, label: str, result: RunResult) -> None: ...
+
+    def close(self) -> None: ...
 
 
 def compare(settings: CompareSettings, out: str | Path, watcher: Watcher | None = None) -> Comparison:
     """Train the static twin and its dynamic ones under one equal recipe, over several seeds, and compare them.
 
     Within a seed all networks see the same pictures in the same order with the same augmentation, and begin with the
-    same weights where they have the same weights (:meth:`Contender.build`). Time and memory are measured before the
+    same weights where they have the same weights (:meth:`Variant.build`). Time and memory are measured before the
     training, network beside network (:mod:`dynaconv.analysis.measure`).
 
     Everything is kept in ``out``: runs that are there already are not repeated, a run that was stopped goes on from its
@@ -48,7 +86,7 @@ def compare(settings: CompareSettings, out: str | Path, watcher: Watcher | None 
         RunError: stopped by a signal, disk full, loss not finite. The same call goes on.
     """
     watcher = watcher or Nobody()
-    chosen = contenders(settings)
+    chosen = variants(settings)
     data = open_for(settings, settings.seeds[0])
     costs = check(chosen, settings, data)
     folder = CompareFolder(Path(out))
@@ -60,11 +98,11 @@ def compare(settings: CompareSettings, out: str | Path, watcher: Watcher | None 
     return comparison
 
 
-def check(chosen: Sequence[Contender], settings: CompareSettings, data: ImageData) -> Costs:
+def check(chosen: Sequence[Variant], settings: CompareSettings, data: ImageData) -> Costs:
     """Build every network once and count it, so that mistakes show before anything is written."""
     answer = []
-    for contender in chosen:
-        network = contender.build(settings, data, settings.seeds[0])
+    for variant in chosen:
+        network = variant.build(settings, data, settings.seeds[0])
         build_optimizer(network, settings.training)
         with blame_input():
             report = cost(network, (data.channels, data.image_size, data.image_size))
@@ -75,12 +113,12 @@ def check(chosen: Sequence[Contender], settings: CompareSettings, data: ImageDat
 
 
 def _measure(
-    folder: CompareFolder, chosen: list[Contender], settings: CompareSettings, data: ImageData, watcher: Watcher
+    folder: CompareFolder, chosen: list[Variant], settings: CompareSettings, data: ImageData, watcher: Watcher
 ) -> list[Measurement]:
     known = folder.measured(chosen)
     if known is not None:
         return known
-    networks: list[nn.Module] = [contender.build(settings, data, settings.seeds[0]) for contender in chosen]
+    networks: list[nn.Module] = [variant.build(settings, data, settings.seeds[0]) for variant in chosen]
     measured = measure(
         networks, len(data.classes), data.image_size, _batch(settings, data), settings.training, watcher.measuring
     )
@@ -90,52 +128,52 @@ def _measure(
 
 def _train(
     folder: CompareFolder,
-    chosen: list[Contender],
+    chosen: list[Variant],
     settings: CompareSettings,
     data: ImageData,
     measured: list[Measurement],
     watcher: Watcher,
-) -> dict[Contender, list[RunResult]]:
+) -> dict[Variant, list[RunResult]]:
     """All results, training what is missing; seed by seed, so that a comparison stopped early holds whole pairs."""
-    results: dict[Contender, list[RunResult]] = {contender: [] for contender in chosen}
-    runs = [(contender, seed) for seed in settings.seeds for contender in chosen]
+    results: dict[Variant, list[RunResult]] = {variant: [] for variant in chosen}
+    runs = [(variant, seed) for seed in settings.seeds for variant in chosen]
     missing = [run for run in runs if folder.result(*run) is None]
-    work = {contender: one.step.ratio for contender, one in zip(chosen, measured, strict=True)}
-    watcher.start(len(runs), len(missing), sum(work[contender] for contender, _ in missing))
+    work = {variant: one.step.ratio for variant, one in zip(chosen, measured, strict=True)}
+    watcher.start(len(runs), len(missing), sum(work[variant] for variant, _ in missing))
     try:
-        for contender, seed in runs:
-            result = folder.result(contender, seed)
+        for variant, seed in runs:
+            result = folder.result(variant, seed)
             if result is None:
-                result = _run(folder, contender, seed, settings, work[contender], watcher)
-            results[contender].append(result)
+                result = _run(folder, variant, seed, settings, work[variant], watcher)
+            results[variant].append(result)
     finally:
         watcher.close()
     return results
 
 
 def _run(
-    folder: CompareFolder, contender: Contender, seed: int, settings: CompareSettings, work: float, watcher: Watcher
+    folder: CompareFolder, variant: Variant, seed: int, settings: CompareSettings, work: float, watcher: Watcher
 ) -> RunResult:
-    place = folder.run_folder(contender, seed)
-    result = run_one(contender, seed, settings, place, watcher.run(contender.label, seed, work))
-    folder.keep_result(contender, result)
+    place = folder.run_folder(variant, seed)
+    result = run_one(variant, seed, settings, place, watcher.run(variant.label, seed, work))
+    folder.keep_result(variant, result)
     forget_checkpoints(place)
-    watcher.finished(contender.label, result)
+    watcher.finished(variant.label, result)
     return result
 
 
 def _summarise(
-    chosen: list[Contender],
+    chosen: list[Variant],
     settings: CompareSettings,
     data: ImageData,
     costs: Costs,
     measured: list[Measurement],
-    results: dict[Contender, list[RunResult]],
+    results: dict[Variant, list[RunResult]],
 ) -> Comparison:
     batch = _batch(settings, data)
     rows = [
-        summarise(contender, results[contender], results[STATIC], price, times, measured[0], batch)
-        for contender, price, times in zip(chosen, costs, measured, strict=True)
+        summarise(variant, results[variant], results[STATIC], price, times, measured[0], batch)
+        for variant, price, times in zip(chosen, costs, measured, strict=True)
     ]
     return Comparison(
         backbone=settings.backbone,

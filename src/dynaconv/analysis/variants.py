@@ -18,7 +18,7 @@ DEFAULT_EXPERTS = {"dynamic": DynamicConv2d.default_experts, "condconv": CondCon
 
 
 @dataclass(frozen=True)
-class Contender:
+class Variant:
     """One row of the table."""
 
     method: str
@@ -78,15 +78,15 @@ class Contender:
             )
 
 
-STATIC = Contender("static")
+STATIC = Variant("static")
 
 
-def contenders(settings: CompareSettings) -> list[Contender]:
+def variants(settings: CompareSettings) -> list[Variant]:
     """Static first, then every method with every K."""
     return [
         STATIC,
         *(
-            Contender(method, experts)
+            Variant(method, experts)
             for method in settings.methods
             for experts in (settings.experts or (DEFAULT_EXPERTS[method],))
         ),

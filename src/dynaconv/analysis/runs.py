@@ -1,4 +1,4 @@
-"""One training run of a comparison, and its result."""
+"""One training run of a comparison: its data, its training, its result."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dynaconv.analysis.contender import Contender
-from dynaconv.analysis.data import open_for
 from dynaconv.analysis.settings import CompareSettings
-from dynaconv.data import ImageData
-from dynaconv.errors import RunError
+from dynaconv.analysis.variants import Variant
+from dynaconv.data import Augment, ImageData, open_data
+from dynaconv.data.source import Source, Splits, Subset
+from dynaconv.errors import RunError, UserError
 from dynaconv.train import Stopped, fit
 from dynaconv.train.accelerator import make_accelerator
 from dynaconv.train.classification import Batch, Classification
@@ -71,7 +71,7 @@ class RunResult:
 
 
 def run_one(
-    contender: Contender, seed: int, settings: CompareSettings, folder: Path, progress: Progress | None = None
+    variant: Variant, seed: int, settings: CompareSettings, folder: Path, progress: Progress | None = None
 ) -> RunResult:
     """Train one network with one seed in ``folder``, or go on with it from its last checkpoint.
 
@@ -79,21 +79,21 @@ def run_one(
         RunError: it was asked to stop, or cannot go on; the same command goes on from its last checkpoint.
     """
     data = open_for(settings, seed)
-    network = contender.build(settings, data, seed)
+    network = variant.build(settings, data, seed)
     quiet = {"keep": 1, "curves": False, "tensorboard": False, "wandb": False}  # the comparison draws its own picture
     training = settings.training.model_copy(update={"seed": seed, **quiet})
-    spec = contender.spec(settings).model_dump(mode="json")
+    spec = variant.spec(settings).model_dump(mode="json")
     try:
         fitted = fit(network, data, training, out=folder, resume="auto", progress=progress, about={"model": spec})
     except Stopped as stopped:
-        raise _stopped(stopped, contender, seed) from stopped
+        raise _stopped(stopped, variant, seed) from stopped
     network.load_state_dict(load_weights(folder / LAST)[0])
     last = fitted.history[-1]
     correct = classified_rightly(network, data, settings)
     entropies = list(last.routing_entropy.values())
     return RunResult(
-        method=contender.method,
-        experts=contender.experts,
+        method=variant.method,
+        experts=variant.experts,
         seed=seed,
         top1=100 * sum(correct) / len(correct),
         curve=[(record.epoch + 1, 100 * record.metrics["top1"]) for record in fitted.history if record.metrics],
@@ -143,9 +143,78 @@ class _Remembering(Classification):
         return {}
 
 
-def _stopped(stopped: Stopped, contender: Contender, seed: int) -> RunError:
+def _stopped(stopped: Stopped, variant: Variant, seed: int) -> RunError:
     error = RunError(
-        f"Stopped in the run of {contender.label} with seed {seed}, after a checkpoint. The same command goes on there."
+        f"Stopped in the run of {variant.label} with seed {seed}, after a checkpoint. The same command goes on there."
     )
     error.exit_code = stopped.exit_code
     return error
+
+
+def open_for(settings: CompareSettings, seed: int) -> ImageData:
+    """Open the comparison's data for one seed.
+
+    Raises:
+        UserError: as :func:`~dynaconv.data.open_data`; or ``train_images`` is out of range.
+    """
+    data = open_data(
+        settings.data,
+        image_size=settings.image_size,
+        crop_pct=settings.crop_pct,
+        interpolation=settings.interpolation,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        bad_images=settings.bad_images,
+        root=settings.data_root,
+        train_split=settings.train_split,
+        eval_split=settings.eval_split,
+        download=settings.download,
+        seed=seed,
+    )
+    return data if settings.train_images is None else _smaller(data, settings.train_images)
+
+
+def _smaller(data: ImageData, size: int) -> ImageData:
+    """The same data with fewer training images."""
+    if not len(data.classes) <= size <= data.train_size:
+        raise UserError(
+            f"--train-images is {size}; expected {len(data.classes)} (one for every class) to {data.train_size}, which "
+            f"is all of {data.name}."
+        )
+    natural = data.resolve(Augment())
+    assert natural.crop is not None
+    assert natural.hflip is not None
+    splits = Splits(
+        Subset(data.training_source, stratified_rows(data.training_source, size)),
+        data.evaluation_source,
+        data.classes,
+        description=f"{size:,} of the {data.train_size:,} training images of {data.name}",
+        crop=natural.crop,
+        hflip=natural.hflip,
+    )
+    return ImageData(
+        splits,
+        data.preprocess,
+        name=data.name,
+        batch_size=data.batch_size,
+        eval_batch_size=data.eval_batch_size,
+        workers=data.workers,
+        seed=data.seed,
+        bad_images=data.bad_images.policy,
+        max_bad_images=data.bad_images.cap,
+        loader_timeout=data.loader_timeout,
+    )
+
+
+def stratified_rows(source: Source, size: int, seed: int = 0) -> list[int]:
+    """``size`` rows, the classes in the same shares as in the whole; always the same ones.
+
+    Each class's rows are shuffled and spread evenly over [0, 1); the rows with the smallest positions are taken.
+    """
+    labels = np.asarray(source.labels)
+    random = np.random.default_rng(seed)
+    position = np.empty(len(labels))
+    for label in np.unique(labels):
+        rows = random.permutation(np.flatnonzero(labels == label))
+        position[rows] = np.arange(len(rows)) / len(rows)
+    return sorted(int(row) for row in np.argsort(position, kind="stable")[:size])

@@ -1,0 +1,63 @@
+"""What ``import dynaconv`` offers: every name here is ``dynaconv.<name>`` too, and is loaded when first used."""
+
+from __future__ import annotations
+
+from dynaconv.conversion import dynamize, load_static
+from dynaconv.counting import cost
+from dynaconv.inference import freeze
+from dynaconv.layers import (
+    CondConv1d,
+    CondConv2d,
+    CondConv3d,
+    CondConvTranspose1d,
+    CondConvTranspose2d,
+    CondConvTranspose3d,
+    CondLinear,
+    DynamicConv1d,
+    DynamicConv2d,
+    DynamicConv3d,
+    DynamicConvTranspose1d,
+    DynamicConvTranspose2d,
+    DynamicConvTranspose3d,
+    DynamicLinear,
+    tune,
+)
+from dynaconv.ops import Geometry, mix
+from dynaconv.routing import (
+    Router,
+    SigmoidRouter,
+    SoftmaxRouter,
+    TemperatureSchedule,
+    set_temperature,
+    share_router,
+)
+
+__all__ = [
+    "CondConv1d",
+    "CondConv2d",
+    "CondConv3d",
+    "CondConvTranspose1d",
+    "CondConvTranspose2d",
+    "CondConvTranspose3d",
+    "CondLinear",
+    "DynamicConv1d",
+    "DynamicConv2d",
+    "DynamicConv3d",
+    "DynamicConvTranspose1d",
+    "DynamicConvTranspose2d",
+    "DynamicConvTranspose3d",
+    "DynamicLinear",
+    "Geometry",
+    "Router",
+    "SigmoidRouter",
+    "SoftmaxRouter",
+    "TemperatureSchedule",
+    "cost",
+    "dynamize",
+    "freeze",
+    "load_static",
+    "mix",
+    "set_temperature",
+    "share_router",
+    "tune",
+]

@@ -1,0 +1,241 @@
+"""A frozen layer at its edges: wrong routing, empty batches, casts, its twin's attributes, an explicit strategy."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dynaconv
+from dynaconv import DynamicConv2d, freeze
+from dynaconv.inference import FrozenLayer, one_call
+from tolerances import assert_close
+
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
+
+
+def frozen_of(layer: nn.Module, *size: int) -> FrozenLayer:
+    made = freeze(layer, input_size=size)
+    assert isinstance(made, FrozenLayer)
+    return made
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(1, 4), (8, 2), (2, 4), (8, 8), (8,), (8, 4, 1)])
+def test_routing_of_another_shape_is_refused(shape: tuple[int, ...], layout: torch.memory_format) -> None:
+    frozen = frozen_of(DynamicConv2d(32, 32, 3, padding=1, experts=4), 32, 16, 16)
+    x = torch.randn(8, 32, 16, 16).to(memory_format=layout)
+    with pytest.raises(ValueError, match=r"routing weights have shape .*; expected \(8, 4\)"):
+        frozen(x, torch.rand(shape))
+
+
+class _WrongRouter(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.new_ones(x.shape[0], 3)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_router_of_ones_own_is_checked(layout: torch.memory_format) -> None:
+    frozen = frozen_of(DynamicConv2d(8, 8, 3, experts=4), 8, 6, 6)
+    frozen.router = _WrongRouter()
+    with pytest.raises(ValueError, match=r"routing weights have shape \(2, 3\); expected \(2, 4\)"):
+        frozen(torch.randn(2, 8, 6, 6).to(memory_format=layout))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_input_of_other_channels_is_refused(layout: torch.memory_format) -> None:
+    frozen = frozen_of(DynamicConv2d(8, 8, 3), 8, 6, 6)
+    with pytest.raises(ValueError, match=r"expected \(batch, 8"):
+        frozen(torch.randn(2, 7, 6, 6).to(memory_format=layout))
+    with pytest.raises(ValueError, match=r"expected \(batch, 8"):
+        frozen.router(torch.randn(2, 7, 6, 6).to(memory_format=layout))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_gradient_reaches_the_routing(layout: torch.memory_format) -> None:
+    layer = DynamicConv2d(8, 8, 3, experts=4)
+    x, routing = torch.randn(2, 8, 6, 6).to(memory_format=layout), torch.rand(2, 4).requires_grad_()
+    expected = torch.autograd.grad(layer(x, routing).sum(), routing)[0]
+    frozen = frozen_of(layer, 8, 6, 6)
+    assert_close(torch.autograd.grad(frozen(x, routing).sum(), routing)[0], expected, scale=20)
+
+
+class _Block(nn.Module):
+    def __init__(self, kernel: int) -> None:
+        super().__init__()
+        self.a, self.b = (nn.Conv2d(16, 16, kernel, padding=kernel // 2) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(torch.relu(self.a(x)))
+
+
+class _Shared(nn.Module):
+    """A network whose block shares one router; ``kernel`` 1 runs it on maps of one pixel."""
+
+    def __init__(self, kernel: int) -> None:
+        super().__init__()
+        self.stem, self.block, self.kernel = nn.Conv2d(3, 16, 3), _Block(kernel), kernel
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x)
+        return self.block(nn.functional.adaptive_avg_pool2d(y, 1) if self.kernel == 1 else y)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("bank_dtype", [None, "int8"])
+def test_an_empty_batch_gives_an_empty_output(kernel: int, layout: torch.memory_format, bank_dtype: str | None) -> None:
+    twin = dynaconv.dynamize(_Shared(kernel), method="condconv", experts=4, input_size=(3, 12, 12)).eval()
+    frozen = freeze(twin, input_size=(3, 12, 12), bank_dtype=bank_dtype)
+    x = torch.empty(0, 3, 12, 12).to(memory_format=layout)
+    assert frozen(x).shape == twin(x).shape
+    with torch.no_grad():
+        assert frozen(x).shape == twin(x).shape
+
+
+@pytest.mark.parametrize("dims", [0, 1, 2, 3])
+def test_an_empty_batch_of_every_dimension(dims: int) -> None:
+    layer = dynaconv.DynamicLinear(4, 6) if dims == 0 else getattr(dynaconv, f"DynamicConv{dims}d")(4, 6, 3, stride=2)
+    x = torch.randn(2, *(5,) * dims, 4).movedim(-1, 1) if dims else torch.randn(2, 4)
+    frozen = freeze(layer, examples=x)
+    empty = x[:0].requires_grad_()
+    y = frozen(empty)
+    assert y.shape == layer(empty).shape
+    assert torch.autograd.grad(y.sum(), empty)[0].shape == empty.shape
+
+
+def network() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3),
+        DynamicConv2d(16, 32, 3, padding=1),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        DynamicConv2d(32, 32, 3, groups=32),
+        nn.BatchNorm2d(32),
+        DynamicConv2d(32, 8, 1),
+    ).eval()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("bank_dtype", [None, "bfloat16", "int8"])
+def test_a_frozen_network_is_cast(bank_dtype: str | None, dtype: torch.dtype, layout: torch.memory_format) -> None:
+    x = torch.randn(4, 3, 12, 12).to(memory_format=layout)
+    frozen = freeze(network(), bank_dtype=bank_dtype, examples=x)
+    stored = [(layer.bank.clone(), layer.scale) for layer in frozen if isinstance(layer, FrozenLayer)]
+    with torch.no_grad():
+        expected = frozen(x)
+        scale = max(1.0, expected.abs().max().item())
+        frozen.to(dtype)
+        y = frozen(x.to(dtype))
+        assert y.dtype == dtype
+        assert_close(y, expected, scale=scale)
+        back = frozen.float()(x)
+        assert back.dtype == torch.float32
+        # What is not reduced was rounded on the way: the bank, or a bias.
+        exact = dtype == torch.float64
+        assert_close(back, expected, scale=scale, dtype=torch.float32 if exact else dtype)
+    if bank_dtype is not None:
+        layers = [layer for layer in frozen if isinstance(layer, FrozenLayer)]
+        for layer, (bank, per_channel) in zip(layers, stored, strict=True):
+            assert layer.bank.dtype == bank.dtype
+            assert torch.equal(layer.bank, bank)
+            assert per_channel is None or (layer.scale is not None and torch.equal(layer.scale, per_channel))
+
+
+@pytest.mark.parametrize("change", [lambda n: n.half(), lambda n: n.double(), lambda n: n.to(torch.bfloat16)])
+@pytest.mark.parametrize("bank_dtype", [None, "bfloat16", "int8"])
+def test_a_network_of_another_dtype_is_frozen(change: object, bank_dtype: str | None) -> None:
+    twin = change(network())  # type: ignore[operator]
+    x = torch.randn(2, 3, 12, 12).to(next(twin.parameters()).dtype)
+    with torch.no_grad():
+        y = freeze(twin, examples=x, bank_dtype=bank_dtype)(x.to(memory_format=torch.channels_last))
+        assert_close(y, twin(x), dtype=torch.bfloat16, scale=2)
+
+
+@pytest.mark.parametrize("strategy", [None, "loop", "grouped", "unfold"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("bank_dtype", [None, "bfloat16", "int8"])
+def test_autocast_over_a_frozen_network(
+    bank_dtype: str | None, layout: torch.memory_format, strategy: str | None
+) -> None:
+    x = torch.randn(4, 3, 12, 12).to(memory_format=layout)
+    frozen = freeze(network(), bank_dtype=bank_dtype, examples=x, strategy=strategy)
+    with torch.no_grad():
+        expected = frozen(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            y = frozen(x)
+    assert_close(y, expected, dtype=torch.bfloat16, scale=max(1.0, expected.abs().max().item()))
+
+
+def test_a_change_of_memory_format_leaves_banks_as_they_are_read() -> None:
+    x = torch.randn(2, 3, 12, 12).to(memory_format=torch.channels_last)
+    frozen = freeze(network(), examples=x)
+    with torch.no_grad():
+        expected = frozen(x)
+        frozen.to(memory_format=torch.channels_last)
+        assert all(layer.bank.is_contiguous() for layer in frozen if isinstance(layer, FrozenLayer))
+        assert_close(frozen(x), expected)
+
+
+def test_tensors_that_the_kernel_cannot_read_are_refused() -> None:
+    frozen = frozen_of(DynamicConv2d(8, 8, 3, experts=4), 8, 6, 6)
+    x = torch.randn(2, 8, 6, 6).to(memory_format=torch.channels_last)
+    frozen.biases = frozen.biases.double()
+    if one_call_runs(frozen, x):
+        with pytest.raises(ValueError, match=r"biases is torch\.float64 on cpu"), torch.no_grad():
+            frozen(x)
+
+
+def one_call_runs(frozen: FrozenLayer, x: Tensor) -> bool:
+    return frozen._fits_one_call(x)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        dynaconv.DynamicConv1d(4, 6, 3, stride=2, padding="same"),
+        DynamicConv2d(4, 8, (3, 1), padding=(1, 0), dilation=2, groups=2, padding_mode="circular"),
+        dynaconv.CondConv3d(4, 6, 3, padding=1),
+        dynaconv.DynamicLinear(4, 6),
+    ],
+)
+def test_a_frozen_layer_has_its_twins_attributes(layer: nn.Module) -> None:
+    dims = layer.geometry.dims
+    frozen = freeze(layer, examples=torch.randn(2, 4, *(9,) * dims))
+    names = ("stride", "padding", "dilation", "groups", "kernel_size", "in_channels", "out_channels", "transposed")
+    names += ("output_padding", "padding_mode", "experts", "in_features", "out_features")
+    compared = 0
+    for name in names:
+        assert hasattr(frozen, name) == hasattr(layer, name), name
+        if hasattr(layer, name):
+            assert getattr(frozen, name) == getattr(layer, name), name
+            compared += 1
+    assert compared >= 3
+    for made in (copy.deepcopy(frozen), pickle.loads(pickle.dumps(frozen))):
+        assert made.experts == layer.experts
+
+
+def test_a_frozen_layers_geometry_cannot_be_changed() -> None:
+    frozen = frozen_of(DynamicConv2d(4, 8, 3), 4, 6, 6)
+    with pytest.raises(AttributeError, match="the stride of a frozen layer cannot be changed"):
+        frozen.stride = (2, 2)
+
+
+@pytest.mark.parametrize("strategy", ["loop", "grouped", "unfold"])
+def test_an_explicit_strategy_is_obeyed_in_every_layout(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    module = getattr(dynaconv.inference.layer, strategy)
+    run = module.convolve
+    monkeypatch.setattr(module, "convolve", lambda *args: (seen.append(strategy), run(*args))[1])
+    monkeypatch.setattr(one_call, "run", lambda *args: pytest.fail("the kernel of our own ran"))
+    frozen = freeze(nn.Sequential(DynamicConv2d(4, 4, 3)), strategy=strategy, input_size=(4, 6, 6))
+    for layout in LAYOUTS:
+        seen.clear()
+        with torch.no_grad():
+            frozen(torch.randn(3, 4, 6, 6).to(memory_format=layout))
+        assert seen
