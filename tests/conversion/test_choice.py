@@ -136,7 +136,7 @@ def test_hooks_dtype_mode_and_frozen_weights_are_respected() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)).double().eval()
     network[1].register_forward_hook(lambda *args: None)
     network[2].requires_grad_(False)
-    twin = dynaconv.dynamize(network, input_size=(3, 8, 8))
+    twin = dynaconv.dynamize(network, input_size=(3, 8, 8), include=["1", "2"])
     assert isinstance(twin[1], nn.Conv2d)
     assert isinstance(twin[2], DynamicConv2d)
     assert twin[2].weight.dtype == torch.float64

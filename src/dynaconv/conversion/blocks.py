@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from dynaconv.conversion.observe import Observation
+from dynaconv.conversion.observe import Key, Observation
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -45,8 +45,15 @@ def _holds(block: str, names: Sequence[str]) -> int:
     return sum(name.startswith(f"{block}.") for name in names)
 
 
-def why_not_a_scope(model: nn.Module, block: str, dims: int, seen: Observation) -> str | None:
-    """Why a block's layers cannot share a router that reads the block's input; None if they can."""
+def feature_map(model: nn.Module, block: str, dims: int, seen: Observation) -> tuple[Key, int] | str:
+    """Which argument of a block a shared router can read, and its channels; or why there is none.
+
+    It is the first argument of shape ``(batch, channels, *space)``: some blocks are given a time or a text beside it,
+    or before it.
+
+    Args:
+        dims: of the layers that share the router: 1, 2 or 3 for convolutions, 0 for linear layers.
+    """
     if not block:
         return "it stands in no block"
     if hasattr(model.get_submodule(block), "router"):
@@ -54,9 +61,11 @@ def why_not_a_scope(model: nn.Module, block: str, dims: int, seen: Observation) 
     calls = seen.calls.get(block, [])
     if len(calls) != 1:
         return f"{block} runs {len(calls)} times in one forward"
-    shape = calls[0]
-    if shape is None:
+    shapes = calls[0]
+    if not shapes:
         return f"the input of {block} is not one tensor"
-    if dims and len(shape) != dims + 2:
-        return f"the input of {block} has shape {shape}, not (batch, channels, *space)"
-    return None
+    for key, shape in shapes.items():
+        # Three dimensions without a convolution are (batch, tokens, features): the channels do not stand second.
+        if len(shape) == dims + 2 if dims else len(shape) >= 2 and len(shape) != 3:
+            return key, shape[1]
+    return f"the inputs of {block} have shapes {', '.join(map(str, shapes.values()))}, not (batch, channels, *space)"

@@ -21,6 +21,12 @@ Patterns = Pattern | Sequence[Pattern] | None
 # torch's base class of every convolution; there is no public name for it.
 _ConvNd = nn.modules.conv._ConvNd
 
+# Where a module keeps its hooks; torch has no public name for them, and a name that is gone counts as no hooks.
+_HOOKS = (
+    *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks"),
+    *("_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
+)
+
 # Blocks that weigh channels or positions by a pooled view (squeeze-and-excitation and its kin): both papers leave them.
 _GATE = re.compile(
     r"squeeze_?(and_?)?excit|gather_?excit|^(effective)?_?se_?(module|layer|block|unit)?$"
@@ -83,6 +89,9 @@ class Selection:
             return "excluded"
         if self.chosen_by_name:
             return None if any(matches(pattern, name, module) for pattern in self.include) else "not included"
+        weight = module._parameters.get("weight")
+        if weight is not None and not weight.requires_grad:
+            return "its kernel is fixed (requires_grad=False); `include` it to make it dynamic all the same"
         if isinstance(module, nn.Linear):
             return "linear layers stay static unless `include` names them"
         if name == self.first:
@@ -103,13 +112,17 @@ class Selection:
             return f"{qualified_name(type(module))} has a behaviour of its own that the dynamic layer would lose"
         if any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters()):
             return "its weights have no shape yet (a lazy layer); run the model once before"
-        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-        if any(hooks):
+        if any(getattr(module, kind, None) for kind in _HOOKS):
             return "it has hooks (weight norm, spectral norm, one's own), which a replacement would lose"
+        if "forward" in vars(module) or "_conv_forward" in vars(module):
+            return "its forward was replaced by another function, which a replacement would lose"
         if self._names[id(module)] > 1:
             return "the same module stands in the network under several names"
         if any(self._owners[id(parameter)] > 1 for parameter in module.parameters()):
             return "it shares a parameter with another module"
+        if self.seen is not None and name in self.seen.reads:
+            read = " and ".join(sorted(self.seen.reads[name]))
+            return f"the network reads its {read} beside calling it, and would find K experts there"
         if self.seen is not None and name and name not in self.seen.calls:
             return "the network's forward does not call it (it reads the weights itself, or never runs)"
         return None

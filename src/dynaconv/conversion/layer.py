@@ -16,7 +16,6 @@ from dynaconv.routing import SigmoidRouter
 # A layer of one of the classes below; they have no common base that knows kernel_size, weight, in_features ...
 Ordinary = Any
 
-# Exact classes only: a subclass may compute something else from the same attributes.
 _TWINS: dict[str, str] = {
     "torch.nn.modules.conv.Conv1d": "Conv1d",
     "torch.nn.modules.conv.Conv2d": "Conv2d",
@@ -33,14 +32,31 @@ _TWINS: dict[str, str] = {
 
 _SAME = "timm.layers.conv2d_same.Conv2dSame"
 
+# What a subclass must have left as torch has it, to be the same layer under another name.
+_METHODS = ("__call__", "forward", "_conv_forward", "_output_padding", "__getattr__", "__getattribute__")
+
 
 def qualified_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def twin_of(module: nn.Module) -> str | None:
-    """The name of the dynamic twin's torch counterpart, or None where there is no exact twin."""
-    return _TWINS.get(qualified_name(type(module)))
+    """The name of the dynamic twin's torch counterpart, or None where there is no exact twin.
+
+    A subclass of a torch layer that changes neither the forward nor where the weight comes from (it sets constructor
+    arguments, say) is that layer. torch's own subclasses are not taken so: they exist because something is different.
+    """
+    kind = type(module)
+    if qualified_name(kind) in _TWINS:
+        return _TWINS[qualified_name(kind)]
+    base = next(
+        (one for one in kind.__mro__ if one.__module__.startswith("torch.") and issubclass(one, nn.Module)), None
+    )
+    if base is None or kind.__module__.startswith("torch.") or "weight" not in module._parameters:
+        return None
+    changed = any(getattr(kind, name, None) is not getattr(base, name, None) for name in _METHODS)
+    own_values = set(module._parameters) - {"weight", "bias"} or module._buffers or module._modules
+    return None if changed or own_values else _TWINS.get(qualified_name(base))
 
 
 def make_bank(kernels: Sequence[Tensor], experts: int, noise: float) -> Tensor:
@@ -99,7 +115,19 @@ def convert(
         made.bias = nn.Parameter(
             make_bank([source.bias for source in sources], experts, 0.0), requires_grad=bias.requires_grad
         )
+    _keep_attributes(module, made)
     return made.train(module.training)
+
+
+# Set by torch's constructors from the arguments, for their own forward alone.
+_OF_TORCH = {"_reversed_padding_repeated_twice", "_is_full_backward_hook", "_non_persistent_buffers_set"}
+
+
+def _keep_attributes(module: nn.Module, made: nn.Module) -> None:
+    """Give the twin what people have set on the layer (YOLO's ``layer.f``, transformers' ``_is_hf_initialized``)."""
+    for name, value in vars(module).items():
+        if name not in _OF_TORCH and not hasattr(made, name):
+            made.__dict__[name] = value
 
 
 def _torch_arguments(module: Ordinary) -> tuple[int, ...]:

@@ -6,11 +6,12 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dynaconv.conversion.blocks import find_blocks, why_not_a_scope
+from dynaconv.conversion.blocks import feature_map, find_blocks
 from dynaconv.conversion.choice import Patterns, Selection
 from dynaconv.conversion.layer import Ordinary, convert, normalise_start
 from dynaconv.conversion.method import check_share, find_method
@@ -34,6 +35,7 @@ def dynamize(
     router: RouterFactory | None = None,
     donors: Sequence[nn.Module] | None = None,
     input_size: Sequence[int] | None = None,
+    inputs: Any = None,
     inplace: bool = False,
 ) -> nn.Module:
     """Return the dynamic twin of a network: the same network with dynamic layers in place of ordinary ones.
@@ -61,7 +63,9 @@ def dynamize(
             freshly built ones give every expert the network's own initialisation, as both papers have it. Noise is
             not added then, and routers keep their own initialisation.
         input_size: ``(C, *space)`` of one example, for networks whose input is not an image of the usual size. Used to
-            run the network once without numbers and see what its layers and blocks receive.
+            run the network once, without numbers where it can, and see what its layers and blocks receive.
+        inputs: instead of ``input_size``, for networks that take more than one tensor: a tuple of positional arguments
+            or a dictionary of keyword arguments, with the batch dimension. Meta tensors will do.
         inplace: change ``model`` itself.
 
     Returns:
@@ -83,11 +87,12 @@ def dynamize(
     if not 0.0 <= noise < math.inf:
         raise ValueError(f"noise is {noise!r}; expected a number of at least 0")
     shared = check_share(settings.share if share is None else share) == "block"
-    seen = observe(model, input_size)
+    seen = observe(model, input_size, inputs)
     if shared and seen is None:
         raise ValueError(
             "share='block' needs to see what the blocks receive, and the model did not run on an image of the usual "
-            "size; give input_size=(channels, height, width), or share='layer'"
+            "size; give input_size=(channels, height, width), or inputs=(...) for a model that takes more than one "
+            "tensor, or share='layer'"
         )
     selection = Selection(model, include, exclude, seen)
     decisions = {name: selection.refusal(name, module) for name, module in selection.layers}
@@ -169,16 +174,15 @@ class _Conversion:
 
     def _open_scope(self, block: str, dims: int) -> _Shared | str:
         assert self.seen is not None
-        refusal = why_not_a_scope(self.twin, block, dims, self.seen)
-        if refusal is not None:
-            return refusal
-        shape = self.seen.only_input(block)
-        assert shape is not None
+        found = feature_map(self.twin, block, dims, self.seen)
+        if isinstance(found, str):
+            return found
+        reads, channels = found
         module = self.twin.get_submodule(block)
         like = next(module.parameters())
         with torch.device(like.device):
-            router = self._started(self.router(shape[1], self.experts)).to(dtype=like.dtype)
-        return _Shared(share_router(module, router.train(module.training), name=block), block)
+            router = self._started(self.router(channels, self.experts)).to(dtype=like.dtype)
+        return _Shared(share_router(module, router.train(module.training), name=block, reads=reads), block)
 
     def _convert(self, name: str, shared: _Shared | None, parts: Sequence[nn.Module]) -> DynamicLayer:
         module: Ordinary = self.twin.get_submodule(name)

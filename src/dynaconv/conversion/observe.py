@@ -1,47 +1,73 @@
-"""Run a network once without numbers, to see which layers run, in which order, on inputs of which shape."""
+"""Run a network once, to see which layers run, on what, in which order, and whose weights are read besides."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from dynaconv.counting.dry_run import shadow_mode, shadow_model
+from dynaconv.counting.dry_run import (
+    called,
+    device_of,
+    float_type,
+    has_numbers,
+    real_inputs,
+    real_model,
+    shadow_inputs,
+    shadow_mode,
+    shadow_model,
+)
+
+Key = int | str
+"""Where an argument stands: its position, or its keyword."""
 
 
 @dataclass
 class Observation:
-    """For every module name the shapes of its first argument, one per call; None where that was no tensor."""
+    """What one forward pass did.
 
-    calls: dict[str, list[tuple[int, ...] | None]] = field(default_factory=dict)
+    Attributes:
+        calls: for every module name, in the order in which they ran first, the shapes of the tensors among its
+            arguments, one dictionary per call.
+        reads: for every module name the parameters that were read while the module itself was not running.
+    """
 
-    def only_input(self, name: str) -> tuple[int, ...] | None:
-        """The shape of the first argument of a module that runs once on one tensor, else None."""
-        shapes = self.calls.get(name, [])
-        return shapes[0] if len(shapes) == 1 else None
+    calls: dict[str, list[dict[Key, tuple[int, ...]]]] = field(default_factory=dict)
+    reads: dict[str, set[str]] = field(default_factory=dict)
 
 
-def observe(model: nn.Module, input_size: Sequence[int] | None) -> Observation | None:
-    """Observe one forward of two examples; None if no input size is known or the network cannot be run that way.
+def observe(model: nn.Module, input_size: Sequence[int] | None, inputs: Any = None) -> Observation | None:
+    """Observe one forward of two examples; None if no input is known or the network cannot be run that way.
+
+    The network runs without numbers, and where it decides by them (a buffer's value becomes a shape), with them.
 
     Args:
         input_size: ``(C, *space)`` of one example; None takes it from timm's ``pretrained_cfg``, else tries the
             usual sizes of an image.
+        inputs: instead of ``input_size``, as in :func:`dynaconv.cost`.
 
     Raises:
-        ValueError: ``input_size`` was given, and the network does not run on it.
+        ValueError: an input was given, and the network does not run on it.
     """
+    dtype = float_type(model)
+    if inputs is not None:
+        try:
+            return _run(model, inputs)
+        except Exception as error:
+            raise ValueError(f"the model does not run on the inputs given: {type(error).__name__}: {error}") from error
     if input_size is not None:
         try:
-            return _run(model, tuple(input_size))
+            return _run(model, torch.empty(2, *input_size, dtype=dtype, device="meta"))
         except Exception as error:
             raise ValueError(f"the model does not run on input_size={tuple(input_size)}: {error}") from error
     for size in guess_sizes(model):
         try:
-            return _run(model, size)
+            return _run(model, torch.empty(2, *size, dtype=dtype, device="meta"))
         except Exception:  # a wrong guess fails in whichever way the network likes; the caller then asks for the size
             continue
     return None
@@ -61,22 +87,79 @@ def guess_sizes(model: nn.Module) -> list[tuple[int, ...]]:
     return [*sizes, (channels, *((64,) * (len(sizes[-1]) - 1)))]
 
 
-def _run(model: nn.Module, input_size: tuple[int, ...]) -> Observation:
+def _run(model: nn.Module, inputs: Any) -> Observation:
     mode = shadow_mode()
     shadow = shadow_model(model, mode)
+    try:
+        return _watch(shadow, shadow_inputs(inputs, mode), mode)
+    except Exception:
+        if not has_numbers(model):
+            raise
+        # Perhaps it runs on numbers alone; if not, what it says then is what its user would see.
+        copied = real_model(model)
+        with torch.random.fork_rng(devices=[]):
+            return _watch(copied, real_inputs(inputs, device_of(copied), seed=0), torch.no_grad())
+
+
+def _watch(copied: nn.Module, given: Any, mode: AbstractContextManager[Any]) -> Observation:
     seen = Observation()
-    for name, module in shadow.named_modules():
-        module.register_forward_pre_hook(_Note(seen, name), with_kwargs=True)
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    with mode, torch.no_grad():
-        shadow(torch.empty(2, *input_size, dtype=dtype, device="cpu"))
+    running: list[nn.Module] = []
+    for name, module in copied.named_modules():
+        module.register_forward_pre_hook(_Note(seen, name, running), prepend=True, with_kwargs=True)
+        module.register_forward_hook(lambda module, *_: running.remove(module), always_call=True)
+    with mode, torch.no_grad(), _Reads(copied, seen, running):
+        called(copied, given)
     return seen
 
 
 class _Note:
-    def __init__(self, seen: Observation, name: str) -> None:
-        self.seen, self.name = seen, name
+    """Forward pre-hook: write down one call."""
+
+    def __init__(self, seen: Observation, name: str, running: list[nn.Module]) -> None:
+        self.seen, self.name, self.running = seen, name, running
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        x = args[0] if args else next(iter(kwargs.values()), None)
-        self.seen.calls.setdefault(self.name, []).append(tuple(x.shape) if isinstance(x, Tensor) else None)
+        self.running.append(module)
+        given: list[tuple[Key, Any]] = [*enumerate(args), *kwargs.items()]
+        shapes = {key: tuple(value.shape) for key, value in given if isinstance(value, Tensor)}
+        self.seen.calls.setdefault(self.name, []).append(shapes)
+
+
+# What tells nothing of a parameter's shape and values: it may be asked of a bank as well.
+_HARMLESS = {
+    getattr(Tensor, name).__get__
+    for name in ("dtype", "device", "layout", "requires_grad", "is_cuda", "is_meta", "is_quantized", "is_sparse")
+} | {Tensor.is_floating_point, torch.is_floating_point, Tensor.is_complex, Tensor.new_zeros, Tensor.new_ones}
+_HARMLESS |= {Tensor.new_empty, Tensor.new_full, Tensor.new_tensor}
+
+# Here the second tensor gives its dtype and device alone.
+_LIKE_SECOND = {Tensor.to, Tensor.type_as}
+
+
+class _Reads(TorchFunctionMode):
+    """Notices every parameter that is an argument of a torch function while its module is not running."""
+
+    def __init__(self, model: nn.Module, seen: Observation, running: list[nn.Module]) -> None:
+        super().__init__()
+        self.seen, self.running = seen, running
+        self.owners: dict[int, list[tuple[nn.Module, str, str]]] = {}
+        for name, module in model.named_modules():
+            for part, parameter in module.named_parameters(recurse=False):
+                self.owners.setdefault(id(parameter), []).append((module, name, part))
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in _HARMLESS:
+            for tensor in _tensors((args[:1] if func in _LIKE_SECOND else args, kwargs)):
+                for owner, name, part in self.owners.get(id(tensor), ()):
+                    if not any(owner is module for module in self.running):
+                        self.seen.reads.setdefault(name, set()).add(part)
+        return func(*args, **kwargs)
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    for value in values.values() if isinstance(values, dict) else values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list, dict)):
+            yield from _tensors(value)

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from dynaconv.counting.dry_run import check_input_size, shadow_inputs, shadow_mode, shadow_model
+from dynaconv.counting.dry_run import (
+    called,
+    check_input_size,
+    device_of,
+    float_type,
+    has_numbers,
+    real_inputs,
+    real_model,
+    shadow_inputs,
+    shadow_mode,
+    shadow_model,
+)
 from dynaconv.counting.formulas import formula_of, is_free
 from dynaconv.counting.modules import LiveMemory, ModuleStack, tensors_in
 from dynaconv.counting.report import CostReport, count_parameters, rows
-from dynaconv.counting.rules import elementary, rule_named
+from dynaconv.counting.rules import Rule, elementary, rule_named
 from dynaconv.torch_private import OpOverload, TorchDispatchMode
 
 
@@ -27,10 +39,12 @@ def cost(
     """Count what one forward pass of one example costs: MAdds, parameters, activation memory.
 
     The model is copied without its numbers (no memory is taken, nothing of the model changes: mode, buffers, hooks,
-    device) and the copy runs once in evaluation mode. Every operation that PyTorch performs is priced by a formula over
-    its shapes and written down for the innermost module that performed it. Dynamic layers state their own cost, the
-    method's and not the strategy's (:class:`dynaconv.cost.Counted`): the mixed convolution under ``kernel``, the mixing
-    of the experts under ``mixing``; routers are counted by their operations under ``routing``.
+    device) and the copy runs once in evaluation mode. A model that decides by its numbers (the value of a buffer
+    becomes a shape) runs with them, on two made-up inputs, which must cost the same. Every operation that PyTorch
+    performs is priced by a formula over its shapes and written down for the innermost module that performed it. Dynamic
+    layers state their own cost, the method's and not the strategy's (:class:`dynaconv.cost.Counted`): the mixed
+    convolution under ``kernel``, the mixing of the experts under ``mixing``; routers are counted by their operations
+    under ``routing``.
 
     **MAdds.** A multiply-add counts as one: ``Hout * Wout * Cin / groups * Cout * k * k`` for a convolution,
     ``n * m * p`` for a matrix product, ``L * S * (E + V)`` per head of attention. Bias, normalisation, activation,
@@ -57,7 +71,8 @@ def cost(
 
     Raises:
         UncountedOperationError: an operation has no rule (a ValueError; names the operation and the module).
-        ValueError: unknown rule, a bad input size, an input that the model does not take.
+        ValueError: unknown rule, a bad input size, an input that the model does not take, a cost that depends on the
+            values of the input.
         TypeError: ``model`` is no module, is scripted or cannot be copied.
 
     >>> report = cost(nn.Conv2d(3, 8, 3, padding=1), (3, 10, 10))
@@ -68,22 +83,85 @@ def cost(
     mode = shadow_mode()
     shadow = shadow_model(model, mode)
     if inputs is None:
-        size = (1, *check_input_size(input_size))
-        inputs = torch.empty(size, dtype=_float_type(shadow), device="meta")
+        inputs = torch.empty((1, *check_input_size(input_size)), dtype=float_type(shadow), device="meta")
     given = shadow_inputs(inputs, mode)
-    memory = LiveMemory(shadow)
+    try:
+        return _counted(shadow, given, chosen, mode)
+    except _FailedError as failed:
+        if not has_numbers(model):
+            raise ValueError(f"{failed}\n{_EXPECTED}") from failed.error
+        return _counted_on_numbers(model, inputs, chosen)
+
+
+_EXPECTED = (
+    "Expected the size of one example without the batch, such as (3, 224, 224), or `inputs=` for a model that takes "
+    "something else. A model whose shapes depend on the values in its tensors (detection with its post-processing, for "
+    "one) cannot be counted as a whole on a made-up input: count the part before, or give `inputs=` real tensors."
+)
+
+
+class _DependsOnValuesError(Exception):
+    """An operation whose result has a shape that depends on values."""
+
+
+class _FailedError(Exception):
+    """The model raised an error in its forward pass; the text says in which module, and on which shapes."""
+
+    def __init__(self, shapes: tuple[tuple[int, ...], ...], running: str, error: Exception) -> None:
+        shown = ", ".join(map(str, shapes)) or "none"
+        if isinstance(error, _DependsOnValuesError):
+            text = f"the cost of the model depends on the values in its input of shape {shown}: in {running}: {error}"
+        else:
+            text = f"the model does not run on input of shape {shown}: in {running}: {type(error).__name__}: {error}"
+        super().__init__(text)
+        self.error = error
+
+
+def _counted_on_numbers(model: nn.Module, inputs: Any, rule: Rule) -> CostReport:
+    """Count a model that does not run without numbers, such as one whose buffers' values become shapes.
+
+    On a made-up input the count must not depend on its values: it is run on two, and both must give the same.
+    """
+    made_up = any(tensor.is_meta for tensor in tensors_in(inputs))
+    reports = []
+    for seed in (0, 1) if made_up else (0,):
+        copied = real_model(model)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                given = real_inputs(inputs, device_of(copied), seed)
+                reports.append(_counted(copied, given, rule, nullcontext(), only_fixed_shapes=made_up))
+        except _FailedError as failed:
+            raise ValueError(f"{failed}\n{_EXPECTED}") from failed.error
+    if reports[0].ledgers != reports[-1].ledgers:
+        raise ValueError(
+            f"what {type(model).__name__} computes depends on the values of its input: two made-up ones cost "
+            f"{reports[0].total:g} and {reports[-1].total:g}.\n{_EXPECTED}"
+        )
+    return reports[0]
+
+
+def _counted(
+    copied: nn.Module, given: Any, rule: Rule, mode: AbstractContextManager[Any], *, only_fixed_shapes: bool = False
+) -> CostReport:
+    memory = LiveMemory(copied)
     memory.hold(given)
-    stack = ModuleStack(shadow, memory)
+    stack = ModuleStack(copied, memory)
     shapes = tuple(tuple(tensor.shape) for tensor in tensors_in(given))
-    with torch.inference_mode(False), torch.no_grad(), mode, _PlainAttention(), _Counter(stack, memory):
-        _run(shadow, given, shapes, stack)
-    parameters = count_parameters(shadow, stack.ledgers)
+    counter = _Counter(stack, memory, only_fixed_shapes)
+    with torch.inference_mode(False), torch.no_grad(), mode, _PlainAttention(), counter:
+        try:
+            called(copied, given)
+        except UncountedOperationError:
+            raise
+        except Exception as error:
+            raise _FailedError(shapes, stack.running, error) from error
+    parameters = count_parameters(copied, stack.ledgers)
     ledgers = stack.in_order_of_running()
     return CostReport(
-        model=type(shadow).__name__,
-        rule=chosen.name,
+        model=type(copied).__name__,
+        rule=rule.name,
         input_shapes=shapes,
-        layers=rows(ledgers, chosen),
+        layers=rows(ledgers, rule),
         parameters=parameters,
         peak_activation_bytes=memory.peak,
         ledgers=ledgers,
@@ -91,14 +169,16 @@ def cost(
 
 
 class _Counter(TorchDispatchMode):
-    """Sees every operation before it is computed (in shapes), and prices it."""
+    """Sees every operation before it is computed, and prices it."""
 
-    def __init__(self, stack: ModuleStack, memory: LiveMemory) -> None:
+    def __init__(self, stack: ModuleStack, memory: LiveMemory, only_fixed_shapes: bool) -> None:
         super().__init__()
-        self._stack, self._memory = stack, memory
+        self._stack, self._memory, self._only_fixed_shapes = stack, memory, only_fixed_shapes
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if self._only_fixed_shapes and _has_free_shape(func, args):
+            raise _DependsOnValuesError(f"the shape of what {func._schema.name} returns depends on values")
         if self._stack.states_its_cost:
             return func(*args, **kwargs)
         formula = formula_of(func)
@@ -135,24 +215,8 @@ class _PlainAttention(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _run(shadow: nn.Module, given: Any, shapes: tuple[tuple[int, ...], ...], stack: ModuleStack) -> None:
-    try:
-        if isinstance(given, dict):
-            shadow(**given)
-        else:
-            shadow(*(given if isinstance(given, (tuple, list)) else (given,)))
-    except UncountedOperationError:
-        raise
-    except Exception as error:
-        raise ValueError(
-            f"the model does not run on input of shape {', '.join(map(str, shapes)) or 'none'}: in {stack.running}: "
-            f"{type(error).__name__}: {error}\n"
-            "Expected the size of one example without the batch, such as (3, 224, 224), or `inputs=` for a model that "
-            "takes something else. A model whose shapes depend on the values in its tensors (detection with its "
-            "post-processing, for one) cannot be counted as a whole: count the part before."
-        ) from error
-
-
-def _float_type(model: nn.Module) -> torch.dtype:
-    tensors = [*model.parameters(), *model.buffers()]
-    return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
+def _has_free_shape(func: OpOverload, args: Any) -> bool:
+    """Whether the shape of the result depends on values, not on shapes alone."""
+    if func.overloadpacket is torch.ops.aten.index:  # tagged so for every index; only a mask makes it true
+        return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+    return torch.Tag.dynamic_output_shape in func.tags

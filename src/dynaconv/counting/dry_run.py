@@ -1,10 +1,10 @@
-"""What the counter runs: a copy of the model without its numbers, on an input of the given size."""
+"""What the counter runs: a copy of the model, without its numbers or with them, on an input of the given size."""
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -30,21 +30,42 @@ def shadow_model(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
         TypeError: the model is no ``nn.Module``, is scripted, or cannot be copied.
         ValueError: the model has parameters whose shape is not known yet.
     """
+    return _copy_of(model, lambda tensor: shadow_tensor(tensor, mode))
+
+
+def real_model(model: nn.Module) -> nn.Module:
+    """Return a copy of ``model`` in evaluation mode with its numbers: parameters share their memory with the model's.
+
+    For models that decide by their numbers (a buffer's value becomes a shape), which a shadow cannot. Buffers and other
+    tensors are copied, so that a forward pass changes nothing of the model.
+
+    Raises:
+        As :func:`shadow_model`.
+    """
+    return _copy_of(model, lambda tensor: tensor.detach() if isinstance(tensor, nn.Parameter) else tensor.clone())
+
+
+def has_numbers(model: nn.Module) -> bool:
+    """Whether no parameter or buffer stands on the meta device."""
+    return not any(tensor.is_meta for tensor in tensors_of(model))
+
+
+def _copy_of(model: nn.Module, copied: Callable[[Tensor], Tensor]) -> nn.Module:
     model = _unwrapped(model)
     _check(model)
     memo: dict[int, Any] = {
-        id(parameter): nn.Parameter(shadow_tensor(parameter, mode), requires_grad=parameter.requires_grad)
+        id(parameter): nn.Parameter(copied(parameter), requires_grad=parameter.requires_grad)
         for parameter in model.parameters()
     }
     try:
-        with _ShadowsInsteadOfCopies(mode):
-            shadow = copy.deepcopy(model, memo)
+        with torch.no_grad(), _OwnCopies(copied):
+            twin = copy.deepcopy(model, memo)
     except Exception as error:
         raise TypeError(
             f"{type(model).__name__} cannot be copied ({error}), and the cost is counted on a copy. "
             "Remove what cannot be copied from the model, or give the module a __deepcopy__."
         ) from error
-    return shadow.eval()
+    return twin.eval()
 
 
 def shadow_tensor(tensor: Tensor, mode: FakeTensorMode) -> Tensor:
@@ -63,28 +84,78 @@ def shadow_tensor(tensor: Tensor, mode: FakeTensorMode) -> Tensor:
 
 def shadow_inputs(inputs: Any, mode: FakeTensorMode) -> Any:
     """Return ``inputs`` with every tensor in its tuples, lists and dictionaries replaced by its shadow."""
-    if isinstance(inputs, Tensor):
-        return shadow_tensor(inputs, mode)
-    if isinstance(inputs, (tuple, list)):
-        return type(inputs)(shadow_inputs(item, mode) for item in inputs)
+    return _mapped(inputs, lambda tensor: shadow_tensor(tensor, mode))
+
+
+def real_inputs(inputs: Any, device: torch.device, seed: int) -> Any:
+    """Return ``inputs`` with every tensor on ``device``, with numbers: its own, or for meta tensors drawn by ``seed``.
+
+    Floating-point numbers are drawn from [0, 1) (even seeds) or from a normal distribution (odd seeds), whole numbers
+    are 0, which every embedding has.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def with_numbers(tensor: Tensor) -> Tensor:
+        if not tensor.is_meta:
+            return tensor.detach().to(device)
+        if not tensor.is_floating_point():
+            return torch.zeros(tensor.shape, dtype=tensor.dtype, device=device)
+        draw = torch.randn if seed % 2 else torch.rand
+        drawn = draw(tensor.shape, generator=generator, dtype=torch.float32, device="cpu")
+        return drawn.to(device=device, dtype=tensor.dtype)
+
+    return _mapped(inputs, with_numbers)
+
+
+def called(model: nn.Module, inputs: Any) -> Any:
+    """Call ``model`` with ``inputs``: one tensor, a tuple of arguments, or a dictionary of keyword arguments."""
     if isinstance(inputs, dict):
-        return {key: shadow_inputs(item, mode) for key, item in inputs.items()}
+        return model(**inputs)
+    return model(*(inputs if isinstance(inputs, (tuple, list)) else (inputs,)))
+
+
+def tensors_of(model: nn.Module) -> Iterator[Tensor]:
+    """Every parameter and buffer."""
+    yield from model.parameters()
+    yield from model.buffers()
+
+
+def float_type(model: nn.Module) -> torch.dtype:
+    """Return the type of the model's floating-point tensors, which its input has too."""
+    return next((tensor.dtype for tensor in tensors_of(model) if tensor.is_floating_point()), torch.float32)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of the model's first tensor."""
+    return next((tensor.device for tensor in tensors_of(model)), torch.device("cpu"))
+
+
+def _mapped(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(inputs, Tensor):
+        return change(inputs)
+    if isinstance(inputs, (tuple, list)):
+        return type(inputs)(_mapped(item, change) for item in inputs)
+    if isinstance(inputs, dict):
+        return {key: _mapped(item, change) for key, item in inputs.items()}
     return inputs
 
 
-class _ShadowsInsteadOfCopies(TorchFunctionMode):
-    """While active, ``copy.deepcopy`` of a tensor returns its shadow, wherever in the model the tensor hides."""
+class _OwnCopies(TorchFunctionMode):
+    """While active, ``copy.deepcopy`` of a tensor returns what ``copied`` makes of it, wherever the tensor hides.
 
-    def __init__(self, mode: FakeTensorMode) -> None:
+    torch's own refuses tensors that were computed, such as the weight that an old-style weight norm keeps.
+    """
+
+    def __init__(self, copied: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self._mode = mode
+        self._copied = copied
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not Tensor.__deepcopy__:
             return func(*args, **(kwargs or {}))
         tensor, memo = args
         if id(tensor) not in memo:
-            memo[id(tensor)] = shadow_tensor(tensor, self._mode)
+            memo[id(tensor)] = self._copied(tensor)
         return memo[id(tensor)]
 
 

@@ -59,11 +59,18 @@ class ScopedRouter(Router):
 class _Open:
     """Forward pre-hook of a block: compute its routing weights. A class, so that models pickle."""
 
-    def __init__(self, scope: Scope, after: Scope | None) -> None:
-        self.scope, self.after = scope, after
+    def __init__(self, scope: Scope, after: Scope | None, reads: int | str | None) -> None:
+        self.scope, self.after, self.reads = scope, after, reads
+
+    def _read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.reads is None:
+            return args[0] if args else next(iter(kwargs.values()), None)
+        if isinstance(self.reads, int):
+            return args[self.reads] if self.reads < len(args) else None
+        return kwargs.get(self.reads)
 
     def __call__(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        x = args[0] if args else next(iter(kwargs.values()), None)
+        x = self._read(args, kwargs)
         if not isinstance(x, Tensor):
             raise TypeError(
                 f"{self.scope.name!r} shares one router and got {type(x).__name__} as its input; expected one tensor: "
@@ -99,19 +106,22 @@ def share_router(
     name: str = "block",
     until: nn.Module | None = None,
     after: Scope | None = None,
+    reads: int | str | None = None,
 ) -> Scope:
     """Make ``block`` a scope: ``router`` becomes its child ``router`` and runs once per pass, on the block's input.
 
     Give the layers inside ``router=ScopedRouter(scope, in_channels, experts)``.
 
     Args:
-        block: the module whose first argument the router reads.
+        block: the module whose input the router reads.
         router: ``(B, C, *space) -> (B, K)``.
         name: how errors call this scope.
         until: the module at whose end the routing weights are forgotten, when layers beyond ``block`` use them (one
             router for many blocks; Hierarchical routing). ``block`` itself by default.
         after: the scope whose routing weights are fed to ``router`` as its second argument (Hierarchical routing of
             Yang et al. 2019, Table 3); it must still be known when ``block`` runs, see ``until``.
+
+        reads: which argument of ``block`` the router reads: its position, or its keyword. The first one by default.
 
     Raises:
         ValueError: ``block`` has a child or attribute named ``router`` already.
@@ -126,6 +136,6 @@ def share_router(
         raise ValueError(f"{name!r} has an attribute 'router' already; a scope needs that name")
     scope = Scope(name)
     block.add_module("router", router)
-    block.register_forward_pre_hook(_Open(scope, after), with_kwargs=True)
+    block.register_forward_pre_hook(_Open(scope, after, reads), with_kwargs=True)
     (block if until is None else until).register_forward_hook(_Close(scope), always_call=True)
     return scope
