@@ -230,8 +230,8 @@ def test_a_frozen_layers_geometry_cannot_be_changed() -> None:
 def test_an_explicit_strategy_is_obeyed_in_every_layout(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     module = getattr(dynaconv.inference.layer, strategy)
-    run = module.convolve
-    monkeypatch.setattr(module, "convolve", lambda *args: (seen.append(strategy), run(*args))[1])
+    run = module.convolve_each
+    monkeypatch.setattr(module, "convolve_each", lambda *args: (seen.append(strategy), run(*args))[1])
     monkeypatch.setattr(one_call, "run", lambda *args: pytest.fail("the kernel of our own ran"))
     frozen = freeze(nn.Sequential(DynamicConv2d(4, 4, 3)), strategy=strategy, input_size=(4, 6, 6))
     for layout in LAYOUTS:
