@@ -15,22 +15,23 @@ def list_models(
 ) -> None:
     """List the papers' networks: what they are, what they cost, what is published of them, and what was reproduced."""
     from dynaconv.cli.text import aligned
-    from dynaconv.counting.table import short
-    from dynaconv.models import ZOO
-    from dynaconv.papers.subjects import subject
-    from dynaconv.papers.tables import count
+    from dynaconv.papers.catalogue import read_catalogue
 
-    names = [name for name in ZOO if fnmatchcase(name, pattern)]
-    if not names:
-        raise UserError(f"No network is called {pattern!r}. {suggest(pattern, ZOO)}")
-    rows = []
-    for name in names:
-        report = count(subject(name))
-        spec = ZOO[name]
-        top1 = "-" if spec.top1 is None else f"{spec.top1:.1f} %"
-        remark = f" ({spec.remark})" if spec.remark else ""
-        costs = [short(report.parameters.total), short(report.total)]
-        rows.append([name, *costs, top1, reproduced(name), f"{spec.row}{remark}"])
+    networks = read_catalogue()
+    rows = [
+        [
+            network.name,
+            f"{network.parameters / 1e6:.2f}M",
+            f"{network.madds / 1e6:.2f}M",
+            f"{network.top1} %" if network.top1 else "-",
+            reproduced(network.name),
+            f"{network.row} ({network.remark})" if network.remark else network.row,
+        ]
+        for network in networks
+        if fnmatchcase(network.name, pattern)
+    ]
+    if not rows:
+        raise UserError(f"No network is called {pattern!r}. {suggest(pattern, [network.name for network in networks])}")
     header = ["name", "params", "MAdds", "published top-1", "reproduced", "paper, row"]
     print(aligned(header, rows, right=(1, 2, 3)))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
@@ -23,9 +25,9 @@ def tables(
     """Print every cost figure that the two papers publish beside ours, counted now from the networks themselves."""
     if format not in FORMATS:
         raise UserError(f"The format is {format!r}; expected table, json, csv or markdown. {suggest(format, FORMATS)}")
-    from dynaconv.papers.tables import tables as count_all
+    from dynaconv.papers.tables import count_tables
 
-    rows = count_all()
+    rows = _counted(count_tables)
     if format == "json":
         print(json.dumps([vars(row) for row in rows], indent=2))
     elif format == "csv":
@@ -34,6 +36,18 @@ def tables(
         print("\n".join(as_markdown(rows)))
     else:
         print(_as_table(rows))
+
+
+def _counted(count: Callable[..., list[Row]]) -> list[Row]:
+    """Count, with a bar on standard error where that is a terminal."""
+    if not sys.stderr.isatty():
+        return count()
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("Counting", total=None)
+        return count(progress=lambda done, whole: bar.update(task, completed=done, total=whole))
 
 
 def _as_csv(rows: list[Row]) -> str:
