@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -90,8 +91,6 @@ def load(path: str | Path, *, factory: Factory | None = None) -> nn.Module:
 
 
 def _describe(network: nn.Module, origin: Origin, structure: Structure) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    from dynaconv import __version__
-
     tensors: dict[str, Tensor] = {}
     same: dict[str, str] = {}
     strides: dict[str, list[int]] = {}
@@ -109,7 +108,7 @@ def _describe(network: nn.Module, origin: Origin, structure: Structure) -> tuple
             strides[name] = list(tensor.stride())
     return tensors, {
         "format": FORMAT,
-        "versions": {"dynaconv": __version__, "torch": str(torch.__version__)},
+        "versions": {"dynaconv": _version(), "torch": str(torch.__version__)},
         "origin": asdict(origin),
         "structure": asdict(structure),
         "same": same,
@@ -118,6 +117,13 @@ def _describe(network: nn.Module, origin: Origin, structure: Structure) -> tuple
         "training": [name for name, module in network.named_modules() if module.training],
         "reports": _reports(network),
     }
+
+
+def _version() -> str:
+    version: str = sys.modules[
+        "dynaconv"
+    ].__version__  # a room does not import the package: that stands above all rooms
+    return version
 
 
 def _restore(description: dict[str, Any], tensors: Mapping[str, Tensor], factory: Factory | None) -> nn.Module:
