@@ -31,12 +31,10 @@ EXTRA_OF_MODULE = {
 
 
 def main() -> int:
-    """Run the command line and answer its exit code; 2 when the command needs an extra that is not installed."""
+    """Run the command line and return its exit code; 2 when the command needs an extra that is not installed."""
     try:
         from dynaconv import cli
-        from dynaconv.kernels.cpu import keep_freed_memory
 
-        keep_freed_memory()
         return cli.main()
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]

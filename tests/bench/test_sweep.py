@@ -9,7 +9,7 @@ import pytest
 
 from dynaconv.bench import BenchResult, BenchSettings
 from dynaconv.bench.figure import draw, save
-from dynaconv.bench.sweep import Point, plan_sweep
+from dynaconv.bench.sweep import HEADER, WIDTHS, Point, plan_sweep
 from dynaconv.cli import main
 
 DY = BenchSettings(model="dy_mobilenetv2_100", mode="train", rounds=7)
@@ -84,8 +84,8 @@ def test_the_model_names_the_family_of_widths(model: str) -> None:
 
 def test_points_are_printed_per_image_and_plain_with_their_value() -> None:
     four = point("batch", 4)
-    assert str(four).split()[:5] == ["4", "8.00", "10.00", "16.00", "-"]
-    assert "1.25 (1.10 to 1.30)" in str(four)
+    assert four.cells()[:6] == ["4", "8.00", "10.00", "16.00", "-", "1.25 (1.10 to 1.30)"]
+    assert len(four.cells()) == len(WIDTHS) == 1 + len(HEADER)
     assert list(four.plain())[:3] == ["sweep", "value", "model"]
     assert four.plain()["value"] == 4
 

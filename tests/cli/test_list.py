@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dynaconv.cli import main
-from dynaconv.cli.list import reproduced
+from dynaconv.cli.tables import reproduced
 
 
 def test_rows(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,15 @@ METHODS = ("dynamic", "condconv")
 DEFAULT_BACKBONE = "test_resnet"
 
 
+def annealing_epochs(epochs: int) -> int:
+    """Return the epochs in which the temperature falls: half of all, at most the paper's 10."""
+    return min(10, epochs // 2)
+
+
+RECIPE = TrainSettings(epochs=10, lr=0.003, opt="adamw", weight_decay=0.05, temperature_epochs=annealing_epochs(10))
+"""What a comparison trains with unless told otherwise: a recipe that short runs of small networks do well with."""
+
+
 class CompareSettings(Frozen):
     """Settings of a comparison; the recipe in ``training`` is the same for every run.
 
@@ -57,7 +66,7 @@ class CompareSettings(Frozen):
     bad_images: Literal["error", "skip"] = "error"
     seeds: tuple[int, ...] = (0, 1, 2)
     workers: int = Field(default=0, ge=0)
-    training: TrainSettings = TrainSettings()
+    training: TrainSettings = RECIPE
 
     @field_validator("methods")
     @classmethod

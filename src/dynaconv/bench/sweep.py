@@ -21,7 +21,8 @@ _BATCHES = tuple(2**power for power in range(9))
 _SIZES = tuple(range(64, 289, 32))
 _FAMILY = re.compile(r"(?P<family>.+)_(?P<percent>\d{3})")
 
-HEADING = f"{'static':>10}{'ours':>10}{'usual':>10}{'timm':>10}{'ours/static (quartiles)':>26}{'memory':>9}"
+HEADER = ("static", "ours", "usual", "timm", "ours/static (quartiles)", "memory")
+WIDTHS = (8, 10, 10, 10, 10, 26, 9)  # of the value and these
 LEGEND = "ms per image; memory: peak of ours over the static twin's"
 
 
@@ -37,14 +38,15 @@ class Point:
         """The keys of ``dynaconv bench --json``, after the swept setting and its value."""
         return {"sweep": self.what, "value": self.value, **self.result.plain()}
 
-    def __str__(self) -> str:
-        answer = self.result
-        each = (answer.static_ms, answer.ours_ms, answer.usual_ms, answer.timm_ms)
-        times = "".join(f"{'-' if time is None else format(time / answer.batch, '.2f'):>10}" for time in each)
-        low, high = answer.environment["ratio_to_static_quartiles"]
-        ratio = f"{answer.ratio_to_static:.2f} ({low:.2f} to {high:.2f})"
-        memory = "-" if answer.peak_memory_ratio is None else f"{answer.peak_memory_ratio:.2f}"
-        return f"{self.value:<8}{times}{ratio:>26}{memory:>9}"
+    def cells(self) -> list[str]:
+        """The value and the figures of :data:`HEADER`."""
+        result = self.result
+        each = (result.static_ms, result.ours_ms, result.usual_ms, result.timm_ms)
+        times = ["-" if time is None else format(time / result.batch, ".2f") for time in each]
+        low, high = result.environment["ratio_to_static_quartiles"]
+        ratio = f"{result.ratio_to_static:.2f} ({low:.2f} to {high:.2f})"
+        memory = "-" if result.peak_memory_ratio is None else f"{result.peak_memory_ratio:.2f}"
+        return [str(self.value), *times, ratio, memory]
 
 
 def plan_sweep(

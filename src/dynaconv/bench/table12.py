@@ -16,9 +16,7 @@ PUBLISHED: dict[str, tuple[float, float]] = {
     "035": (61.1, 67.4),
 }
 
-HEADING = (
-    f"{'MobileNetV2':<12}{'paper static':>13}{'dynamic':>9}{'ratio':>7}   {'ours static':>12}{'dynamic':>9}{'ratio':>7}"
-)
+HEADER = ("MobileNetV2", "paper static", "dynamic", "ratio", "ours static", "dynamic", "ratio")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,17 +35,18 @@ class Row:
     def plain(self) -> dict[str, Any]:
         return asdict(self)
 
-    def __str__(self) -> str:
-        paper = f"{self.paper_static_ms:>10.1f} ms{self.paper_dynamic_ms:>9.1f}{self.paper_ratio:>7.2f}"
-        ours = f"{self.static_ms:>9.1f} ms{self.dynamic_ms:>9.1f}{self.ratio:>7.2f}"
-        return f"{'x' + self.width:<12}{paper}   {ours}"
+    def cells(self) -> list[str]:
+        """The figures of :data:`HEADER`, in milliseconds."""
+        paper = [f"{self.paper_static_ms:.1f} ms", f"{self.paper_dynamic_ms:.1f}", f"{self.paper_ratio:.2f}"]
+        ours = [f"{self.static_ms:.1f} ms", f"{self.dynamic_ms:.1f}", f"{self.ratio:.2f}"]
+        return [f"x{self.width}", *paper, *ours]
 
 
 def table12(*, rounds: int = 20, compile: bool = False, size: int | None = None) -> list[Row]:
     """Measure the four widths; our static network is the fastest of its forms and the dynamic one is frozen."""
     rows = []
     for width, (static, dynamic) in PUBLISHED.items():
-        answer = bench(
+        result = bench(
             BenchSettings(
                 model=f"dy_mobilenetv2_{width}", rounds=rounds, compile=compile, size=size, threads=1, memory=False
             )
@@ -58,10 +57,10 @@ def table12(*, rounds: int = 20, compile: bool = False, size: int | None = None)
                 paper_static_ms=static,
                 paper_dynamic_ms=dynamic,
                 paper_ratio=dynamic / static,
-                static_ms=answer.static_ms,
-                dynamic_ms=answer.ours_ms,
-                ratio=answer.ratio_to_static,
-                environment=answer.environment,
+                static_ms=result.static_ms,
+                dynamic_ms=result.ours_ms,
+                ratio=result.ratio_to_static,
+                environment=result.environment,
             )
         )
     return rows

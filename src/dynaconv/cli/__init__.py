@@ -1,9 +1,9 @@
 """The ``dynaconv`` command.
 
-One file per command. To add one: write ``cli/<file>.py`` with a function whose arguments are typer's (``Annotated[...,
-typer.Option(...)]``), and name it in :data:`COMMANDS`. Nothing is imported before its command is called, so
-``dynaconv cost --help`` never waits for the training libraries; keep heavy imports inside the function for the same
-reason.
+One file per command. To add one: write ``cli/<file>.py`` with a function whose arguments are Typer's (those that other
+commands have too stand in :mod:`dynaconv.cli.options`), and name it in :data:`COMMANDS`. Nothing is imported before
+its command is called, so ``dynaconv cost --help`` never waits for the training libraries; keep heavy imports inside the
+function for the same reason.
 
 The function raises ``dynaconv.errors.UserError`` for a user's mistake (exit 2) and ``RunError`` for a run that had to
 stop (exit 1); both are printed as one paragraph without a traceback.
@@ -11,30 +11,31 @@ stop (exit 1); both are printed as one paragraph without a traceback.
 
 from __future__ import annotations
 
+import sys
 from typing import NamedTuple
 
 
-class Command(NamedTuple):
+class CommandPlace(NamedTuple):
     """Where a command's function is, and the line that ``dynaconv --help`` shows for it."""
 
     target: str  # "module:function", the module relative to dynaconv.cli
     help: str
 
 
-COMMANDS: dict[str, Command] = {
-    "compare": Command("compare:compare", "Would dynamic convolution help a network, and what would it cost?"),
-    "train": Command("train:train", "Train a network, static or dynamic; stop and resume at any moment."),
-    "eval": Command("evaluate:evaluate", "Measure a trained network on a data set."),
-    "predict": Command("predict:predict", "Classify image files and folders into CSV or JSON."),
-    "cost": Command("cost:cost", "Count parameters and multiply-adds, layer by layer."),
-    "list": Command("list:list_models", "List the networks that can be trained by name."),
-    "tables": Command("tables:tables", "Print the papers' tables beside our own counts."),
-    "bench": Command("bench:bench", "Time layers and networks against their static twins."),
+COMMANDS: dict[str, CommandPlace] = {
+    "compare": CommandPlace("compare:compare", "Would dynamic convolution help a network, and what would it cost?"),
+    "train": CommandPlace("train:train", "Train a network, static or dynamic; stop and resume at any moment."),
+    "eval": CommandPlace("evaluate:evaluate", "Measure a trained network on a data set."),
+    "predict": CommandPlace("predict:predict", "Classify image files and folders into CSV or JSON."),
+    "cost": CommandPlace("cost:cost", "Count parameters and multiply-adds, layer by layer."),
+    "list": CommandPlace("tables:list_models", "List the networks that can be trained by name."),
+    "tables": CommandPlace("tables:tables", "Print the papers' tables beside our own counts."),
+    "bench": CommandPlace("bench:bench", "Time layers and networks against their static twins."),
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run ``dynaconv`` with these arguments (the process's own if ``None``) and answer the exit code."""
-    from dynaconv.cli.runner import run
+    """Run ``dynaconv`` with these arguments (the process's own if ``None``) and return the exit code."""
+    from dynaconv.cli.app import run
 
-    return run(arguments)
+    return run(sys.argv[1:] if arguments is None else list(arguments))

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from dynaconv.cli.assignments import assignments
+from dynaconv.cli import options
+from dynaconv.cli.options import assignments, choice
+from dynaconv.cli.terminal import sentences, table, width
 from dynaconv.errors import UserError, blame_input, suggest
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from dynaconv.counting import CostReport
 
 FORMATS = ("table", "json", "csv")
 
@@ -20,11 +24,11 @@ def cost(
     input: Annotated[
         str | None, Option(help="Size of one example, such as 3x224x224. Default: the network's own.")
     ] = None,
-    rule: Annotated[str, Option(help="madds, tf (CondConv paper) or dy (dynamic-convolution paper).")] = "madds",
-    format: Annotated[str, Option(help="table, json or csv.")] = "table",
-    arg: Annotated[
-        list[str] | None, Option(help="An argument of the network, such as experts=8 or static=True; repeatable.")
-    ] = None,
+    rule: Annotated[
+        str, choice("madds", "tf", "dy", help="madds, tf (CondConv paper) or dy (dynamic-convolution paper).")
+    ] = "madds",
+    format: Annotated[str, choice(*FORMATS, help="table, json or csv.")] = "table",
+    arg: options.Arg = None,
     all_layers: Annotated[bool, Option("--all", help="Also list the layers that cost nothing.")] = False,
 ) -> None:
     """Count what one example costs, layer by layer: multiply-adds (mixing and routing apart), parameters, memory."""
@@ -45,7 +49,19 @@ def cost(
     elif format == "csv":
         print(report.to_csv(), end="")
     else:
-        print(report.table(all_layers=all_layers))
+        print(_fitted(report, all_layers))
+
+
+def _fitted(report: CostReport, all_layers: bool) -> str:
+    """The report's own table where it fits the terminal."""
+    from dynaconv.counting.table import summary, table_cells
+
+    columns, whole = width(), report.table(all_layers=all_layers)
+    if columns is None or max(map(len, whole.splitlines())) <= columns:
+        return whole
+    header, rows = table_cells(report.to_dict(), all_layers=all_layers)
+    lines = table(header, rows, right=range(3, len(header)), columns=columns)
+    return "\n\n".join([lines, sentences("\n".join(summary(report.to_dict())), columns)])
 
 
 def build_on_meta(name: str, arguments: dict[str, Any]) -> nn.Module:

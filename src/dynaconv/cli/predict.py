@@ -6,30 +6,41 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from dynaconv.cli import options
+from dynaconv.cli.options import Given, choice, takes
+from dynaconv.cli.terminal import prepare
 from dynaconv.errors import UserError, suggest
+
+if TYPE_CHECKING:
+    from dynaconv.train.settings import TrainSettings
 
 FORMATS = ("csv", "json")
 
 
+@takes(on=options.ON, opening=options.DATA.only("workers").default(workers=0))
 def predict(
+    *,
     run: Annotated[Path, Argument(help="A run's folder (its best weights) or a .safetensors file.")],
     images: Annotated[list[Path], Argument(help="Image files, and folders of them.")],
     top: Annotated[int, Option(min=1, help="Classes named for every image.")] = 5,
     out: Annotated[Path | None, Option(help="File to write (.csv or .json). Default: CSV on the terminal.")] = None,
-    format: Annotated[str | None, Option(help="csv or json; by default as --out ends.")] = None,
-    batch_size: Annotated[int, Option(min=1, help="Images at a time.")] = 64,
-    workers: Annotated[int, Option(min=0, help="Loader processes.")] = 0,
-    device: Annotated[str, Option(help="auto or cpu.")] = "auto",
+    format: Annotated[str | None, choice(*FORMATS, help="csv or json; by default as --out ends.")] = None,
+    batch_size: options.BatchSize = 64,
+    threads: options.Threads = None,
     bad_images: Annotated[
-        str, Option(help="Unreadable images: 'error', or 'skip' to name them in the answer with the reason.")
+        str,
+        choice(
+            "error", "skip", help="Unreadable images: 'error', or 'skip' to name them in the result with the reason."
+        ),
     ] = "error",
+    on: Given,
+    opening: Given,
 ) -> None:
     """Classify images; every row names the file and its most probable classes."""
-    from dynaconv.cli.logging import log_to_terminal
     from dynaconv.data.bad_images import BadImages
     from dynaconv.data.open_evaluation import Files, find_images, plain_batches
     from dynaconv.train.accelerator import make_accelerator
@@ -40,20 +51,22 @@ def predict(
     style = format or (out.suffix.lstrip(".") if out is not None else "csv")
     if style not in FORMATS:
         raise UserError(f"The format is {style!r}; expected csv or json. {suggest(style, FORMATS)}")
-    log_to_terminal(True)
+    settings = TrainSettings.of(on)
+    prepare(threads)
     paths = find_images(images)
     trained = load_trained(run)
-    accelerator = make_accelerator(TrainSettings.of({"device": device}))
+    accelerator = make_accelerator(settings)
     policy = BadImages(bad_images, len(paths))
     batches = plain_batches(
         Files(paths),
         trained.preprocess,
         batch_size=batch_size,
-        workers=workers,
+        workers=opening["workers"],
         bad_images=policy,
         device=accelerator.device,
     )
-    found = _classify(trained.model.to(accelerator.device), batches, trained.classes, top)
+    with accelerator.autocast():
+        found = _classify(trained.model, batches, trained.classes, top, settings, accelerator.device)
     rows = [
         {"file": str(path), "error": policy.reasons.get(str(path)), "classes": found.get(index, [])}
         for index, path in enumerate(paths)
@@ -68,13 +81,22 @@ def predict(
         raise UserError(f"Cannot write --out {out}: {error.strerror or error}.") from error
 
 
-def _classify(model: Any, batches: Any, classes: list[str], top: int) -> dict[int, list[dict[str, Any]]]:
+def _classify(
+    model: Any, batches: Any, classes: list[str], top: int, settings: TrainSettings, device: Any
+) -> dict[int, list[dict[str, Any]]]:
     import torch
 
     found = {}
+    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+    model = model.to(device).to(memory_format=layout)
     with torch.no_grad():
         for pixels, numbers in batches:
-            shares, labels = model(pixels).float().softmax(dim=1).topk(min(top, len(classes)), dim=1)
+            shares, labels = (
+                model(pixels.contiguous(memory_format=layout))
+                .float()
+                .softmax(dim=1)
+                .topk(min(top, len(classes)), dim=1)
+            )
             for number, row_shares, row_labels in zip(numbers.tolist(), shares.tolist(), labels.tolist(), strict=True):
                 found[number] = [
                     {"class": classes[label], "probability": round(share, 6)}
@@ -89,6 +111,6 @@ def _as_csv(rows: list[dict[str, Any]], top: int) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", *ranks, "error"])
     for row in rows:
-        cells = [cell for answer in row["classes"] for cell in (answer["class"], answer["probability"])]
+        cells = [cell for one in row["classes"] for cell in (one["class"], one["probability"])]
         writer.writerow([row["file"], *cells, *[""] * (2 * top - len(cells)), row["error"] or ""])
     return text.getvalue()

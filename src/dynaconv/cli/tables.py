@@ -1,16 +1,17 @@
-"""``dynaconv tables``."""
+"""``dynaconv list`` and ``dynaconv tables``: the papers' networks, and what is published of them beside our counts."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import sys
-from collections.abc import Callable
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Option
+from typer import Argument
 
+from dynaconv.cli.options import choice
+from dynaconv.cli.terminal import sentences, table, width
 from dynaconv.errors import UserError, suggest
 
 if TYPE_CHECKING:
@@ -19,15 +20,46 @@ if TYPE_CHECKING:
 FORMATS = ("table", "json", "csv", "markdown")
 
 
+def list_models(
+    pattern: Annotated[str, Argument(help="Shell pattern of names, such as 'dy_*'.")] = "*",
+) -> None:
+    """List the papers' networks: what they are, what they cost, what is published of them, and what was reproduced."""
+    from dynaconv.counting.table import short
+    from dynaconv.models import ZOO
+    from dynaconv.papers.subjects import subject
+    from dynaconv.papers.tables import count
+
+    names = [name for name in ZOO if fnmatchcase(name, pattern)]
+    if not names:
+        raise UserError(f"No network is called {pattern!r}. {suggest(pattern, ZOO)}")
+    rows = []
+    for name in names:
+        report = count(subject(name))
+        spec = ZOO[name]
+        top1 = "-" if spec.top1 is None else f"{spec.top1:.1f} %"
+        remark = f" ({spec.remark})" if spec.remark else ""
+        costs = [short(report.parameters.total), short(report.total)]
+        rows.append([name, *costs, top1, reproduced(name), f"{spec.row}{remark}"])
+    header = ["name", "params", "MAdds", "published top-1", "reproduced", "paper, row"]
+    print(table(header, rows, right=(1, 2, 3), columns=width()))
+
+
+def reproduced(name: str) -> str:
+    """What the recipe of that name says of its claim; a dash where there is no such recipe."""
+    from dynaconv.recipes import list_recipes, load
+
+    return str(load(name)["claim"]["reproduced"]) if name in list_recipes() else "-"
+
+
 def tables(
-    format: Annotated[str, Option(help="table, json, csv or markdown.")] = "table",
+    format: Annotated[str, choice(*FORMATS, help="table, json, csv or markdown.")] = "table",
 ) -> None:
     """Print every cost figure that the two papers publish beside ours, counted now from the networks themselves."""
     if format not in FORMATS:
         raise UserError(f"The format is {format!r}; expected table, json, csv or markdown. {suggest(format, FORMATS)}")
-    from dynaconv.papers.tables import count_tables
+    from dynaconv.papers.tables import tables as count_all
 
-    rows = _counted(count_tables)
+    rows = count_all()
     if format == "json":
         print(json.dumps([vars(row) for row in rows], indent=2))
     elif format == "csv":
@@ -36,18 +68,6 @@ def tables(
         print("\n".join(as_markdown(rows)))
     else:
         print(_as_table(rows))
-
-
-def _counted(count: Callable[..., list[Row]]) -> list[Row]:
-    """Count, with a bar on standard error where that is a terminal."""
-    if not sys.stderr.isatty():
-        return count()
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("Counting", total=None)
-        return count(progress=lambda done, whole: bar.update(task, completed=done, total=whole))
 
 
 def _as_csv(rows: list[Row]) -> str:
@@ -84,11 +104,10 @@ def _cells(row: Row) -> list[str]:
 
 
 def _as_table(rows: list[Row]) -> str:
-    from dynaconv.cli.text import aligned
-
     cells = [[f"{row.paper} {row.table}", *_cells(row)] for row in rows]
     header = ["table", "row", "what", "published", "ours", "difference", "rule", "note"]
-    return aligned(header, cells, right=(3, 4, 5)) + f"\n\n{_summary(rows)}"
+    columns = width()
+    return table(header, cells, right=(3, 4, 5), columns=columns) + f"\n\n{sentences(_summary(rows), columns)}"
 
 
 def _summary(rows: list[Row]) -> str:

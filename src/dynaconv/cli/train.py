@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from dynaconv.cli.assignments import assignments
+from dynaconv.cli import options
+from dynaconv.cli.options import Given, assignments, choice, takes
 from dynaconv.errors import UserError
 
 if TYPE_CHECKING:
+    from dynaconv.train.build import ModelSpec
     from dynaconv.train.recipe import Recipe
 
 
+@takes(
+    network=options.NETWORK,
+    sizes=options.SIZES,
+    training=options.TRAINING,
+    keeping=options.KEEPING,
+    opening=options.DATA.default(workers=2),
+)
 def train(
+    *,
     model: Annotated[
         str | None, Argument(help="A network by timm's name, e.g. mobilenetv2_050 or dy_mobilenetv2_050.")
     ] = None,
-    data: Annotated[
-        str | None,
-        Option(help="'digits', a folder (train/CLASS/IMAGE, val/CLASS/IMAGE), torch/NAME, hfds/NAME, wds/FOLDER."),
-    ] = None,
+    data: Annotated[str | None, Option(help=options.DATA_NAMES)] = None,
     recipe: Annotated[
         str | None, Option(help="A recipe by name, or a JSON file such as another run's run.json.")
     ] = None,
@@ -34,136 +42,48 @@ def train(
         ),
     ] = None,
     resume: Annotated[
-        str, Option(help="'auto' goes on from the last whole checkpoint; 'never' wants a new folder.")
+        str,
+        choice("auto", "never", help="'auto' goes on from the last whole checkpoint; 'never' wants a new folder."),
     ] = "never",
     finetune: Annotated[
         Path | None, Option(help="Begin from these weights: a run, a checkpoint, a safetensors file.")
     ] = None,
-    pretrained: Annotated[bool, Option("--pretrained", help="Begin from timm's pretrained weights.")] = False,
-    method: Annotated[str | None, Option(help="Make the convolutions dynamic: 'dynamic' or 'condconv'.")] = None,
-    experts: Annotated[
-        int | None, Option(help="Experts K of every dynamic layer: with --method, or of one of the papers' networks.")
-    ] = None,
-    share: Annotated[str | None, Option(help="Layers that share a router's answer: 'layer' or 'block'.")] = None,
-    arg: Annotated[
-        list[str] | None, Option(help="An argument of the network, such as static=True or convs=C1; repeatable.")
-    ] = None,
-    epochs: Annotated[int | None, Option(help="Passes over the training data.")] = None,
-    batch_size: Annotated[int | None, Option(help="Examples of one step, over all processes.")] = None,
-    image_size: Annotated[int | None, Option(help="Height and width that the network sees.")] = None,
-    seed: Annotated[int | None, Option(help="Of weights, order, augmentation and dropout. Default 0.")] = None,
-    lr: Annotated[float | None, Option(help="Learning rate.")] = None,
-    opt: Annotated[str | None, Option(help="Optimizer by timm's name.")] = None,
-    sched: Annotated[str | None, Option(help="cosine, step, multistep, poly, tanh or constant.")] = None,
-    weight_decay: Annotated[float | None, Option()] = None,
-    warmup_epochs: Annotated[int | None, Option()] = None,
-    label_smoothing: Annotated[float | None, Option()] = None,
-    mixup: Annotated[float | None, Option(help="Alpha of mixup; 0 for off.")] = None,
-    cutmix: Annotated[float | None, Option(help="Alpha of cutmix; 0 for off.")] = None,
-    auto_augment: Annotated[str | None, Option(help="timm's policy, e.g. original or rand-m9-mstd0.5.")] = None,
-    random_erasing: Annotated[float | None, Option(help="Probability of erasing a rectangle.")] = None,
-    dropout: Annotated[float | None, Option(help="Before the classifier.")] = None,
-    drop_path: Annotated[float | None, Option(help="Stochastic depth.")] = None,
-    clip_grad: Annotated[float | None, Option(help="Largest gradient norm.")] = None,
-    accumulate: Annotated[int | None, Option(help="Parts into which a batch is cut to save memory.")] = None,
-    ema: Annotated[float | None, Option(help="Decay of averaged weights.")] = None,
-    amp: Annotated[str | None, Option(help="Mixed precision: no, bf16 or fp16.")] = None,
-    compile: Annotated[bool | None, Option("--compile/--no-compile", help="torch.compile.")] = None,
-    channels_last: Annotated[bool | None, Option("--channels-last/--no-channels-last")] = None,
-    deterministic: Annotated[bool | None, Option("--deterministic/--no-deterministic")] = None,
-    device: Annotated[str | None, Option(help="auto or cpu.")] = None,
-    temperature_start: Annotated[float | None, Option(help="Of softmax routers.")] = None,
-    temperature_end: Annotated[float | None, Option()] = None,
-    temperature_epochs: Annotated[int | None, Option()] = None,
-    setting: Annotated[
-        list[str] | None, Option("--set", help="Any other setting, NAME=VALUE; may be repeated.")
-    ] = None,
-    workers: Annotated[int, Option(help="Loader processes.")] = 2,
-    bad_images: Annotated[str, Option(help="Unreadable images: 'error' or 'skip'.")] = "error",
-    max_bad_images: Annotated[int | None, Option(help="How many may be skipped. Default 1 %, at least 10.")] = None,
-    data_root: Annotated[Path | None, Option(help="Folder of torch/ and hfds/ data sets.")] = None,
-    train_split: Annotated[str | None, Option()] = None,
-    eval_split: Annotated[str | None, Option()] = None,
-    download: Annotated[bool, Option("--download", help="Fetch a torch/ data set.")] = False,
-    checkpoint_every: Annotated[int | None, Option(help="Steps between checkpoints inside an epoch.")] = None,
-    keep: Annotated[int | None, Option(help="Checkpoints kept besides the best.")] = None,
-    log_every: Annotated[int | None, Option(help="Steps between points in TensorBoard.")] = None,
-    tensorboard: Annotated[bool | None, Option("--tensorboard/--no-tensorboard")] = None,
-    wandb: Annotated[bool | None, Option("--wandb/--no-wandb")] = None,
+    pretrained: options.Pretrained = False,
+    arg: options.Arg = None,
+    setting: options.Set = None,
+    threads: options.Threads = None,
     profile: Annotated[
         bool, Option("--profile", help="Print images/s of loader and step, beside timm's loader; do not train.")
     ] = False,
     show: Annotated[bool, Option("--show", help="Print the resolved recipe; do not train.")] = False,
-    quiet: Annotated[bool, Option("--quiet", help="No progress bar.")] = False,
+    quiet: options.Quiet = False,
+    network: Given,
+    sizes: Given,
+    training: Given,
+    keeping: Given,
+    opening: Given,
 ) -> None:
     """Train a network. Kill it at any moment and go on with --resume auto.
 
     On several GPUs: torchrun --nproc-per-node 8 -m dynaconv train ...
     """
-    from dynaconv.cli.run_folder import default_folder
-
     base = {} if recipe is None else _recipe(recipe)
     resolved = _resolve(
         base,
-        model={
-            "name": model,
-            "method": method,
-            "experts": experts,
-            "share": share,
-            "dropout": dropout,
-            "drop_path": drop_path,
-            "args": assignments("--arg", arg),
-        },
-        settings={
-            "epochs": epochs,
-            "seed": seed,
-            "lr": lr,
-            "opt": opt,
-            "sched": sched,
-            "weight_decay": weight_decay,
-            "warmup_epochs": warmup_epochs,
-            "label_smoothing": label_smoothing,
-            "mixup": mixup,
-            "cutmix": cutmix,
-            "auto_augment": auto_augment,
-            "random_erasing": random_erasing,
-            "clip_grad": clip_grad,
-            "accumulate": accumulate,
-            "ema": ema,
-            "amp": amp,
-            "compile": compile,
-            "channels_last": channels_last,
-            "deterministic": deterministic,
-            "device": device,
-            "temperature_start": temperature_start,
-            "temperature_end": temperature_end,
-            "temperature_epochs": temperature_epochs,
-            "checkpoint_every": checkpoint_every,
-            "keep": keep,
-            "log_every": log_every,
-            "tensorboard": tensorboard,
-            "wandb": wandb,
-            **assignments("--set", setting),
-        },
-        rest={"batch_size": batch_size, "image_size": image_size, "data": data},
+        model={"name": model, **network, "args": assignments("--arg", arg)},
+        settings={**training, **keeping, **assignments("--set", setting)},
+        rest={**sizes, "data": data},
     )
     if show:
         print(json.dumps(resolved.model_dump(mode="json"), indent=2))
         return
-    opening = {
-        "workers": workers,
-        "bad_images": bad_images,
-        "max_bad_images": max_bad_images,
-        "root": data_root,
-        "train_split": train_split,
-        "eval_split": eval_split,
-        "download": download,
-    }
+    if "data_root" in opening:
+        opening["root"] = opening.pop("data_root")
     if profile:
-        _profile(resolved, opening)
+        _profile(resolved, opening, threads)
         return
     folder = out or default_folder(resolved, recipe, base.get("model"))
-    _train(resolved, opening, folder, resume, finetune, pretrained, quiet)
+    _train(resolved, opening, folder, resume, finetune, pretrained, quiet, threads)
 
 
 def _resolve(base: dict[str, Any], model: dict[str, Any], settings: dict[str, Any], rest: dict[str, Any]) -> Recipe:
@@ -214,10 +134,11 @@ def _train(
     finetune: Path | None,
     pretrained: bool,
     quiet: bool,
+    threads: int | None,
 ) -> None:
     import torch
 
-    from dynaconv.cli.logging import log_to_terminal
+    from dynaconv.cli.terminal import prepare
     from dynaconv.train import fit
     from dynaconv.train.accelerator import is_first_process
     from dynaconv.train.bar import Bar
@@ -225,7 +146,7 @@ def _train(
     from dynaconv.train.finetune import finetune_from
 
     first = is_first_process()
-    log_to_terminal(first)
+    prepare(threads, first)
     data = _open(recipe, opening)
     torch.manual_seed(recipe.settings.seed)
     network = build_model(recipe.model, len(data.classes), pretrained=pretrained, image_size=data.image_size)
@@ -249,11 +170,50 @@ def _train(
         )
 
 
-def _profile(recipe: Recipe, opening: dict[str, Any]) -> None:
+def _profile(recipe: Recipe, opening: dict[str, Any], threads: int | None) -> None:
+    from dynaconv.cli.terminal import prepare
     from dynaconv.train.build import build_model
     from dynaconv.train.profile import profile
 
+    prepare(threads)
     data = _open(recipe, opening)
     network = build_model(recipe.model, len(data.classes), image_size=data.image_size)
     for line in profile(network, data, recipe.settings):
         print(line, flush=True)
+
+
+def default_folder(recipe: Recipe, called: str | None = None, base: dict[str, Any] | None = None) -> Path:
+    """``runs/NAME-CHOICES-DATA-seedN``, so that a network, its static twin and its variants do not meet.
+
+    NAME is the recipe's, or else the network's; CHOICES is what was chosen about the network beyond that name.
+
+    Args:
+        recipe: the run, resolved.
+        called: the recipe's name or file, if there was one. Another run's ``run.json`` names nothing.
+        base: what that recipe says about the network.
+    """
+    from dynaconv.train.build import ModelSpec
+    from dynaconv.train.output import RECIPE
+
+    named = called is not None and Path(called).name != RECIPE
+    before = ModelSpec(**base) if named and base else ModelSpec(name=recipe.model.name)
+    name = Path(called).stem if named and called is not None else recipe.model.name
+    parts = [name, *_choices(before, recipe.model), Path(recipe.data or "").name, f"seed{recipe.settings.seed}"]
+    return Path("runs") / "-".join(part for part in parts if part)
+
+
+def _choices(before: ModelSpec, after: ModelSpec) -> list[str]:
+    old, new = ({**spec.model_dump(exclude={"args"}), **spec.args} for spec in (before, after))
+    return [_words(name, value) for name, value in new.items() if value is not None and old.get(name) != value]
+
+
+def _words(name: str, value: Any) -> str:
+    """As part of a file's name.
+
+    >>> [_words("static", True), _words("experts", 8), _words("method", "dynamic"), _words("channels", [8, 16])]
+    ['static', 'experts8', 'dynamic', 'channels8_16']
+    """
+    if value is True:
+        return name
+    words = "_".join(re.findall(r"[\w.]+", str(value)))
+    return words if name in ("name", "method") else name + words

@@ -14,6 +14,12 @@ _COLUMNS = ("kernel", "mixing", "routing", "elementwise")
 
 def render_table(report: Plain, *, all_layers: bool) -> str:
     """Return the table of a report's plain values (``to_dict``); columns in which nothing stands are left out."""
+    header, rows = table_cells(report, all_layers=all_layers)
+    return "\n".join([*_aligned(header, rows), "", *summary(report)])
+
+
+def table_cells(report: Plain, *, all_layers: bool) -> tuple[list[str], list[list[str]]]:
+    """Return the table's header and its rows, the last of which is the total; the first three columns are words."""
     madds, parameters = report["madds"], report["parameters"]
     columns = [name for name in _COLUMNS if name == "kernel" or madds[name]]
     layers = [layer for layer in report["layers"] if all_layers or layer["total"] or layer["experts"]]
@@ -24,7 +30,7 @@ def render_table(report: Plain, *, all_layers: bool) -> str:
         rest = parameters["total"] - sum(layer["parameters"] for layer in layers)
         rows.append([f"({hidden} layers without cost)", "", "", short(rest), *[""] * len(columns)])
     total = ["total", "", "", short(parameters["total"]), *[short(madds[name]) for name in columns]]
-    return "\n".join([*_aligned(header, [*rows, total]), "", *_summary(report)])
+    return header, [*rows, total]
 
 
 def short(number: float) -> str:
@@ -58,7 +64,8 @@ def _aligned(header: list[str], rows: list[list[str]]) -> list[str]:
     return [line(header), bar, *map(line, rows[:-1]), bar, line(rows[-1])]
 
 
-def _summary(report: Plain) -> list[str]:
+def summary(report: Plain) -> list[str]:
+    """Return the lines under the table: totals by kind, parameters, memory."""
     madds, parameters, peak = report["madds"], report["parameters"], report["peak_activation_bytes"]
     apart = ", ".join(f"{name} {short(madds[name])}" for name in _COLUMNS if madds[name])
     dynamic = f", {parameters['experts']:,} in experts, {parameters['routers']:,} in routers"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dynaconv.cli.run_folder import default_folder
+from dynaconv.cli.train import default_folder
 from dynaconv.recipes import list_recipes, load
 from dynaconv.train.recipe import resolve_recipe
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dynaconv.cli.assignments import assignments
+from dynaconv.cli.options import assignments
 from dynaconv.errors import UserError
 
 

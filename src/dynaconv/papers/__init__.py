@@ -1,1 +1,0 @@
-"""The papers' published cost figures, and ours beside them."""
