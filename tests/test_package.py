@@ -190,3 +190,10 @@ def test_package_is_typed_and_licensed() -> None:
     text = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
     assert "Apache License" in text
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+@pytest.mark.parametrize("room", ["conversion", "layers"])
+def test_a_room_can_be_imported_first(room: str) -> None:
+    """Each of them is imported by the public names, which must not be loaded in its middle."""
+    done = python(f"import dynaconv.{room} as room; print(room.__name__)")
+    assert done.stdout.split() == [f"dynaconv.{room}"], done.stderr

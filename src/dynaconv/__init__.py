@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,15 +22,15 @@ def __getattr__(name: str) -> Any:
     """
     if name in _FROM_ROOMS:
         return getattr(importlib.import_module(_FROM_ROOMS[name]), name)
-    if name.startswith("__") and name != "__all__":
-        raise AttributeError(f"module 'dynaconv' has no attribute {name!r}")
-    if importlib.util.find_spec(f"dynaconv.{name}") is not None:  # a room: `from dynaconv import layers`
+    if not name.startswith("_") and find_spec(f"dynaconv.{name}") is not None:
+        # A room. It may be one that `public` is importing just now, so it does not wait for it.
         return importlib.import_module(f"dynaconv.{name}")
-    public = importlib.import_module("dynaconv.public")
-    if name == "__all__":
-        return public.__all__
-    if name in public.__all__:
-        return getattr(public, name)
+    if not name.startswith("__") or name == "__all__":
+        public = importlib.import_module("dynaconv.public")
+        if name == "__all__":
+            return public.__all__
+        if name in public.__all__:
+            return getattr(public, name)
     raise AttributeError(f"module 'dynaconv' has no attribute {name!r}")
 
 

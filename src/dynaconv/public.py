@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dynaconv.conversion import dynamize, load_static
 from dynaconv.counting import cost
-from dynaconv.inference import freeze
+from dynaconv.inference import freeze, load, save
 from dynaconv.layers import (
     CondConv1d,
     CondConv2d,
@@ -55,8 +55,10 @@ __all__ = [
     "cost",
     "dynamize",
     "freeze",
+    "load",
     "load_static",
     "mix",
+    "save",
     "set_temperature",
     "share_router",
     "tune",

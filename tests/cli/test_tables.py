@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 
 import pytest
 
@@ -16,7 +17,7 @@ KEYS = ["paper", "table", "row", "quantity", "published", "ours", "rule", "note"
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two networks instead of all; the whole is counted in tests/models."""
+    """Two networks instead of all; the whole is counted in tests/papers."""
     rows = [row for row in module.published_figures() if "ResNet-10" in row["row"] or "1.0x baseline" in row["row"]]
     monkeypatch.setattr(module, "published_figures", lambda: rows)
 
@@ -49,3 +50,18 @@ def test_csv_and_table(capsys: pytest.CaptureFixture[str]) -> None:
 def test_bad_format(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tables", "--format", "jsn"]) == 2
     assert "Did you mean 'json'" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("few")
+def test_a_bar_on_a_terminal_and_none_in_a_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["tables", "--format", "csv"]) == 0
+    piped = capsys.readouterr()
+    assert piped.err == ""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert main(["tables", "--format", "csv"]) == 0
+    terminal = capsys.readouterr()
+    assert "Counting" in terminal.err
+    assert terminal.out == piped.out

@@ -17,7 +17,7 @@ from models.nets import alive, assert_equal, images, meta
 V1 = "condconv_mobilenetv1_025"
 
 
-def answers(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
+def routing_weights(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """The routing weights that every dynamic layer mixed with, in one pass."""
     found: dict[str, Tensor] = {}
 
@@ -45,7 +45,7 @@ def test_every_routing_trains_and_keeps_examples_apart(routing: str) -> None:
         assert_equal(network(x[1:2]), together[1:2])
     network.train()(x).square().sum().backward()
     assert [key for key, parameter in network.named_parameters() if parameter.grad is None] == []
-    weights = answers(network, x)
+    weights = routing_weights(network, x)
     assert len(weights) == 17
     assert all(weight.shape == (3, 3) for weight in weights.values())
     assert all(weights[f"blocks.4.{b}.conv_dw"].equal(weights[f"blocks.4.{b}.conv_pw"]) for b in (0, 1))
@@ -53,7 +53,7 @@ def test_every_routing_trains_and_keeps_examples_apart(routing: str) -> None:
 
 def distinct(network: nn.Module) -> list[int]:
     """For each of the nine scopes of MobileNetV1 the number of the first one with equal routing weights."""
-    weights = answers(network, images(4))
+    weights = routing_weights(network, images(4))
     scopes = [f"blocks.3.{b}.conv_dw" for b in range(6)] + ["blocks.4.0.conv_dw", "blocks.4.1.conv_dw", "classifier"]
     return [next(j for j in range(9) if weights[scopes[i]].equal(weights[scopes[j]])) for i in range(9)]
 
@@ -74,7 +74,7 @@ def test_hierarchical_reads_the_scope_before() -> None:
         second.fc.weight[:, :128] = 0  # only the routing weights of the scope before are left
         second.fc.weight[:, 128:] = torch.eye(3)
         second.fc.bias.zero_()
-    weights = answers(network, x)
+    weights = routing_weights(network, x)
     assert torch.allclose(weights["blocks.3.1.conv_dw"], weights["blocks.3.0.conv_dw"].sigmoid(), atol=1e-6)
     assert network.blocks[3][0].router.fc.weight.shape == (3, 64)
 
@@ -83,7 +83,7 @@ def test_hierarchical_reads_the_scope_before() -> None:
 def test_sharing_works_from_the_stem_on(routing: str) -> None:
     network = alive(timm.create_model(V1, experts=2, begin=1, num_classes=5, routing=routing))
     assert isinstance(network.conv_stem, DynamicLayer)
-    weights = answers(network, images(2))
+    weights = routing_weights(network, images(2))
     same = weights["conv_stem"].equal(weights["blocks.0.0.conv_dw"])
     assert same == (routing != "hierarchical")
     assert weights["conv_stem"].equal(weights["classifier"]) == (routing == "single")

@@ -11,9 +11,8 @@ import pytest
 from dynaconv.cli.tables import as_markdown
 from dynaconv.counting import CostReport
 from dynaconv.papers import tables as module
-from dynaconv.papers.causes import UNEXPLAINED, cause_of
-from dynaconv.papers.subjects import Subject, subject_of
-from dynaconv.papers.tables import Row, published_figures, tables
+from dynaconv.papers.networks import TableNetwork, network_of_row
+from dynaconv.papers.tables import UNEXPLAINED, Row, cause_of, count_tables, published_figures
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -40,17 +39,17 @@ def test_every_published_row_stands_there_unchanged(shared: Path) -> None:
 
 
 def test_what_is_counted_and_what_waits() -> None:
-    waiting = [row for row in published_figures() if subject_of(row["paper"], row["table"], row["row"]) is None]
+    waiting = [row for row in published_figures() if network_of_row(row["paper"], row["table"], row["row"]) is None]
     assert len(waiting) == 6 + 14
     assert all("SSD" in row["row"] or " head " in row["row"] for row in waiting)
     rows = {(row["paper"], row["table"], row["row"]): None for row in published_figures()}
-    assert subject_of("DynamicConv", "Table 1", "MobileNetV2 x0.35 K=6") == Subject(
+    assert network_of_row("DynamicConv", "Table 1", "MobileNetV2 x0.35 K=6") == TableNetwork(
         "dy_mobilenetv2_035", (("experts", 6),)
     )
-    assert subject_of("DynamicConv", "Table 10", "backbone DY-ResNet-18") == Subject(
+    assert network_of_row("DynamicConv", "Table 10", "backbone DY-ResNet-18") == TableNetwork(
         "dy_resnet18", (), (3, 256, 192), backbone=True
     )
-    assert len({subject_of(*row) for row in rows} - {None}) == 64
+    assert len({network_of_row(*row) for row in rows} - {None}) == 64
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, words: str) -> dict[str, Row]:
@@ -59,16 +58,16 @@ def counted(monkeypatch: pytest.MonkeyPatch, words: str) -> dict[str, Row]:
         row for row in published_figures() if re.search(words, f"{row['table']} | {row['row']} | {row['quantity']}")
     ]
     monkeypatch.setattr(module, "published_figures", lambda: chosen)
-    return {f"{row.row} {row.quantity}": row for row in tables()}
+    return {f"{row.row} {row.quantity}": row for row in count_tables()}
 
 
 def test_a_network_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[Subject] = []
+    calls: list[TableNetwork] = []
     count = module.count
 
-    def noting(subject: Subject) -> CostReport:
-        calls.append(subject)
-        return count(subject)
+    def noting(network: TableNetwork) -> CostReport:
+        calls.append(network)
+        return count(network)
 
     monkeypatch.setattr(module, "count", noting)
     rows = counted(monkeypatch, r"Table (8|10) \| (backbone )?(DY-)?ResNet-1[08] \| params|SSD")
@@ -82,8 +81,8 @@ def test_a_network_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ours_is_counted_and_never_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another input, another answer."""
-    monkeypatch.setattr(module, "subject_of", lambda *words: Subject("dy_resnet10", (), (3, 112, 112)))
+    """Another input gives another count."""
+    monkeypatch.setattr(module, "network_of_row", lambda *words: TableNetwork("dy_resnet10", (), (3, 112, 112)))
     (row,) = counted(monkeypatch, r"Table 8 \| DY-ResNet-10 \| madds").values()
     assert row.rule == "dy"
     assert 225 < row.ours < 260
@@ -106,7 +105,7 @@ def test_causes(words: tuple[str, ...], published: str, ours: float, cause: str)
 
 @pytest.fixture(scope="module")
 def everything() -> list[Row]:
-    return tables()
+    return count_tables()
 
 
 @pytest.mark.slow

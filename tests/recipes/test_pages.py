@@ -60,8 +60,8 @@ def test_figures_of_the_imagenet_guide_are_the_recipes() -> None:
 def test_commands_of_the_guides_are_understood(options: str) -> None:
     app = Typer()
     app.command()(train)
-    answer = CliRunner().invoke(app, [*shlex.split(options), "--show"], catch_exceptions=False)
-    assert answer.exit_code == 0, answer.output
+    result = CliRunner().invoke(app, [*shlex.split(options), "--show"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
 
 
 def _tables(text: str) -> list[list[str]]:

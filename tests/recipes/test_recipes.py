@@ -155,9 +155,9 @@ def shown(name: str, *options: str) -> Recipe:
     """The recipe that ``dynaconv train --recipe NAME --show`` prints."""
     app = Typer()
     app.command()(train)
-    answer = CliRunner().invoke(app, ["--recipe", name, "--data", "digits", "--show", *options], catch_exceptions=False)
-    assert answer.exit_code == 0, answer.output
-    return resolve_recipe(json.loads(answer.output), {}, {}, {})
+    result = CliRunner().invoke(app, ["--recipe", name, "--data", "digits", "--show", *options], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return resolve_recipe(json.loads(result.output), {}, {}, {})
 
 
 def test_every_row_has_its_recipe_and_its_static_twin() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,22 +26,23 @@ def list_models(
     pattern: Annotated[str, Argument(help="Shell pattern of names, such as 'dy_*'.")] = "*",
 ) -> None:
     """List the papers' networks: what they are, what they cost, what is published of them, and what was reproduced."""
-    from dynaconv.counting.table import short
-    from dynaconv.models import ZOO
-    from dynaconv.papers.subjects import subject
-    from dynaconv.papers.tables import count
+    from dynaconv.papers.catalogue import read_catalogue
 
-    names = [name for name in ZOO if fnmatchcase(name, pattern)]
-    if not names:
-        raise UserError(f"No network is called {pattern!r}. {suggest(pattern, ZOO)}")
-    rows = []
-    for name in names:
-        report = count(subject(name))
-        spec = ZOO[name]
-        top1 = "-" if spec.top1 is None else f"{spec.top1:.1f} %"
-        remark = f" ({spec.remark})" if spec.remark else ""
-        costs = [short(report.parameters.total), short(report.total)]
-        rows.append([name, *costs, top1, reproduced(name), f"{spec.row}{remark}"])
+    networks = read_catalogue()
+    rows = [
+        [
+            network.name,
+            f"{network.parameters / 1e6:.2f}M",
+            f"{network.madds / 1e6:.2f}M",
+            f"{network.top1} %" if network.top1 else "-",
+            reproduced(network.name),
+            f"{network.row} ({network.remark})" if network.remark else network.row,
+        ]
+        for network in networks
+        if fnmatchcase(network.name, pattern)
+    ]
+    if not rows:
+        raise UserError(f"No network is called {pattern!r}. {suggest(pattern, [network.name for network in networks])}")
     header = ["name", "params", "MAdds", "published top-1", "reproduced", "paper, row"]
     print(table(header, rows, right=(1, 2, 3), columns=width()))
 
@@ -57,9 +60,9 @@ def tables(
     """Print every cost figure that the two papers publish beside ours, counted now from the networks themselves."""
     if format not in FORMATS:
         raise UserError(f"The format is {format!r}; expected table, json, csv or markdown. {suggest(format, FORMATS)}")
-    from dynaconv.papers.tables import tables as count_all
+    from dynaconv.papers.tables import count_tables
 
-    rows = count_all()
+    rows = _counted(count_tables)
     if format == "json":
         print(json.dumps([vars(row) for row in rows], indent=2))
     elif format == "csv":
@@ -68,6 +71,18 @@ def tables(
         print("\n".join(as_markdown(rows)))
     else:
         print(_as_table(rows))
+
+
+def _counted(count: Callable[..., list[Row]]) -> list[Row]:
+    """Count, with a bar on standard error where that is a terminal."""
+    if not sys.stderr.isatty():
+        return count()
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("Counting", total=None)
+        return count(progress=lambda done, whole: bar.update(task, completed=done, total=whole))
 
 
 def _as_csv(rows: list[Row]) -> str:

@@ -81,7 +81,7 @@ def make_bank(kernels: Sequence[Tensor], experts: int, noise: float) -> Tensor:
 def convert(
     module: Ordinary,
     *,
-    prefix: str,
+    method: str,
     experts: int,
     router: nn.Module | Callable[[int, int], nn.Module],
     donors: Sequence[Ordinary],
@@ -90,10 +90,17 @@ def convert(
     """The dynamic twin of ``module``, starting from its weights (and its donors' weights, one expert each).
 
     Args:
-        prefix: ``"Dynamic"`` or ``"CondConv"``/``"Cond"``, the family of the class.
+        method: ``"dynamic"`` or ``"condconv"``, the family of the class.
+        router: the layer's router, or what makes it from (in_channels, experts).
+        donors: K - 1 layers like it, whose weights become experts 2 to K; none for copies with ``noise``.
+
+    Raises:
+        ValueError: there is no dynamic layer for this class.
     """
     twin = twin_of(module)
-    assert twin is not None, "select refuses layers without a twin"
+    if twin is None:
+        raise ValueError(f"a {type(module).__name__} cannot become dynamic: it has no dynamic twin")
+    prefix = "Dynamic" if method == "dynamic" else "Cond" if isinstance(module, nn.Linear) else "CondConv"
     kind = getattr(layers, f"{prefix}{twin.removeprefix('Conv') if prefix == 'CondConv' else twin}")
     weight, bias = module.weight, module.bias
     if not isinstance(router, nn.Module):

@@ -187,7 +187,6 @@ class _Conversion:
     def _convert(self, name: str, shared: _Shared | None, parts: Sequence[nn.Module]) -> DynamicLayer:
         module: Ordinary = self.twin.get_submodule(name)
         channels = module.in_features if isinstance(module, nn.Linear) else module.in_channels
-        prefix = "Dynamic" if self.method == "dynamic" else "Cond" if isinstance(module, nn.Linear) else "CondConv"
         router: nn.Module | RouterFactory
         if shared is None:
             self.routers[name] = name
@@ -196,7 +195,7 @@ class _Conversion:
         else:
             self.routers[name] = shared.block
             router = ScopedRouter(shared.scope, channels, self.experts)
-        return convert(module, prefix=prefix, experts=self.experts, router=router, donors=parts, noise=self.noise)
+        return convert(module, method=self.method, experts=self.experts, router=router, donors=parts, noise=self.noise)
 
     def _make(self, in_channels: int, experts: int) -> nn.Module:
         return self._started(self.router(in_channels, experts))

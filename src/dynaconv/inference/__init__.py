@@ -1,6 +1,7 @@
 """A network made ready for inference: what is constant is folded, what is mixed lies as it is read."""
 
+from dynaconv.inference.archive import load, save
 from dynaconv.inference.freezing import FreezeReport, freeze
 from dynaconv.inference.layer import FrozenLayer
 
-__all__ = ["FreezeReport", "FrozenLayer", "freeze"]
+__all__ = ["FreezeReport", "FrozenLayer", "freeze", "load", "save"]

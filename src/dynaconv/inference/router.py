@@ -28,19 +28,26 @@ class FrozenRouter(nn.Module):
 
     is_router = True
 
-    def __init__(self, router: PooledRouter) -> None:
+    hidden_weight: Tensor | None
+    hidden_bias: Tensor | None
+    fc_weight: Tensor
+    fc_bias: Tensor | None
+
+    def __init__(self, in_channels: int, experts: int, *, softmax: bool) -> None:
         super().__init__()
-        self.in_channels, self.experts, self.softmax = router.in_channels, router.experts, router.sums_to_one
+        self.in_channels, self.experts, self.softmax = in_channels, experts, softmax
+        for name in ("hidden_weight", "hidden_bias", "fc_weight", "fc_bias"):
+            self.register_buffer(name, None)
+
+    @classmethod
+    def of(cls, router: PooledRouter) -> FrozenRouter:
+        """The frozen form of a router."""
+        made = cls(router.in_channels, router.experts, softmax=router.sums_to_one)
         temperature = router.temperature.double() if isinstance(router, SoftmaxRouter) else 1.0
-        self.hidden_weight: Tensor | None
-        self.hidden_bias: Tensor | None
-        self.fc_weight: Tensor
-        self.fc_bias: Tensor | None
         for name, layer, divisor in (("hidden", router.hidden, 1.0), ("fc", router.fc, temperature)):
-            weight = None if layer is None else layer.weight
-            bias = None if layer is None else layer.bias
-            self.register_buffer(f"{name}_weight", _folded(weight, divisor))
-            self.register_buffer(f"{name}_bias", _folded(bias, divisor))
+            for part in ("weight", "bias"):
+                setattr(made, f"{name}_{part}", _folded(getattr(layer, part, None), divisor))
+        return made
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move and cast; in a network of half precision the router stays float32, as routers do."""
@@ -92,7 +99,7 @@ def freeze_router(router: nn.Module) -> nn.Module:
     known = type(router) in (SoftmaxRouter, SigmoidRouter) and not getattr(router, "previous_experts", 0)
     if not known or any(is_hooked(part) for part in router.modules() if part is not router):
         return router
-    made = FrozenRouter(router)  # type: ignore[arg-type]
+    made = FrozenRouter.of(router)  # type: ignore[arg-type]
     carry_hooks(router, made)
     return made
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any, ClassVar, cast
@@ -10,8 +9,8 @@ from typing import Any, ClassVar, cast
 from timm.models import EfficientNet, EfficientNetFeatures, MobileNetV3, MobileNetV3Features, ResNet
 from torch import nn
 
-from dynaconv.conversion.layer import convert, twin_of
-from dynaconv.layers import CondLinear, DynamicLayer, DynamicLinear
+from dynaconv.conversion.layer import convert
+from dynaconv.layers import CondLinear, DynamicLinear
 from dynaconv.models.options import Design
 from dynaconv.models.placement import choose_scopes
 from dynaconv.models.routing_structures import install_routers, make_router
@@ -70,7 +69,15 @@ class DynamicNetwork(nn.Module):
         like = next(self.parameters())
         donors = [] if like.is_meta else [deepcopy(build)() for _ in range(design.experts - 1)]
         for name in names:
-            self.set_submodule(name, _dynamic(self, name, design, donors))
+            layer = convert(
+                self.get_submodule(name),
+                method=design.method,
+                experts=design.experts,
+                router=_NoRouter,
+                donors=[donor.get_submodule(name) for donor in donors],
+                noise=0.0,
+            )
+            self.set_submodule(name, layer)
         with like.device:
             install_routers(self, scopes, design, like.dtype)
 
@@ -109,22 +116,6 @@ class _NoRouter(nn.Module):
 
     def __init__(self, in_channels: int, experts: int) -> None:
         super().__init__()
-
-
-def _dynamic(model: nn.Module, name: str, design: Design, donors: Sequence[nn.Module]) -> DynamicLayer:
-    """The dynamic twin of one layer. The network knows its layers, so :func:`dynamize` need not look for them."""
-    layer = model.get_submodule(name)
-    if twin_of(layer) is None:
-        raise ValueError(f"{name} cannot become dynamic: a {type(layer).__name__} has no dynamic twin")
-    linear = isinstance(layer, nn.Linear)
-    return convert(
-        layer,
-        prefix="Dynamic" if design.method == "dynamic" else "Cond" if linear else "CondConv",
-        experts=design.experts,
-        router=_NoRouter,
-        donors=[donor.get_submodule(name) for donor in donors],
-        noise=0.0,
-    )
 
 
 class DynamicEfficientNet(DynamicNetwork, EfficientNet):

@@ -9,10 +9,11 @@ from dynaconv.routing.router import (
     drop_experts,
     global_average_pool,
 )
-from dynaconv.routing.scope import Scope, ScopedRouter, share_router
+from dynaconv.routing.scope import Place, Scope, ScopedRouter, scopes_of, share_router
 from dynaconv.routing.temperature import TemperatureSchedule, set_temperature, temperatures
 
 __all__ = [
+    "Place",
     "PooledRouter",
     "Router",
     "Scope",
@@ -23,6 +24,7 @@ __all__ = [
     "check_experts",
     "drop_experts",
     "global_average_pool",
+    "scopes_of",
     "set_temperature",
     "share_router",
     "temperatures",

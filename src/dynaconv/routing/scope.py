@@ -8,6 +8,7 @@ of a model have keys of their own.
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -139,3 +140,39 @@ def share_router(
     block.register_forward_pre_hook(_Open(scope, after, reads), with_kwargs=True)
     (block if until is None else until).register_forward_hook(_Close(scope), always_call=True)
     return scope
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a scope stands in a network: the arguments with which :func:`share_router` made it, as names."""
+
+    scope: Scope
+    block: str
+    until: str
+    after: str | None
+
+
+def scopes_of(network: nn.Module) -> list[Place]:
+    """Every scope of a network; one that reads another's routing weights (``after``) comes behind it."""
+    opened = {
+        hook.scope: (name, hook.after)
+        for name, module in network.named_modules()
+        for hook in module._forward_pre_hooks.values()
+        if isinstance(hook, _Open)
+    }
+    closed = {
+        hook.scope: name
+        for name, module in network.named_modules()
+        for hook in module._forward_hooks.values()
+        if isinstance(hook, _Close)
+    }
+    places = [
+        Place(scope, block, closed.get(scope, block), None if after is None else opened[after][0])
+        for scope, (block, after) in opened.items()
+    ]
+
+    def depth(place: Place) -> int:
+        after = opened[place.scope][1]
+        return 0 if after is None else 1 + depth(next(other for other in places if other.scope is after))
+
+    return sorted(places, key=depth)

@@ -1,0 +1,1 @@
+"""The papers' published cost figures, and ours beside them."""
