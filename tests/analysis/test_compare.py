@@ -16,7 +16,7 @@ from dynaconv.analysis.runs import RunResult, open_for, run_one
 from dynaconv.analysis.variants import Variant
 from dynaconv.errors import UserError
 from dynaconv.train import TrainSettings
-from dynaconv.train.lock import FolderLock
+from dynaconv.train.run_folder.lock import FolderLock
 
 SETTINGS = CompareSettings(
     backbone="test_resnet",

@@ -8,9 +8,9 @@ import torch
 from dynaconv.analysis import CompareSettings
 from dynaconv.analysis.runs import open_for, stratified_rows
 from dynaconv.analysis.variants import STATIC, Variant
-from dynaconv.data import ImageData
 from dynaconv.errors import UserError
 from dynaconv.layers import DynamicLayer
+from dynaconv.tasks.classification import ImageData
 
 SETTINGS = CompareSettings(backbone="test_resnet", model_args={"channels": [8, 8, 8, 16]})
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dynaconv.cli import main
-from dynaconv.train.lock import FolderLock
+from dynaconv.train.run_folder.lock import FolderLock
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = [

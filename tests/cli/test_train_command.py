@@ -13,7 +13,7 @@ from PIL import Image
 
 from dynaconv.cli import main
 from dynaconv.errors import UserError
-from dynaconv.train.trained import load_trained
+from dynaconv.train.run_folder.weights import load_trained
 
 NETWORK = "test_byobnet"
 QUICK = ["--epochs", "1", "--batch-size", "128", "--image-size", "16", "--workers", "0", "--quiet", "--device", "cpu"]
@@ -234,7 +234,7 @@ def test_a_network_made_dynamic_comes_back_from_its_weights(
 
 @pytest.mark.parametrize("policy", ["foo", "orginal"])
 def test_an_augmentation_policy_that_timm_does_not_know(policy: str, tmp_path: Path) -> None:
-    from dynaconv.data.augment import Augment, Preprocess, training_transform
+    from dynaconv.tasks.classification.transforms import Augment, Preprocess, training_transform
 
     preprocess = Preprocess(image_size=16, mean=(0.5,) * 3, std=(0.5,) * 3)
     with pytest.raises(UserError, match=f"auto_augment is '{policy}'"):

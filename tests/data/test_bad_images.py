@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from data.pictures import write_folder
-from dynaconv.data import Augment, open_data
 from dynaconv.errors import RunError, UserError
+from dynaconv.tasks.classification import Augment, open_data
+from tasks.pictures import write_folder
 
 BROKEN = {"html.jpg": b"<html>", "empty.png": b"", "cut.png": b"\x89PNG\r\n\x1a\n\0\0\0"}
 

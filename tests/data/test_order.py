@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dynaconv.data import Augment, ImageData, open_data
 from dynaconv.data.sampling import Draw, EvaluationBatches, TrainBatches
-from dynaconv.data.source import Subset
+from dynaconv.tasks.classification import Augment, ImageData, open_data
+from dynaconv.tasks.classification.source import Subset
 
 NOISY = Augment(crop="pad", auto_augment="rand-m9-mstd0.5", random_erasing=0.5)
 

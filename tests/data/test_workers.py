@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from PIL.Image import Image
 
-from data.pictures import write_pictures
-from dynaconv.data import Preprocess, decode
-from dynaconv.data.open_evaluation import plain_batches
+from dynaconv.data import decode
 from dynaconv.errors import RunError
+from dynaconv.tasks.classification import Preprocess
+from dynaconv.tasks.classification.prediction import plain_batches
+from tasks.pictures import write_pictures
 
 PREPROCESS = Preprocess(image_size=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 

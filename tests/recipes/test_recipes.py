@@ -15,16 +15,15 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from dynaconv.cli.train import train
-from dynaconv.data import ImageData, Preprocess
-from dynaconv.data.open import open_splits
-from dynaconv.data.source import Subset
 from dynaconv.errors import UserError
 from dynaconv.models import ZOO, Options
 from dynaconv.models.builder import known_arguments
 from dynaconv.models.options import Design, check_arguments
 from dynaconv.recipes import header, list_recipes, load, resolve
+from dynaconv.tasks.classification import ImageData, Preprocess, open_splits
+from dynaconv.tasks.classification.source import Subset
+from dynaconv.tasks.network import build_model
 from dynaconv.train import fit
-from dynaconv.train.build import build_model
 from dynaconv.train.optimizer import build_optimizer, build_schedule
 from dynaconv.train.recipe import Recipe, resolve_recipe
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from dynaconv.errors import UserError
+from dynaconv.files import CHECKSUM
 from dynaconv.train import fit
-from dynaconv.train.checkpoint import (
+from dynaconv.train.run_folder.checkpoint import (
     Checkpoints,
     DamagedCheckpoint,
     check_plain,
@@ -21,7 +22,6 @@ from dynaconv.train.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from dynaconv.train.files import CHECKSUM
 from train.tiny import digits, newest, settings, tiny
 
 STATE = {"position": {"epoch": 1}, "tensor": torch.arange(1000.0), "list": [1, 2.5, "x", None, True]}

@@ -19,7 +19,7 @@ sys.path[:0] = ["src", "tests"]
 from train.tiny import digits, newest, same, settings, tiny, MEASURED
 from dynaconv.errors import RunError
 from dynaconv.train import fit
-from dynaconv.train.checkpoint import damage_of, read_checkpoint
+from dynaconv.train.run_folder.checkpoint import damage_of, read_checkpoint
 from dynaconv.train.progress import Silent
 out = Path(sys.argv[1]) / "run"
 ballast = out.parent / "ballast"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dynaconv.train.checkpoint import damage_of, read_checkpoint
+from dynaconv.train.run_folder.checkpoint import damage_of, read_checkpoint
 from train.forked import start, start_two
 from train.tiny import MEASURED, newest, same
 
@@ -50,9 +50,9 @@ def test_evaluation_over_two_is_that_of_one(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from train.tiny import Tiny, digits, settings\n"
         "from dynaconv.train.accelerator import make_accelerator\n"
-        "from dynaconv.train.classification import Classification\n"
-        "from dynaconv.train.loop import evaluate\n"
-        "from dynaconv.train.weights import load_weights\n"
+        "from dynaconv.tasks.classification import Classification\n"
+        "from dynaconv.train.evaluation import evaluate\n"
+        "from dynaconv.train.run_folder.weights import load_weights\n"
         f"tensors, _ = load_weights(Path({str(tmp_path / 'two' / 'last.safetensors')!r}))\n"
         "model = Tiny(); model.load_state_dict(tensors)\n"
         "print(json.dumps(evaluate(model, digits().eval_loader, Classification(10), make_accelerator(settings()))))"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dynaconv.train.checkpoint import damage_of
+from dynaconv.train.run_folder.checkpoint import damage_of
 from train.forked import start
 from train.test_resume import assert_equal_runs
 from train.tiny import newest

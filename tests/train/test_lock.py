@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dynaconv.errors import UserError
-from dynaconv.train.lock import FolderLock
+from dynaconv.train.run_folder.lock import FolderLock
 
 
 def hold(folder: str, ready: Connection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from dynaconv.errors import RunError, UserError
-from dynaconv.train import TrainSettings, fit
+from dynaconv.train import TrainSettings, fit, trainer
 from dynaconv.train.accelerator import make_accelerator
-from dynaconv.train.checkpoint import damage_of, read_checkpoint
+from dynaconv.train.run_folder.checkpoint import damage_of, read_checkpoint
 from train.tiny import Tiny, digits, newest, settings, tiny
 
 
@@ -208,7 +209,6 @@ def test_fp16_without_a_gpu_is_refused() -> None:
 
 def scaled_on_the_cpu(monkeypatch: pytest.MonkeyPatch, scale: float) -> list[Any]:
     """Give accelerate torch's gradient scaler for the CPU, which it has for GPUs only; answers the scalers made."""
-    module = sys.modules["dynaconv.train.fit"]
     scalers = []
 
     def with_scaler(chosen: TrainSettings) -> Any:
@@ -218,7 +218,7 @@ def scaled_on_the_cpu(monkeypatch: pytest.MonkeyPatch, scale: float) -> list[Any
         scalers.append(accelerator.scaler)
         return accelerator
 
-    monkeypatch.setattr(module, "make_accelerator", with_scaler)
+    monkeypatch.setattr(trainer, "make_accelerator", with_scaler)
     return scalers
 
 
@@ -308,3 +308,21 @@ def test_processes_that_do_not_find_each_other_are_noticed(monkeypatch: pytest.M
     monkeypatch.setattr("accelerate.Accelerator", lambda **_: SimpleNamespace(num_processes=1))
     with pytest.raises(RunError, match="2 processes were launched, and accelerate has joined 1"):
         make_accelerator(plain())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc is asked")
+@pytest.mark.parametrize(("options", "kept"), [("", True), (", keep_memory=False", False)])
+def test_freed_memory_is_kept_as_by_the_commands(options: str, kept: bool) -> None:
+    """The plan of strategies depends on it, and must not differ between ``dynaconv train`` and ``fit``."""
+    script = (
+        "import sys; sys.path[:0] = ['src', 'tests']\n"
+        "from dynaconv.kernels.cpu import keeps_memory\n"
+        "from dynaconv.train import fit\n"
+        "from train.tiny import digits, settings, tiny\n"
+        "before = keeps_memory()\n"
+        f"fit(tiny(), digits(train=32, evaluation=32), settings(epochs=1, temperature_epochs=0){options})\n"
+        "print(before, keeps_memory())"
+    )
+    repository = Path(__file__).resolve().parents[2]
+    said = subprocess.check_output([sys.executable, "-c", script], cwd=repository, text=True)
+    assert said.split() == ["False", str(kept)]

@@ -13,8 +13,8 @@ import torch
 
 from dynaconv.errors import UserError
 from dynaconv.train import EpochRecord, Stopped, fit
-from dynaconv.train.checkpoint import read_checkpoint
 from dynaconv.train.progress import Silent
+from dynaconv.train.run_folder.checkpoint import read_checkpoint
 from train.tiny import MEASURED, digits, newest, same, settings, tiny
 
 STEPS = 6  # of an epoch of the tests' digits

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dynaconv.errors import UserError
+from dynaconv.tasks.network import ModelSpec, build_model
 from dynaconv.train import TrainSettings
-from dynaconv.train.build import ModelSpec, build_model
 from dynaconv.train.recipe import Recipe, read_recipe, resolve_recipe
 
 

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dynaconv.data import ImageData, Preprocess
-from dynaconv.data.open import open_splits
-from dynaconv.data.source import Subset
 from dynaconv.routing import SoftmaxRouter
+from dynaconv.tasks.classification import ImageData, Preprocess, open_splits
+from dynaconv.tasks.classification.source import Subset
 from dynaconv.train import TrainSettings
 
 

@@ -17,8 +17,8 @@ from dynaconv.analysis.runs import RunResult, forget_checkpoints, open_for, run_
 from dynaconv.analysis.settings import CompareSettings, versions
 from dynaconv.analysis.variants import STATIC, Variant, variants
 from dynaconv.counting import cost
-from dynaconv.data import ImageData
 from dynaconv.errors import UserError, blame_input
+from dynaconv.tasks.classification import ImageData
 from dynaconv.train.accelerator import make_accelerator
 from dynaconv.train.optimizer import build_optimizer
 from dynaconv.train.progress import Progress

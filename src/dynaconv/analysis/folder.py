@@ -13,8 +13,8 @@ from dynaconv.analysis.measure import Measurement, Timing
 from dynaconv.analysis.runs import RunResult
 from dynaconv.analysis.variants import Variant
 from dynaconv.errors import RunError, UserError
-from dynaconv.train.files import write_text, write_whole
-from dynaconv.train.lock import FolderLock
+from dynaconv.files import write_text, write_whole
+from dynaconv.train.run_folder.lock import FolderLock
 
 SETTINGS = "settings.json"
 RESULT = "result.json"

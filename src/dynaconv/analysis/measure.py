@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from dynaconv.counting.modules import LiveMemory, tensors_in
 from dynaconv.errors import UserError
+from dynaconv.tasks.classification import Classification
 from dynaconv.timing import interleave, quartiles, ratios
 from dynaconv.torch_private import TorchDispatchMode
 from dynaconv.train import TrainSettings
 from dynaconv.train.accelerator import make_accelerator
-from dynaconv.train.classification import Classification
 from dynaconv.train.optimizer import build_optimizer
 
 WARM_UP = 2

@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 from dynaconv.analysis.settings import CompareSettings
 from dynaconv.analysis.variants import Variant
-from dynaconv.data import Augment, ImageData, open_data
-from dynaconv.data.source import Source, Splits, Subset
 from dynaconv.errors import RunError, UserError
+from dynaconv.tasks.classification import Augment, ImageData, open_data
+from dynaconv.tasks.classification.source import Source, Splits, Subset
+from dynaconv.tasks.classification.task import Batch, Classification
 from dynaconv.train import Stopped, fit
 from dynaconv.train.accelerator import make_accelerator
-from dynaconv.train.classification import Batch, Classification
-from dynaconv.train.loop import evaluate
-from dynaconv.train.output import CHECKPOINTS, LAST
+from dynaconv.train.evaluation import evaluate
 from dynaconv.train.progress import Progress
-from dynaconv.train.weights import load_weights
+from dynaconv.train.run_folder.folder import CHECKPOINTS
+from dynaconv.train.run_folder.weights import LAST, load_weights
 
 
 @dataclass(frozen=True)

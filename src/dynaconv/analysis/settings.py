@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
-from dynaconv.data.frozen import Frozen
+from dynaconv.data import Frozen
 from dynaconv.errors import suggest
 from dynaconv.train import TrainSettings
 from dynaconv.train.settings import OPERATIONAL

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from dynaconv.analysis.settings import CompareSettings
-from dynaconv.data import ImageData
 from dynaconv.errors import blame_input
 from dynaconv.layers import CondConv2d, DynamicConv2d
-from dynaconv.train.build import ModelSpec, build_model
+from dynaconv.tasks.classification import ImageData
+from dynaconv.tasks.network import ModelSpec, build_model
 
 DEFAULT_EXPERTS = {"dynamic": DynamicConv2d.default_experts, "condconv": CondConv2d.default_experts}
 

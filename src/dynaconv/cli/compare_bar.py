@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -10,7 +11,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from dynaconv.analysis.runs import RunResult
 from dynaconv.analysis.settings import CompareSettings
-from dynaconv.train.record import EpochRecord
+from dynaconv.tasks.task import Metric
+from dynaconv.train.records import EpochRecord
 
 
 class CompareBar:
@@ -72,7 +74,7 @@ class RunProgress:
         self._epochs = self._steps = 0
         self._before = progress.tasks[task].completed if progress.tasks else 0.0
 
-    def start(self, epochs: int, steps_per_epoch: int, epoch: int, step: int) -> None:
+    def start(self, epochs: int, steps_per_epoch: int, epoch: int, step: int, metrics: Sequence[Metric]) -> None:
         self._epochs, self._steps = epochs, steps_per_epoch
         self._show(epoch, step)
 

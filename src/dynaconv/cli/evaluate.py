@@ -29,16 +29,16 @@ def evaluate(
     opening: Given,
 ) -> None:
     """Measure a trained network on a data set. Several processes (torchrun) give the number of one."""
-    from dynaconv.data.bad_images import BadImages, default_cap
-    from dynaconv.data.open_evaluation import evaluation_source, plain_batches
+    from dynaconv.data import BadImages, default_cap
+    from dynaconv.tasks.classification import Preprocess
+    from dynaconv.tasks.classification.prediction import evaluation_source, plain_batches
     from dynaconv.train.accelerator import make_accelerator
-    from dynaconv.train.classification import Classification
-    from dynaconv.train.loop import evaluate as measure
+    from dynaconv.train.evaluation import evaluate as measure
+    from dynaconv.train.run_folder.weights import load_trained
     from dynaconv.train.settings import TrainSettings
-    from dynaconv.train.trained import load_trained
 
     settings = TrainSettings.of(on)
-    trained = load_trained(run)
+    trained = load_trained(run, settings)
     source = evaluation_source(
         data,
         trained.classes,
@@ -51,7 +51,7 @@ def evaluate(
     policy = BadImages(opening["bad_images"], opening.get("max_bad_images", default_cap(len(source))))
     batches = plain_batches(
         source,
-        trained.preprocess,
+        Preprocess(**trained.about["preprocess"]),
         batch_size=batch_size,
         workers=opening["workers"],
         bad_images=policy,
@@ -59,8 +59,7 @@ def evaluate(
         process=accelerator.process_index,
         device=accelerator.device,
     )
-    task = Classification(len(trained.classes), settings)
-    metrics = measure(trained.model.to(accelerator.device), batches, task, accelerator)
+    metrics = measure(trained.model.to(accelerator.device), batches, trained.task, accelerator)
     batches.close()
     if accelerator.is_main_process:
         measured = {"weights": str(trained.path), "data": data, "images": len(source), **metrics}

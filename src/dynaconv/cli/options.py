@@ -172,7 +172,7 @@ NETWORK = Group(
         "dropout": Annotated[float | None, Option(help="Before the classifier.")],
         "drop_path": Annotated[float | None, Option(help="Stochastic depth.")],
     },
-    "dynaconv.train.build:ModelSpec",
+    "dynaconv.tasks.network:ModelSpec",
 )
 
 SIZES = Group(

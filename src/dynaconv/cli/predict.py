@@ -16,7 +16,7 @@ from dynaconv.cli.terminal import prepare
 from dynaconv.errors import UserError, suggest
 
 if TYPE_CHECKING:
-    from dynaconv.train.settings import TrainSettings
+    pass
 
 FORMATS = ("csv", "json")
 
@@ -41,12 +41,12 @@ def predict(
     opening: Given,
 ) -> None:
     """Classify images; every row names the file and its most probable classes."""
-    from dynaconv.data.bad_images import BadImages
-    from dynaconv.data.open_evaluation import Files, find_images, plain_batches
+    from dynaconv.data import BadImages
+    from dynaconv.files import write_text
+    from dynaconv.tasks.classification.prediction import find_images
     from dynaconv.train.accelerator import make_accelerator
-    from dynaconv.train.files import write_text
+    from dynaconv.train.run_folder.weights import load_trained
     from dynaconv.train.settings import TrainSettings
-    from dynaconv.train.trained import load_trained
 
     style = format or (out.suffix.lstrip(".") if out is not None else "csv")
     if style not in FORMATS:
@@ -54,19 +54,14 @@ def predict(
     settings = TrainSettings.of(on)
     prepare(threads)
     paths = find_images(images)
-    trained = load_trained(run)
+    trained = load_trained(run, settings)
     accelerator = make_accelerator(settings)
     policy = BadImages(bad_images, len(paths))
-    batches = plain_batches(
-        Files(paths),
-        trained.preprocess,
-        batch_size=batch_size,
-        workers=opening["workers"],
-        bad_images=policy,
-        device=accelerator.device,
+    batches = trained.task.file_batches(
+        paths, batch_size=batch_size, workers=opening["workers"], bad_images=policy, device=accelerator.device
     )
     with accelerator.autocast():
-        found = _classify(trained.model, batches, trained.classes, top, settings, accelerator.device)
+        found = _classify(trained.model.to(accelerator.device), batches, trained.task, top)
     rows = [
         {"file": str(path), "error": policy.reasons.get(str(path)), "classes": found.get(index, [])}
         for index, path in enumerate(paths)
@@ -81,27 +76,13 @@ def predict(
         raise UserError(f"Cannot write --out {out}: {error.strerror or error}.") from error
 
 
-def _classify(
-    model: Any, batches: Any, classes: list[str], top: int, settings: TrainSettings, device: Any
-) -> dict[int, list[dict[str, Any]]]:
+def _classify(model: Any, batches: Any, task: Any, top: int) -> dict[int, list[dict[str, Any]]]:
     import torch
 
-    found = {}
-    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
-    model = model.to(device).to(memory_format=layout)
+    found: dict[int, list[dict[str, Any]]] = {}
     with torch.no_grad():
-        for pixels, numbers in batches:
-            shares, labels = (
-                model(pixels.contiguous(memory_format=layout))
-                .float()
-                .softmax(dim=1)
-                .topk(min(top, len(classes)), dim=1)
-            )
-            for number, row_shares, row_labels in zip(numbers.tolist(), shares.tolist(), labels.tolist(), strict=True):
-                found[number] = [
-                    {"class": classes[label], "probability": round(share, 6)}
-                    for share, label in zip(row_shares, row_labels, strict=True)
-                ]
+        for numbers, batch in batches:
+            found.update(zip(numbers, task.predict(model, batch, top), strict=True))
     return found
 
 

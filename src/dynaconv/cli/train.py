@@ -14,7 +14,7 @@ from dynaconv.cli.options import Given, assignments, choice, takes
 from dynaconv.errors import UserError
 
 if TYPE_CHECKING:
-    from dynaconv.train.build import ModelSpec
+    from dynaconv.tasks.network import ModelSpec
     from dynaconv.train.recipe import Recipe
 
 
@@ -112,7 +112,7 @@ def _recipe(name: str) -> dict[str, Any]:
 
 
 def _open(recipe: Recipe, opening: dict[str, Any]) -> Any:
-    from dynaconv.data import open_data
+    from dynaconv.tasks.classification import open_data
 
     assert recipe.data is not None
     return open_data(
@@ -139,11 +139,11 @@ def _train(
     import torch
 
     from dynaconv.cli.terminal import prepare
+    from dynaconv.tasks.network import build_model
     from dynaconv.train import fit
     from dynaconv.train.accelerator import is_first_process
-    from dynaconv.train.bar import Bar
-    from dynaconv.train.build import build_model
-    from dynaconv.train.finetune import finetune_from
+    from dynaconv.train.progress import Bar
+    from dynaconv.train.run_folder.weights import finetune_from
 
     first = is_first_process()
     prepare(threads, first)
@@ -164,15 +164,12 @@ def _train(
         about={"model": recipe.model.model_dump(mode="json"), "recipe": recipe.model_dump(mode="json")},
     )
     if first:
-        print(
-            f"top-1 {100 * result.top1:.2f} % (best {100 * result.best_top1:.2f} %); "
-            f"weights in {out / 'best.safetensors'}"
-        )
+        print(f"{result.summary()}; weights in {out / 'best.safetensors'}")
 
 
 def _profile(recipe: Recipe, opening: dict[str, Any], threads: int | None) -> None:
     from dynaconv.cli.terminal import prepare
-    from dynaconv.train.build import build_model
+    from dynaconv.tasks.network import build_model
     from dynaconv.train.profile import profile
 
     prepare(threads)
@@ -192,8 +189,8 @@ def default_folder(recipe: Recipe, called: str | None = None, base: dict[str, An
         called: the recipe's name or file, if there was one. Another run's ``run.json`` names nothing.
         base: what that recipe says about the network.
     """
-    from dynaconv.train.build import ModelSpec
-    from dynaconv.train.output import RECIPE
+    from dynaconv.tasks.network import ModelSpec
+    from dynaconv.train.run_folder.folder import RECIPE
 
     named = called is not None and Path(called).name != RECIPE
     before = ModelSpec(**base) if named and base else ModelSpec(name=recipe.model.name)

@@ -1,13 +1,24 @@
-"""Data sets and loaders.
+"""Reading, decoding, ordering and loading of examples: what the tasks share.
 
->>> data = open_data("digits", batch_size=32)
->>> images, labels = next(iter(data.train_loader))
->>> images.shape
-torch.Size([32, 3, 32, 32])
+Which data sets there are, and what an example of them is, belongs to the tasks (:mod:`dynaconv.tasks`).
 """
 
-from dynaconv.data.augment import Augment, Preprocess
-from dynaconv.data.decode import BadImage, decode
-from dynaconv.data.open import ImageData, open_data
+from dynaconv.data.decode import BadImage, BadImages, decode, default_cap
+from dynaconv.data.examples import Examples, Loaded, Reader
+from dynaconv.data.frozen import Frozen
+from dynaconv.data.loader import Batches
+from dynaconv.data.sampling import EvaluationBatches, TrainBatches
 
-__all__ = ["Augment", "BadImage", "ImageData", "Preprocess", "decode", "open_data"]
+__all__ = [
+    "BadImage",
+    "BadImages",
+    "Batches",
+    "EvaluationBatches",
+    "Examples",
+    "Frozen",
+    "Loaded",
+    "Reader",
+    "TrainBatches",
+    "decode",
+    "default_cap",
+]

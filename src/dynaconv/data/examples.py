@@ -1,4 +1,4 @@
-"""From an index to a tensor, inside the loader's workers."""
+"""From a row to an example, inside the loader's workers."""
 
 from __future__ import annotations
 
@@ -6,43 +6,56 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
-from dynaconv.data.augment import Transform
 from dynaconv.data.decode import BadImage
 from dynaconv.data.sampling import Draw
-from dynaconv.data.source import Source
 
 REPLACEMENTS = 100  # unreadable images in a row before a source counts as unreadable
 
 
-class Loaded(NamedTuple):
-    """One example; ``image`` is ``None`` where an unreadable one is left out."""
+class Reader(Protocol):
+    """One split as its task reads it: ``reader[row]`` decodes and transforms the example of that row.
 
-    image: Tensor | None
-    label: int
+    Random access is what makes order, resuming and evaluation over many processes exact. What an example is (an image
+    and a label, an image and boxes) is between the task's reader and its collate function.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int) -> Any:
+        """Raises :class:`~dynaconv.data.decode.BadImage` for an image that cannot be read."""
+        ...
+
+
+class Loaded(NamedTuple):
+    """One example; ``example`` is ``None`` where an unreadable one is left out."""
+
+    example: Any
     bad: tuple[tuple[str, str], ...] = ()  # (name, reason) of the images that could not be read
 
 
 class Examples(Dataset[Loaded]):
-    """A source with its transform.
+    """The examples of one split.
 
-    In training the random numbers of an example's augmentation come from (seed, epoch, index) alone, so that they are
+    In training the random numbers of an example's augmentation come from (seed, epoch, row) alone, so that they are
     the same with any number of workers and after any resumption. An unreadable image is replaced by another one drawn
     from the same random numbers; in evaluation it is left out. Both report it: the policy is the loader's.
+
+    Args:
+        reader: of the split.
+        seed: of the augmentation; ``None`` for evaluation.
     """
 
-    def __init__(self, source: Source, transform: Transform, *, seed: int | None) -> None:
-        """``seed``: of the augmentation; ``None`` for evaluation."""
-        self.source, self.transform, self.seed = source, transform, seed
+    def __init__(self, reader: Reader, *, seed: int | None) -> None:
+        self.reader, self.seed = reader, seed
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.reader)
 
     def __getitem__(self, draw: Draw) -> Loaded:
         return self.__getitems__([draw])[0]
@@ -53,25 +66,23 @@ class Examples(Dataset[Loaded]):
         with _generators_restored():
             return [self._augmented(draw, self.seed) for draw in draws]
 
-    def _plain(self, index: int) -> Loaded:
-        label = int(self.source.labels[index])
+    def _plain(self, row: int) -> Loaded:
         try:
-            return Loaded(self.transform(self.source.image(index)), label)
+            return Loaded(self.reader[row])
         except BadImage as error:
-            return Loaded(None, label, ((error.name, error.reason),))
+            return Loaded(None, ((error.name, error.reason),))
 
     def _augmented(self, draw: Draw, seed: int) -> Loaded:
         _seed_generators(number_of(seed, draw.epoch, draw.row))
         bad: list[tuple[str, str]] = []
-        index = draw.row
+        row = draw.row
         for attempt in range(REPLACEMENTS):
             try:
-                image = self.transform(self.source.image(index))
-                return Loaded(image, int(self.source.labels[index]), tuple(bad))
+                return Loaded(self.reader[row], tuple(bad))
             except BadImage as error:
                 bad.append((error.name, error.reason))
-                index = number_of(seed, draw.epoch, draw.row, attempt) % len(self.source)
-        return Loaded(None, 0, tuple(bad))
+                row = number_of(seed, draw.epoch, draw.row, attempt) % len(self.reader)
+        return Loaded(None, tuple(bad))
 
 
 def number_of(*parts: int) -> int:

@@ -1,4 +1,4 @@
-"""Loaders: worker processes, batches, normalisation on the device."""
+"""Loaders: worker processes, batches, and whether the workers still live."""
 
 from __future__ import annotations
 
@@ -6,21 +6,18 @@ import atexit
 import signal
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Sampler, default_collate
+from torch.utils.data import DataLoader, Sampler
 
-from dynaconv.data.augment import Preprocess
-from dynaconv.data.bad_images import BadImages
+from dynaconv.data.decode import BadImages
 from dynaconv.data.examples import Examples, Loaded
 from dynaconv.data.sampling import Draw, EvaluationBatches, TrainBatches
 from dynaconv.errors import RunError
 from dynaconv.torch_private import loader_workers, shut_down_workers, unwatch_workers
 
-Batch = tuple[Tensor, Tensor]
 LOOK = 5.0  # seconds between looks at whether the workers live
 GRACE = 30  # seconds that a worker goes on after SIGTERM, for its parent to finish the step
 
@@ -28,13 +25,17 @@ _open: weakref.WeakSet[Batches] = weakref.WeakSet()
 
 
 class Batches:
-    """Iterate over ``(images, labels)``.
+    """Iterate over the batches of one split, each on ``device``.
 
-    Shapes: images ``(B, 3, S, S)`` float32, normalised, on ``device``; labels ``(B,)`` int64.
+    What a batch is, is the task's: ``collate`` makes it from examples in a worker, ``to_device`` moves it and
+    does what is quicker there, such as normalising pixels.
 
     Args:
-        examples: the data set.
+        examples: the split.
         batches: which examples form which batch.
+        bad_images: what happens to unreadable images.
+        collate: from a list of examples (never empty) to a batch of tensors in nested lists, tuples or dictionaries.
+        to_device: from that batch to the one that the task's loss and metrics take.
         workers: loader processes; 0 loads in this process. The batches are the same.
         timeout: seconds without a batch after which workers count as hung.
     """
@@ -43,29 +44,29 @@ class Batches:
         self,
         examples: Examples,
         batches: TrainBatches | EvaluationBatches,
-        preprocess: Preprocess,
         bad_images: BadImages,
         *,
+        collate: Callable[[list[Any]], Any],
+        to_device: Callable[[Any, torch.device], Any],
         workers: int = 0,
         timeout: float = 120.0,
         device: torch.device | str = "cpu",
     ) -> None:
         self.batches, self.bad_images = batches, bad_images
         self.device = torch.device(device)
-        self._timeout = timeout
-        self._loader = _data_loader(examples, batches, workers, min(timeout, LOOK), pin=self.device.type == "cuda")
-        self._mean = _channels([255 * value for value in preprocess.mean], self.device)
-        self._std = _channels([255 * value for value in preprocess.std], self.device)
+        self._timeout, self._to_device = timeout, to_device
+        pin = self.device.type == "cuda"
+        self._loader = _data_loader(examples, batches, _Collate(collate), workers, min(timeout, LOOK), pin=pin)
         _open.add(self)
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[Batch]:
-        for images, labels, bad in self._loaded():
+    def __iter__(self) -> Iterator[Any]:
+        for batch, bad in self._loaded():
             self.bad_images.report(bad)
-            if len(labels):
-                yield self._normalise(images), labels.to(self.device, non_blocking=True)
+            if batch is not None:
+                yield self._to_device(batch, self.device)
             elif isinstance(self.batches, TrainBatches):
                 raise RunError("A training batch had no readable image, nor had 100 others drawn in their place.")
 
@@ -93,6 +94,13 @@ class Batches:
             since = time.monotonic()
 
     @property
+    def rounds(self) -> int:
+        """Evaluation batches of the process that has most of them."""
+        if not isinstance(self.batches, EvaluationBatches):
+            raise TypeError("rounds is for evaluation; all processes have the same number of training batches")
+        return self.batches.rounds
+
+    @property
     def whole(self) -> int:
         """Examples of a whole batch, over all processes."""
         return self.batches.whole
@@ -111,21 +119,15 @@ class Batches:
             raise TypeError("set_epoch is for training; evaluation has one order")
         self.batches.epoch, self.batches.first = epoch, first_batch
 
-    def _normalise(self, images: Tensor) -> Tensor:
-        images = images.to(self.device, non_blocking=True)
-        if images.dtype != torch.uint8:
-            return images  # normalised by its transform
-        return images.float().sub_(self._mean).div_(self._std)
-
 
 def _data_loader(
-    examples: Examples, batches: Sampler[list[Draw]], workers: int, timeout: float, *, pin: bool
+    examples: Examples, batches: Sampler[list[Draw]], collate: _Collate, workers: int, timeout: float, *, pin: bool
 ) -> DataLoader[Any]:
     return DataLoader(
         examples,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=_collate,
+        collate_fn=collate,
         pin_memory=pin,
         timeout=timeout if workers else 0,
         worker_init_fn=_leave_signals_to_the_parent,
@@ -135,12 +137,15 @@ def _data_loader(
     )
 
 
-def _collate(examples: list[Loaded]) -> tuple[Tensor, Tensor, list[tuple[str, str]]]:
-    images = [example.image for example in examples if example.image is not None]
-    labels = [example.label for example in examples if example.image is not None]
-    bad = [pair for example in examples for pair in example.bad]
-    stacked = default_collate(images) if images else torch.empty(0)
-    return stacked, torch.tensor(labels, dtype=torch.int64), bad
+class _Collate:
+    """The task's collate function over the examples that could be read, and what could not."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self.collate = collate
+
+    def __call__(self, loaded: list[Loaded]) -> tuple[Any, list[tuple[str, str]]]:
+        examples = [one.example for one in loaded if one.example is not None]
+        return (self.collate(examples) if examples else None), [pair for one in loaded for pair in one.bad]
 
 
 def _leave_signals_to_the_parent(_worker: int) -> None:
@@ -158,7 +163,3 @@ def _end_later(_signal: int, _frame: object) -> None:
 def _close_all() -> None:
     for batches in list(_open):
         batches.close()
-
-
-def _channels(values: list[float], device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from dynaconv.errors import RunError, UserError, blame_input
-from dynaconv.train.settings import TrainSettings
+from dynaconv.train.settings import LoopSettings
 
 
-def make_accelerator(settings: TrainSettings) -> Any:
+def make_accelerator(settings: LoopSettings) -> Any:
     """An accelerator for these settings; under ``torchrun`` it joins the other processes."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, PartialState
@@ -58,7 +58,7 @@ def left_as_it_was(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def torch_switches(settings: TrainSettings) -> Iterator[None]:
+def torch_switches(settings: LoopSettings) -> Iterator[None]:
     """Deterministic algorithms on request, and back as they were afterwards."""
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     if settings.deterministic:

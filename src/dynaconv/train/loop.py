@@ -1,10 +1,9 @@
-"""The training loop: steps, epochs, evaluation. One loop for every task."""
+"""The training loop: steps and epochs. One loop for every task."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from signal import SIGTERM
@@ -13,18 +12,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from dynaconv.data import ImageData
 from dynaconv.errors import RunError
+from dynaconv.tasks.task import Batch, Task, TaskData
 from dynaconv.train.accelerator import copy_buffers_from_first_process
-from dynaconv.train.buffers import BufferGuard
-from dynaconv.train.keeper import Keeper
+from dynaconv.train.evaluation import WATCHED_BATCHES, RoutingWatch, evaluate
 from dynaconv.train.progress import Progress
-from dynaconv.train.record import EpochRecord
-from dynaconv.train.routing_watch import WATCHED_BATCHES, RoutingWatch
-from dynaconv.train.settings import TrainSettings
+from dynaconv.train.records import EpochRecord
+from dynaconv.train.run_folder.saver import Saver
+from dynaconv.train.settings import LoopSettings
 from dynaconv.train.signals import Stopped, StopSignals
-from dynaconv.train.state import TrainState
-from dynaconv.train.task import Batch, Task
+from dynaconv.train.state import BufferGuard, TrainState
 
 AGREE_EVERY = 4  # steps between the processes' agreements on whether one of them was asked to stop
 
@@ -36,7 +33,7 @@ class Loop:
         state: model, optimizer, schedules, position.
         prepared: the model as accelerate wrapped it, for training.
         optimizer: the optimizer as accelerate wrapped it.
-        keeper: saves and logs.
+        saver: saves and logs.
     """
 
     def __init__(
@@ -46,22 +43,22 @@ class Loop:
         optimizer: Any,
         accelerator: Any,
         task: Task,
-        data: ImageData,
-        settings: TrainSettings,
+        data: TaskData,
+        settings: LoopSettings,
         progress: Progress,
         signals: StopSignals,
-        keeper: Keeper,
+        saver: Saver,
     ) -> None:
         self.state, self.prepared, self.optimizer, self.accelerator = state, prepared, optimizer, accelerator
         self.task, self.settings, self.progress, self.signals = task, settings, progress, signals
-        self.keeper = keeper
+        self.saver = saver
         share = {
             "processes": accelerator.num_processes,
             "process": accelerator.process_index,
             "device": accelerator.device,
         }
         self.data = data
-        self.train_batches = data.training_batches(settings.augment, **share)
+        self.train_batches = data.training_batches(settings, **share)
         self.eval_batches = data.evaluation_batches(**share)
         self.guard = BufferGuard(state.model)
         self._parameters = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
@@ -78,7 +75,8 @@ class Loop:
     def run(self) -> None:
         """Train from the present position to the last epoch."""
         position = self.state.position
-        self.progress.start(self.settings.epochs, len(self.train_batches), position.epoch, position.step)
+        metrics = self.task.metrics_shown
+        self.progress.start(self.settings.epochs, len(self.train_batches), position.epoch, position.step, metrics)
         try:
             while position.epoch < self.settings.epochs:
                 self.train_epoch()
@@ -108,7 +106,7 @@ class Loop:
                 began = time.perf_counter()
 
     def train_step(self, batch: Batch) -> int:
-        """One optimizer step; dropped, with every trace of it, if a gradient is not finite. Answer its examples."""
+        """One optimizer step; dropped, with every trace of it, if a gradient is not finite. Returns its examples."""
         state = self.state
         self.guard.remember()
         size = self.task.size(batch)
@@ -138,7 +136,7 @@ class Loop:
         return total
 
     def _clip_gradients(self) -> bool:
-        """Answer whether the gradient's norm is finite (all processes see the same one). Waits for the device."""
+        """Whether the gradient's norm is finite (all processes see the same one). Waits for the device."""
         self.accelerator.unscale_gradients(self.optimizer)
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -186,7 +184,7 @@ class Loop:
         self._loss_sum.zero_()
         self.save(best=self._is_best(record))
         self.progress.epoch(record)
-        self.keeper.epoch(state)
+        self.saver.epoch(state)
 
     def _record(self) -> EpochRecord:
         position = self.state.position
@@ -229,12 +227,13 @@ class Loop:
             self._stop()
 
     def _is_best(self, record: EpochRecord) -> bool:
-        name = self.task.best
-        earlier = [old.metrics[name] for old in self.state.history[:-1] if name in old.metrics]
-        return name in record.metrics and record.metrics[name] > max(earlier, default=-math.inf)
+        metric = next(metric for metric in self.task.metrics_shown if metric.name == self.task.best)
+        value = record.metrics.get(metric.name, math.nan)
+        earlier = [old.metrics[metric.name] for old in self.state.history[:-1] if metric.name in old.metrics]
+        return math.isfinite(value) and all(metric.better(value, old) for old in earlier if math.isfinite(old))
 
     def _asked_to_stop(self, count: int) -> bool:
-        """Whether to stop now: in several processes all must answer the same, so they ask each other now and then."""
+        """Whether to stop now: in several processes all must do the same, so they ask each other now and then."""
         asked = self.signals.received is not None
         if self.accelerator.num_processes == 1:
             return asked
@@ -248,7 +247,7 @@ class Loop:
     def save(self, best: bool = False) -> Path | None:
         """Write a checkpoint of this moment; all processes together."""
         self._read_losses()
-        return self.keeper.save(self.state, self.evaluated, best)
+        return self.saver.save(self.state, self.evaluated, best)
 
     def _report(self, images: int) -> None:
         position = self.state.position
@@ -256,7 +255,7 @@ class Loop:
         if position.total_steps % self.settings.log_every == 0:
             self._read_losses()
             loss = position.loss_sum / position.examples if position.examples else math.nan
-            self.keeper.step(position.total_steps, {"train_loss": loss, "lr": position.lr})
+            self.saver.step(position.total_steps, {"train_loss": loss, "lr": position.lr})
         self.progress.step(position.epoch, position.step, images * self.accelerator.num_processes, loss)
 
     def _add_loss(self, loss: torch.Tensor, size: int) -> None:
@@ -282,28 +281,3 @@ class Loop:
 
         found = next(temperatures(self.state.model), None)
         return None if found is None else float(found)
-
-
-def evaluate(
-    model: nn.Module,
-    batches: Any,
-    task: Task,
-    accelerator: Any,
-    after_batch: Callable[[int, int], None] = lambda batch, batches: None,
-) -> dict[str, float]:
-    """Metrics of ``model`` over ``batches``, each example counted once whatever the number of processes."""
-    metrics = task.metrics(accelerator.device)
-    training = model.training
-    model.eval()
-    iterator = iter(batches)
-    rounds = batches.batches.rounds
-    try:
-        with torch.no_grad(), accelerator.autocast():
-            for done in range(rounds):
-                batch = next(iterator, None)  # a process may have a batch less than others
-                if batch is not None:
-                    metrics.update(model, batch)
-                after_batch(done + 1, rounds)
-            return metrics.compute()
-    finally:
-        model.train(training)

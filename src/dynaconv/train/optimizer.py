@@ -8,10 +8,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dynaconv.errors import UserError, suggest
-from dynaconv.train.settings import TrainSettings
+from dynaconv.train.settings import LoopSettings
 
 
-def build_optimizer(model: nn.Module, settings: TrainSettings) -> Optimizer:
+def build_optimizer(model: nn.Module, settings: LoopSettings) -> Optimizer:
     """timm's optimizer of that name over the parameters that want gradients."""
     from timm.optim import create_optimizer_v2, list_optimizers
 
@@ -32,7 +32,7 @@ def build_optimizer(model: nn.Module, settings: TrainSettings) -> Optimizer:
         raise UserError(f"{settings.opt} does not take opt_args {settings.opt_args}: {error}") from error
 
 
-def build_schedule(optimizer: Optimizer, settings: TrainSettings, steps_per_epoch: int) -> Any:
+def build_schedule(optimizer: Optimizer, settings: LoopSettings, steps_per_epoch: int) -> Any:
     """timm's learning-rate schedule over ``settings.epochs`` epochs."""
     from timm.scheduler import create_scheduler_v2
 

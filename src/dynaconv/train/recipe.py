@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny, model_validator
 
-from dynaconv.data.frozen import Frozen
+from dynaconv.data import Frozen
 from dynaconv.errors import UserError
-from dynaconv.train.build import ModelSpec
-from dynaconv.train.settings import TrainSettings
+from dynaconv.tasks.network import ModelSpec
+from dynaconv.train.settings import LoopSettings, TrainSettings, settings_class
 
 
 class Claim(Frozen):
@@ -38,7 +38,8 @@ class Recipe(Frozen):
 
     Attributes:
         model: how to build it.
-        settings: of the training.
+        task: what it is trained for, see :data:`dynaconv.tasks.TASKS`.
+        settings: of the training, the task's among them.
         batch_size: examples of one optimizer step, over all processes.
         image_size, interpolation, crop_pct: preprocessing; the data set's own where ``None``.
         data: name of the data set it is for; ``--data`` says where it is.
@@ -46,13 +47,23 @@ class Recipe(Frozen):
     """
 
     model: ModelSpec
-    settings: TrainSettings = TrainSettings()
+    task: str = "classification"
+    settings: SerializeAsAny[LoopSettings] = TrainSettings()
     batch_size: int = Field(default=64, ge=1)
     image_size: int | None = Field(default=None, ge=1)
     interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
     crop_pct: float | None = Field(default=None, gt=0, le=1)
     data: str | None = None
     claim: Claim | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_of_the_task(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        chosen = settings_class(values.get("task", "classification"))
+        given = values.get("settings", {})
+        return {**values, "settings": chosen(**given) if isinstance(given, dict) else given}
 
 
 def resolve_recipe(
@@ -64,7 +75,7 @@ def resolve_recipe(
             **base,
             **_given(rest),
             "model": ModelSpec(**_network(base.get("model", {}), _given(model))),
-            "settings": TrainSettings(**{**base.get("settings", {}), **_given(settings)}),
+            "settings": {**base.get("settings", {}), **_given(settings)},
         }
     )
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from dynaconv.data.augment import Augment
+from dynaconv.tasks import task_class
+from dynaconv.tasks.classification.task import ClassificationOptions
+from dynaconv.tasks.task import TaskOptions
 
 
-class TrainSettings(Augment):
-    """Settings of a training run; the augmentation's (:class:`~dynaconv.data.Augment`) stand among them.
+class LoopSettings(TaskOptions):
+    """Settings of a training run that are the same for every task; the task's own are added to them.
 
     The batch size belongs to the data (``open_data(batch_size=...)``): the examples of one optimizer step.
 
@@ -24,7 +27,6 @@ class TrainSettings(Augment):
             every ``decay_epochs``.
         warmup_epochs, warmup_lr, min_lr: linear warm-up from ``warmup_lr``; the schedule's lowest rate.
         sched_per: change the rate after every ``step`` or every ``epoch``.
-        label_smoothing, mixup, cutmix, mixup_prob: timm's Mixup; the two alphas are 0 for off.
         clip_grad: largest gradient norm, or ``None``.
         accumulate: parts into which a batch is cut to save memory; the gradient is the same up to batch norm's
             statistics.
@@ -65,18 +67,12 @@ class TrainSettings(Augment):
     decay_rate: float = Field(default=0.1, gt=0)
     decay_epochs: float = Field(default=30, gt=0)
 
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    mixup: float = Field(default=0.0, ge=0)
-    cutmix: float = Field(default=0.0, ge=0)
-    mixup_prob: float = Field(default=1.0, ge=0, le=1)
-
     clip_grad: float | None = Field(default=None, gt=0)
     accumulate: int = Field(default=1, ge=1)
     ema: float | None = Field(default=None, gt=0, lt=1)
     ema_warmup: bool = False
     amp: Literal["no", "bf16", "fp16"] = "no"
     compile: bool = False
-    channels_last: bool = False
     deterministic: bool = False
     device: Literal["auto", "cpu"] = "auto"
 
@@ -103,10 +99,24 @@ class TrainSettings(Augment):
             )
         return self
 
-    @property
-    def augment(self) -> Augment:
-        """The augmentation alone."""
-        return Augment(**{name: getattr(self, name) for name in Augment.model_fields})
+
+class TrainSettings(LoopSettings, ClassificationOptions):
+    """Settings of a classifier's training: the loop's (:class:`LoopSettings`) and the task's, the augmentation's among
+    them (:class:`~dynaconv.tasks.classification.ClassificationOptions`)."""
+
+
+@lru_cache
+def settings_class(task: str) -> type[LoopSettings]:
+    """The settings of a run of this task: the loop's and the task's own, flat.
+
+    Raises:
+        UserError: there is no such task.
+    """
+    options = task_class(task).options
+    if issubclass(TrainSettings, options):
+        return TrainSettings
+    name = f"{task.capitalize()}Settings"
+    return type(name, (LoopSettings, options), {"__module__": __name__, "__doc__": f"Settings of a run of {task}."})
 
 
 OPERATIONAL = frozenset(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dynaconv.routing import TemperatureSchedule
-from dynaconv.train.record import EpochRecord
+from dynaconv.torch_private import copy_each_
+from dynaconv.train.records import EpochRecord
 
 
 @dataclass
@@ -71,7 +74,7 @@ class TrainState:
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Take up what :meth:`capture` answered."""
+        """Take up what :meth:`capture` returned."""
         self.model.load_state_dict(saved["model"])
         if self.ema is not None:
             self.ema.module.load_state_dict(saved["ema"])
@@ -108,3 +111,31 @@ def restore_random_state(saved: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(saved["torch"].cpu())
     if saved["device"] is not None and device.type != "cpu":
         torch.get_device_module(device).set_rng_state(saved["device"].cpu(), device)
+
+
+class BufferGuard:
+    """Remembers a model's buffers before a step and puts them back after a dropped one.
+
+    A forward pass on a bad batch spoils batch norm's running statistics; a dropped step must leave no trace.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._groups: list[tuple[list[Tensor], list[Tensor]]] = []
+        for buffers in _same_kind(list(model.buffers())):
+            self._groups.append((buffers, [buffer.clone() for buffer in buffers]))
+
+    def remember(self) -> None:
+        for buffers, copies in self._groups:
+            copy_each_(copies, buffers)
+
+    def restore(self) -> None:
+        for buffers, copies in self._groups:
+            copy_each_(buffers, copies)
+
+
+def _same_kind(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Groups of one device and dtype, which is what the foreach operations are quick on."""
+    groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
+    for tensor in tensors:
+        groups[tensor.device, tensor.dtype].append(tensor)
+    return list(groups.values())

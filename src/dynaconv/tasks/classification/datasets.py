@@ -1,0 +1,277 @@
+"""``open_data``: from a name to loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dynaconv.data import BadImages, Batches, EvaluationBatches, TrainBatches, default_cap
+from dynaconv.data.decode import POLICIES
+from dynaconv.errors import UserError, suggest
+from dynaconv.tasks.classification.batches import labelled_batches, timms_loader
+from dynaconv.tasks.classification.source import Source, Splits
+from dynaconv.tasks.classification.task import Classification, ClassificationOptions
+from dynaconv.tasks.classification.transforms import Augment, Preprocess, evaluation_transform, training_transform
+
+
+class ImageData:
+    """A data set opened for training: see :func:`open_data`.
+
+    Attributes:
+        classes: class names; a label is an index into them.
+        channels: of the images the loaders give (3).
+        image_size: height and width of those images.
+        batch_size: examples of one optimizer step, over all processes.
+        train_size, eval_size: examples in the two splits.
+        preprocess: what evaluation and prediction do to a picture.
+        description: one line for tables and logs.
+    """
+
+    channels = 3
+
+    def __init__(
+        self,
+        splits: Splits,
+        preprocess: Preprocess,
+        *,
+        name: str,
+        batch_size: int,
+        eval_batch_size: int,
+        workers: int,
+        seed: int,
+        bad_images: str,
+        max_bad_images: int | None,
+        loader_timeout: float,
+    ) -> None:
+        self.name, self.preprocess = name, preprocess
+        self.batch_size, self.eval_batch_size, self.workers, self.seed = batch_size, eval_batch_size, workers, seed
+        self.loader_timeout = loader_timeout
+        self._splits = splits
+        self.bad_images = BadImages(bad_images, self._cap(max_bad_images))
+
+    @property
+    def classes(self) -> list[str]:
+        return self._splits.classes
+
+    @property
+    def image_size(self) -> int:
+        return self.preprocess.image_size
+
+    @property
+    def train_size(self) -> int:
+        return len(self._splits.train)
+
+    @property
+    def eval_size(self) -> int:
+        return len(self._splits.evaluation)
+
+    @property
+    def training_source(self) -> Source:
+        """The training split, undecorated."""
+        return self._splits.train
+
+    @property
+    def evaluation_source(self) -> Source:
+        """The evaluation split, undecorated."""
+        return self._splits.evaluation
+
+    @property
+    def description(self) -> str:
+        return (
+            f"{self._splits.description} ({len(self.classes)} classes, {self.train_size:,} to train on, "
+            f"{self.eval_size:,} to evaluate on, {self.image_size}x{self.image_size})"
+        )
+
+    @cached_property
+    def train_loader(self) -> Batches:
+        """Training batches with the data set's own augmentation, in one process, on the CPU."""
+        return self.training_batches(Augment())
+
+    @cached_property
+    def eval_loader(self) -> Batches:
+        """Evaluation batches in one process, on the CPU."""
+        return self.evaluation_batches()
+
+    def resolve(self, augment: Augment) -> Augment:
+        """The augmentation, with what ``augment`` leaves to the data set filled in."""
+        chosen = {name: getattr(augment, name) for name in Augment.model_fields}
+        chosen["crop"] = augment.crop or self._splits.crop
+        if augment.hflip is None:
+            chosen["hflip"] = self._splits.hflip
+        return Augment(**chosen)
+
+    def training_batches(
+        self, options: Augment, *, processes: int = 1, process: int = 0, device: torch.device | str = "cpu"
+    ) -> Batches:
+        """One process's share of the training batches; ``set_epoch`` chooses the epoch."""
+        batches = TrainBatches(self.train_size, self.batch_size, seed=self.seed, processes=processes, process=process)
+        transform = training_transform(self.preprocess, self.resolve(options))
+        return labelled_batches(
+            self._splits.train,
+            transform,
+            self.preprocess,
+            batches,
+            self.bad_images,
+            seed=self.seed,
+            workers=self.workers,
+            timeout=self.loader_timeout,
+            device=device,
+        )
+
+    def evaluation_batches(
+        self, *, processes: int = 1, process: int = 0, device: torch.device | str = "cpu"
+    ) -> Batches:
+        """One process's share of the evaluation batches."""
+        batches = EvaluationBatches(self.eval_size, self.eval_batch_size, processes=processes, process=process)
+        return labelled_batches(
+            self._splits.evaluation,
+            evaluation_transform(self.preprocess),
+            self.preprocess,
+            batches,
+            self.bad_images,
+            seed=None,
+            workers=self.workers,
+            timeout=self.loader_timeout,
+            device=device,
+        )
+
+    def task(self, options: ClassificationOptions, batch_size: int) -> Classification:
+        """Classification into these classes."""
+        return Classification(self.classes, options, batch_size)
+
+    def about(self) -> dict[str, Any]:
+        """Class names and preprocessing: what is needed to use weights trained on this data."""
+        return {"classes": self.classes, "preprocess": self.preprocess.model_dump(mode="json")}
+
+    def facts(self, options: Augment) -> dict[str, Any]:
+        """What must be the same when a run is resumed, beside :meth:`about`."""
+        return {"augment": self.resolve(options).model_dump(mode="json")}
+
+    def other_loader(self, options: Augment, device: torch.device) -> tuple[str, Iterable[Any]]:
+        """timm's loader over the same pictures, to compare speeds with."""
+        augment = self.resolve(options)
+        return "timm's loader", timms_loader(
+            self.training_source, self.preprocess, augment, self.batch_size, self.workers, device
+        )
+
+    def _cap(self, cap: int | None) -> int:
+        return default_cap(self.train_size + self.eval_size) if cap is None else cap
+
+
+def open_data(
+    name: str,
+    *,
+    image_size: int | None = None,
+    batch_size: int = 64,
+    eval_batch_size: int | None = None,
+    workers: int = 0,
+    seed: int = 0,
+    bad_images: str = "error",
+    max_bad_images: int | None = None,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
+    interpolation: str | None = None,
+    crop_pct: float | None = None,
+    root: str | Path | None = None,
+    train_split: str | None = None,
+    eval_split: str | None = None,
+    download: bool = False,
+    loader_timeout: float = 120.0,
+) -> ImageData:
+    """Open a data set by name.
+
+    Args:
+        name: ``digits`` (scikit-learn's, embedded); a folder in ImageFolder layout (``train/`` and ``val/``, or class
+            folders alone, of which a fixed 20 % is held out); ``torch/NAME`` (torchvision's, through timm),
+            ``hfds/NAME`` (Hugging Face), or ``wds/FOLDER`` (WebDataset shards on a local disk).
+        image_size: height and width the network sees; the data set's own (digits 32, CIFAR 32, photographs 224).
+        batch_size: examples of one optimizer step over all processes.
+        eval_batch_size: of evaluation; ``batch_size`` if ``None``.
+        workers: loader processes; 0 loads in this one. The batches are the same either way.
+        seed: of the training order and the augmentation.
+        bad_images: ``error`` or ``skip`` (counted, named in the log, at most ``max_bad_images``: 1 %, at least 10).
+        mean, std, interpolation, crop_pct: preprocessing; the data set's own where ``None``.
+        root: folder of a ``torch/`` or ``hfds/`` data set.
+        train_split, eval_split: names of the splits where the kind of data set has names for them.
+        download: let ``torch/`` data sets be fetched.
+        loader_timeout: seconds after which a silent worker is an error.
+
+    Raises:
+        UserError: unknown or missing data set, empty folder, one class only, a number out of range.
+    """
+    _check(batch_size, eval_batch_size, workers, bad_images, image_size, seed)
+    splits = open_splits(name, root=root, train_split=train_split, eval_split=eval_split, download=download)
+    chosen: dict[str, Any] = {
+        "image_size": image_size or splits.image_size,
+        "mean": mean or splits.mean,
+        "std": std or splits.std,
+        "interpolation": interpolation or "bicubic",
+        "crop_pct": crop_pct or splits.crop_pct,
+    }
+    preprocess = Preprocess(**chosen)
+    return ImageData(
+        splits,
+        preprocess,
+        name=str(name),
+        batch_size=batch_size,
+        eval_batch_size=eval_batch_size or batch_size,
+        workers=workers,
+        seed=seed,
+        bad_images=bad_images,
+        max_bad_images=max_bad_images,
+        loader_timeout=loader_timeout,
+    )
+
+
+def open_splits(
+    name: str,
+    *,
+    root: str | Path | None = None,
+    train_split: str | None = None,
+    eval_split: str | None = None,
+    download: bool = False,
+) -> Splits:
+    """Find the data set that ``name`` means."""
+    kind, slash, rest = str(name).partition("/")
+    if name == "digits":
+        from dynaconv.tasks.classification.source import open_digits
+
+        return open_digits()
+    if slash and rest and kind.lower() in ("torch", "hfds", "wds", "hfids", "tfds") and not Path(name).exists():
+        from dynaconv.tasks.classification.named import open_named
+
+        return open_named(kind.lower(), rest, root, train_split, eval_split, download)
+    path = Path(name).expanduser()
+    if path.exists():
+        from dynaconv.tasks.classification.folder import open_folder
+
+        return open_folder(path)
+    raise UserError(_not_found(str(name)))
+
+
+def _not_found(name: str) -> str:
+    known = ["digits", "torch/cifar10", "torch/cifar100", "torch/mnist", "torch/fashion_mnist"]
+    return (
+        f"There is no data set {name!r}: it is no folder here, and no known name. {suggest(name, known)} "
+        "Expected 'digits', a folder with train/CLASS/IMAGE and val/CLASS/IMAGE, 'torch/NAME', 'hfds/NAME' or "
+        "'wds/FOLDER'."
+    )
+
+
+def _check(
+    batch_size: int, eval_batch_size: int | None, workers: int, bad_images: str, image_size: int | None, seed: int
+) -> None:
+    least = {"batch_size": (batch_size, 1), "workers": (workers, 0), "seed": (seed, 0)}
+    if eval_batch_size is not None:
+        least["eval_batch_size"] = (eval_batch_size, 1)
+    if image_size is not None:
+        least["image_size"] = (image_size, 1)
+    for what, (value, smallest) in least.items():
+        if value < smallest:
+            raise UserError(f"{what} is {value}; expected at least {smallest}")
+    if bad_images not in POLICIES:
+        raise UserError(f"bad_images is {bad_images!r}; expected 'error' or 'skip'. {suggest(bad_images, POLICIES)}")

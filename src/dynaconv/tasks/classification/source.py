@@ -1,0 +1,121 @@
+"""What a data set is to classification: rows of pictures with labels, readable in any order; and the digits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+
+class Source(Protocol):
+    """One split: pictures that are decoded when asked for, and their labels."""
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """The label of every row."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> Image.Image:
+        """The decoded RGB picture; raises ``BadImage``."""
+        ...
+
+    def name(self, index: int) -> str:
+        """What to call it in a message: usually its path."""
+        ...
+
+
+class Subset:
+    """Some rows of another source."""
+
+    def __init__(self, whole: Source, indices: Sequence[int]) -> None:
+        self.whole, self.indices = whole, indices
+        self.labels: Sequence[int] = [whole.labels[index] for index in indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def image(self, index: int) -> Image.Image:
+        return self.whole.image(self.indices[index])
+
+    def name(self, index: int) -> str:
+        return self.whole.name(self.indices[index])
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set: its two splits, its class names, and what is natural to it."""
+
+    train: Source
+    evaluation: Source
+    classes: list[str]
+    description: str
+    image_size: int = 224
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    crop_pct: float = 0.875
+    crop: str = "resized"  # how training crops, see Augment
+    hflip: float = 0.5
+
+
+def stratified_split(source: Source, share: float, seed: int = 0) -> tuple[Subset, Subset]:
+    """Hold out ``share`` of every class (at least one of each class with two or more); the same for the same labels.
+
+    The seed is part of the data set and not of the run: a split that moved with the run's seed would compare networks
+    on different pictures.
+    """
+    labels = np.asarray(source.labels)
+    random = np.random.default_rng(seed)
+    held: list[int] = []
+    for label in np.unique(labels):
+        rows = random.permutation(np.flatnonzero(labels == label))
+        count = min(max(1, round(share * len(rows))), len(rows) - 1)
+        held += [int(row) for row in rows[:count]]
+    chosen = set(held)
+    return Subset(source, [row for row in range(len(labels)) if row not in chosen]), Subset(source, sorted(held))
+
+
+@dataclass(frozen=True)
+class Digits:
+    """scikit-learn's 1,797 handwritten digits as RGB pictures: real images that need no download.
+
+    Three equal channels: every network takes them as it is.
+    """
+
+    pixels: np.ndarray  # (1797, 8, 8) uint8
+    labels: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image(self, index: int) -> Image.Image:
+        return Image.fromarray(self.pixels[index]).convert("RGB")
+
+    def name(self, index: int) -> str:
+        return f"digits[{index}]"
+
+
+def open_digits() -> Splits:
+    """80 % to train on, 20 % to evaluate on, the same share of every digit, always the same ones."""
+    from sklearn.datasets import load_digits
+
+    grey, labels = load_digits(return_X_y=True)
+    pixels = np.round(grey * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)  # 17 levels of grey
+    train, evaluation = stratified_split(Digits(pixels, [int(label) for label in labels]), share=0.2)
+    mean, std = float(grey.mean() / 16), float(grey.std() / 16)
+    return Splits(
+        train,
+        evaluation,
+        classes=[str(digit) for digit in range(10)],
+        description="scikit-learn's handwritten digits, 8x8 grey; fixed stratified split",
+        image_size=32,
+        mean=(mean, mean, mean),
+        std=(std, std, std),
+        crop_pct=1.0,
+        crop="pad",
+        hflip=0.0,
+    )

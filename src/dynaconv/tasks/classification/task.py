@@ -1,0 +1,202 @@
+"""Cross-entropy, top-1 and top-5; mixup and label smoothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dynaconv.data import BadImages, Batches, EvaluationBatches, Examples
+from dynaconv.errors import UserError
+from dynaconv.tasks.classification.batches import LabelledImages, Normalise, collate
+from dynaconv.tasks.classification.folder import Files
+from dynaconv.tasks.classification.transforms import Augment, Preprocess, evaluation_transform
+from dynaconv.tasks.network import ModelSpec, build_model
+from dynaconv.tasks.task import Metric, TaskOptions
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Batch = tuple[Tensor, Tensor]  # images (B, C, H, W); labels (B,) int64, or (B, classes) when mixed
+
+
+class ClassificationOptions(Augment, TaskOptions):
+    """What classification can be told beside the loop's settings; the augmentation's stand among them.
+
+    Attributes:
+        label_smoothing, mixup, cutmix, mixup_prob: timm's Mixup; the two alphas are 0 for off.
+    """
+
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    mixup: float = Field(default=0.0, ge=0)
+    cutmix: float = Field(default=0.0, ge=0)
+    mixup_prob: float = Field(default=1.0, ge=0, le=1)
+
+    @property
+    def augment(self) -> Augment:
+        """The augmentation alone."""
+        return Augment(**{name: getattr(self, name) for name in Augment.model_fields})
+
+
+class Classification:
+    """``loss = CE(model(images), labels)`` in float32 under any autocast; mixup and label smoothing as in timm.
+
+    Args:
+        classes: number of classes, or their names.
+        options: label smoothing, mixup, memory format; ``None`` to evaluate only.
+        batch_size: examples per process, which mixup wants even.
+        preprocess: what the network wants its pictures to be like; needed by :meth:`file_batches` alone.
+    """
+
+    name = "classification"
+    options: type[TaskOptions] = ClassificationOptions
+    metrics_shown: tuple[Metric, ...] = (
+        Metric("eval_loss", "loss", higher_is_better=False),
+        Metric("top1", "top-1", percent=True),
+        Metric("top5", "top-5", percent=True),
+    )
+    best = "top1"
+
+    def __init__(
+        self,
+        classes: int | Sequence[str],
+        options: ClassificationOptions | None = None,
+        batch_size: int = 2,
+        preprocess: Preprocess | None = None,
+    ) -> None:
+        self.preprocess = preprocess
+        self.classes = [str(number) for number in range(classes)] if isinstance(classes, int) else list(classes)
+        self._smoothing = options.label_smoothing if options else 0.0
+        self._format = torch.channels_last if options and options.channels_last else torch.contiguous_format
+        self._mix = _mixup(options, len(self.classes), batch_size) if options else None
+
+    @classmethod
+    def of_weights(
+        cls, about: dict[str, Any], options: ClassificationOptions | None = None
+    ) -> tuple[Classification, nn.Module]:
+        """See :meth:`dynaconv.tasks.task.Task.of_weights`."""
+        missing = [name for name in ("model", "classes", "preprocess") if name not in about]
+        if missing:
+            raise UserError(f"they do not say their {', '.join(missing)}; expected weights written by 'dynaconv train'")
+        size = Preprocess(**about["preprocess"]).image_size
+        network = build_model(ModelSpec(**about["model"]), len(about["classes"]), image_size=size, blank=True)
+        return cls(about["classes"], options, preprocess=Preprocess(**about["preprocess"])), network
+
+    def prepare(self, batch: Batch) -> Batch:
+        return batch if self._mix is None else self._mix(*batch)
+
+    def split(self, batch: Batch, parts: int) -> Sequence[Batch]:
+        if parts == 1:
+            return [batch]
+        images, labels = batch
+        return list(zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True))
+
+    def size(self, batch: Batch) -> int:
+        return len(batch[0])
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        images, labels = batch
+        # mixed labels have been smoothed by timm's Mixup
+        smoothing = 0.0 if labels.is_floating_point() else self._smoothing
+        logits = model(images.contiguous(memory_format=self._format))
+        return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+
+    def metrics(self, device: Any) -> ClassificationMetrics:
+        return ClassificationMetrics(len(self.classes), device, self._format)
+
+    def file_batches(
+        self, paths: Sequence[Path], *, batch_size: int, workers: int, bad_images: BadImages, device: Any
+    ) -> Batches:
+        """See :meth:`dynaconv.tasks.task.Task.file_batches`."""
+        if self.preprocess is None:
+            raise ValueError("this task does not know its preprocessing; take the task that load_trained returns")
+        normalise = Normalise(self.preprocess)
+
+        def numbered(batch: Batch, device: torch.device) -> tuple[list[int], Batch]:
+            return batch[1].tolist(), normalise(batch, device)
+
+        return Batches(
+            Examples(LabelledImages(Files(paths), evaluation_transform(self.preprocess)), seed=None),
+            EvaluationBatches(len(paths), batch_size),
+            bad_images,
+            collate=collate,
+            to_device=numbered,
+            workers=workers,
+            device=device,
+        )
+
+    def predict(self, model: nn.Module, batch: Batch, top: int = 5) -> list[list[dict[str, Any]]]:
+        """For every image its ``top`` classes by falling probability: ``{"class": name, "probability": p}``."""
+        logits = model(batch[0].contiguous(memory_format=self._format)).float()
+        shares, labels = logits.softmax(dim=1).topk(min(top, len(self.classes)), dim=1)
+        return [
+            [
+                {"class": self.classes[label], "probability": round(share, 6)}
+                for share, label in zip(row_shares, row_labels, strict=True)
+            ]
+            for row_shares, row_labels in zip(shares.tolist(), labels.tolist(), strict=True)
+        ]
+
+    def draw(self, picture: Image, prediction: Any, top: int = 3) -> Image:
+        """The ``top`` classes with their probabilities on a dark strip at the lower edge."""
+        from PIL import ImageDraw, ImageFont
+
+        drawn = picture.convert("RGB").copy()
+        lines = [f"{one['class']} {100 * one['probability']:.1f} %" for one in prediction[:top]]
+        font = ImageFont.load_default(max(10, drawn.height // 16))
+        pencil = ImageDraw.Draw(drawn)
+        left, upper, right, lower = pencil.multiline_textbbox((0, 0), "\n".join(lines), font=font)
+        height = int(lower - upper) + 6
+        pencil.rectangle((0, drawn.height - height, min(drawn.width, right - left + 8), drawn.height), fill=(0, 0, 0))
+        place = (4 - left, drawn.height - height + 3 - upper)
+        pencil.multiline_text(place, "\n".join(lines), fill=(255, 255, 255), font=font)
+        return drawn
+
+
+class ClassificationMetrics:
+    """``eval_loss``, ``top1`` and ``top5`` (always 1 with five classes or fewer) over the examples of all processes."""
+
+    def __init__(self, classes: int, device: Any, memory_format: torch.memory_format) -> None:
+        from torchmetrics import MeanMetric
+        from torchmetrics.classification import MulticlassAccuracy
+
+        self._format = memory_format
+        self._loss = MeanMetric(nan_strategy="disable").to(device)
+        # micro: every example counts the same; torchmetrics' default averages over classes
+        self._top1 = MulticlassAccuracy(classes, average="micro", validate_args=False).to(device)
+        self._top5 = MulticlassAccuracy(classes, top_k=min(5, classes), average="micro", validate_args=False).to(device)
+
+    def update(self, model: nn.Module, batch: Batch) -> None:
+        images, labels = batch
+        logits = model(images.contiguous(memory_format=self._format)).float()
+        self._loss.update(F.cross_entropy(logits, labels, reduction="none"))
+        self._top1.update(logits, labels)
+        self._top5.update(logits, labels)
+
+    def compute(self) -> dict[str, float]:
+        return {
+            "eval_loss": float(self._loss.compute()),
+            "top1": float(self._top1.compute()),
+            "top5": float(self._top5.compute()),
+        }
+
+
+def _mixup(options: ClassificationOptions, classes: int, batch_size: int) -> Any:
+    if not options.mixup and not options.cutmix:
+        return None
+    if batch_size % 2:
+        raise UserError(f"mixup and cutmix mix pairs: expected an even batch per process, got {batch_size}")
+    from timm.data import Mixup
+
+    return Mixup(
+        mixup_alpha=options.mixup,
+        cutmix_alpha=options.cutmix,
+        prob=options.mixup_prob,
+        label_smoothing=options.label_smoothing,
+        num_classes=classes,
+    )

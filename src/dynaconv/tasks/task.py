@@ -1,0 +1,206 @@
+"""What training, the run folder, profiling and prediction need to know about a task, and nothing more.
+
+Written with three tasks in mind. A batch is whatever the task says: stacked images with labels (classification), a list
+of images of different sizes with boxes (detection), crops of persons with heat maps (keypoints). Metrics may need the
+whole evaluation set of all processes before they are numbers (COCO's average precision, OKS): that is
+:meth:`Metrics.compute`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dynaconv.data import BadImages, Batches, Frozen
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Batch = Any
+
+
+class TaskOptions(Frozen):
+    """What every task can be told; a task's own options inherit from this.
+
+    Attributes:
+        channels_last: give images to the network in that memory format.
+    """
+
+    channels_last: bool = False
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number of the evaluation and how it is shown.
+
+    Attributes:
+        name: in records, logs and JSON, e.g. ``top1``.
+        label: for people, e.g. ``top-1``.
+        percent: a fraction of 1 that is shown in percent.
+        higher_is_better: the direction in which it improves.
+    """
+
+    name: str
+    label: str
+    percent: bool = False
+    higher_is_better: bool = True
+
+    def text(self, value: float) -> str:
+        """The value for people, with its unit.
+
+        >>> Metric("top1", "top-1", percent=True).text(0.5)
+        '50.00 %'
+        """
+        return f"{100 * value:.2f} %" if self.percent else f"{value:.4f}"
+
+    def better(self, new: float, old: float) -> bool:
+        """Whether ``new`` improves on ``old``; NaN improves on nothing."""
+        return new > old if self.higher_is_better else new < old
+
+
+class Metrics(Protocol):
+    """Gathers one evaluation."""
+
+    def update(self, model: nn.Module, batch: Batch) -> None:
+        """Run ``model`` (in evaluation mode, without gradients) on a batch and take note of what is needed."""
+        ...
+
+    def compute(self) -> dict[str, float]:
+        """The metrics by name, over the examples of all processes; every process calls it and gets the same."""
+        ...
+
+
+class Task(Protocol):
+    """Loss, metrics, and how to handle a batch; made by :meth:`TaskData.task` or :meth:`of_weights`."""
+
+    name: str
+    """As in :data:`dynaconv.tasks.TASKS`; saved with weights."""
+
+    options: type[TaskOptions]
+    """The class of the task's options."""
+
+    metrics_shown: tuple[Metric, ...]
+    """Every metric that :meth:`Metrics.compute` returns, in the order in which they are shown."""
+
+    best: str
+    """The name of the metric that chooses the best epoch."""
+
+    @classmethod
+    def of_weights(cls, about: dict[str, Any], options: Any = None) -> tuple[Task, nn.Module]:
+        """The task for evaluation and the network, without its weights, from what :meth:`TaskData.about` saved with
+        them (and ``about["model"]``, the :class:`~dynaconv.tasks.network.ModelSpec`).
+
+        Args:
+            options: the task's, for the memory format.
+
+        Raises:
+            UserError: something that is needed is not in ``about``.
+        """
+        ...
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Once per training batch, before it is split: whatever mixes its examples. May change the batch in place."""
+        ...
+
+    def split(self, batch: Batch, parts: int) -> Sequence[Batch]:
+        """Cut a batch for gradient accumulation; never an empty part."""
+        ...
+
+    def size(self, batch: Batch) -> int:
+        """Examples in a batch."""
+        ...
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Mean loss over the batch's examples, a float32 scalar."""
+        ...
+
+    def metrics(self, device: Any) -> Metrics:
+        """Empty metrics for one evaluation."""
+        ...
+
+    def file_batches(
+        self, paths: Sequence[Path], *, batch_size: int, workers: int, bad_images: BadImages, device: Any
+    ) -> Batches:
+        """Image files as evaluation sees them, for a task made by :meth:`of_weights`.
+
+        Every batch is a pair: the files' numbers in ``paths`` (those that cannot be read are left out), and what
+        :meth:`predict` takes.
+        """
+        ...
+
+    def predict(self, model: nn.Module, batch: Batch) -> list[Any]:
+        """What ``model`` says about every example of a batch, in JSON types."""
+        ...
+
+    def draw(self, picture: Image, prediction: Any) -> Image:
+        """A copy of ``picture`` with one example's prediction drawn on it."""
+        ...
+
+
+class TaskData(Protocol):
+    """A data set opened for one task; ``options`` are that task's, :attr:`Task.options` or settings that inherit it."""
+
+    name: str
+    batch_size: int
+    """Examples of one optimizer step, over all processes."""
+    workers: int
+    seed: int
+    bad_images: BadImages
+
+    @property
+    def description(self) -> str:
+        """One line for tables and logs."""
+        ...
+
+    @property
+    def train_size(self) -> int: ...
+
+    @property
+    def eval_size(self) -> int: ...
+
+    def task(self, options: Any, batch_size: int) -> Task:
+        """The task that this data is for; ``batch_size`` is one process's share."""
+        ...
+
+    def training_batches(
+        self, options: Any, *, processes: int = 1, process: int = 0, device: torch.device | str = "cpu"
+    ) -> Batches:
+        """One process's share of the training batches."""
+        ...
+
+    def evaluation_batches(
+        self, *, processes: int = 1, process: int = 0, device: torch.device | str = "cpu"
+    ) -> Batches:
+        """One process's share of the evaluation batches."""
+        ...
+
+    def about(self) -> dict[str, Any]:
+        """What is needed to use weights trained on this data (classes, preprocessing), in JSON types."""
+        ...
+
+    def facts(self, options: Any) -> dict[str, Any]:
+        """What must be the same when a run is resumed, beside :meth:`about`, in JSON types."""
+        ...
+
+    def other_loader(self, options: Any, device: torch.device) -> tuple[str, Iterable[Batch]] | None:
+        """Another project's loader over the same data to compare speeds with, and its name; ``None`` if there is none.
+
+        Its batches are as :meth:`Task.size` takes them.
+        """
+        ...
+
+
+def cloned(batch: Batch) -> Batch:
+    """A batch with tensors of its own, for a step that changes them in place."""
+    if isinstance(batch, Tensor):
+        return batch.clone()
+    if isinstance(batch, dict):
+        return {key: cloned(value) for key, value in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(cloned(value) for value in batch)
+    return batch
