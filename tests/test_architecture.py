@@ -36,7 +36,6 @@ def test_import_contracts_hold() -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
         check=False,
     )
     assert answer.returncode == 0, answer.stdout + answer.stderr

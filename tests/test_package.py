@@ -42,7 +42,7 @@ def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     path = [str(REPOSITORY / "src")]
     start = f"import sys; sys.path[:0] = {path!r}\n"
     return subprocess.run(
-        [sys.executable, "-c", start + code, *arguments], capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-c", start + code, *arguments], capture_output=True, text=True, check=False
     )
 
 

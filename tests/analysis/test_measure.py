@@ -21,11 +21,11 @@ def test_rounds_are_interleaved_and_ratios_are_to_the_first() -> None:
 
     def quick() -> None:
         calls.append("quick")
-        time.sleep(0.001)
+        time.sleep(0.002)
 
     def slow() -> None:
         calls.append("slow")
-        time.sleep(0.004)
+        time.sleep(0.05)  # far enough apart for a machine that does much else
 
     first, second = time_in_turns([quick, slow], torch.device("cpu"))
     assert calls[2 * WARM_UP :] == ["quick", "slow"] * first.rounds

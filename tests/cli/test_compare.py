@@ -151,7 +151,6 @@ def test_the_real_command_and_a_folder_in_use(tmp_path: Path) -> None:
             env={**os.environ, "PYTHONPATH": str(REPOSITORY / "src")},
             capture_output=True,
             text=True,
-            timeout=110,
             check=False,
         )
     assert answer.returncode == 2, answer.stderr

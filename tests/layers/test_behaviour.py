@@ -89,7 +89,7 @@ def test_two_threads_run_one_network_each_with_its_own_routing() -> None:
     model = Small().eval()
     inputs = [image(Small, batch) * scale for batch, scale in ((2, 1.0), (3, 4.0))]
     wanted = [model(x).detach() for x in inputs]
-    barrier, wrong = threading.Barrier(2, timeout=60), []
+    barrier, wrong = threading.Barrier(2, timeout=400), []
     # Both threads stand inside the shared block at once, in every round.
     handle = model.block.depthwise.register_forward_pre_hook(lambda *_: (barrier.wait(), None)[1])
 

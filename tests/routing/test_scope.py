@@ -223,7 +223,7 @@ def test_copies_have_scopes_of_their_own(duplicate) -> None:  # type: ignore[no-
 
 def test_threads_that_meet_inside_one_block_keep_their_own_routing() -> None:
     """Both threads stand inside the block at the same time, each with its own input."""
-    model, barrier = Block(), threading.Barrier(2, timeout=60)
+    model, barrier = Block(), threading.Barrier(2, timeout=400)
     model.layers[1].register_forward_pre_hook(lambda *_: (barrier.wait(), None)[1])
     inputs = [torch.randn(2, 4, 6, 6), 3 * torch.randn(5, 4, 6, 6)]
     outputs: dict[int, Tensor] = {}

@@ -84,7 +84,6 @@ def inside_mount(folder: Path, options: str, script: str, *arguments: str) -> st
         env=environment,
         capture_output=True,
         text=True,
-        timeout=110,
         check=False,
     )
     assert answer.returncode == 0, answer.stdout + answer.stderr

@@ -17,7 +17,7 @@ from dynaconv.train.run_folder.checkpoint import damage_of, read_checkpoint
 from train.forked import start, start_two
 from train.tiny import MEASURED, newest, same
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LONG = {"settings": {"epochs": 200, "checkpoint_every": 2}}
@@ -35,7 +35,7 @@ def ended(processes: list[BaseProcess], within: float) -> list[int | None]:
 
 
 def wait_for_epoch_1(out: Path) -> None:
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 400
     while not any(path.name > "epoch_0001" for path in out.glob("checkpoints/*.pt")):
         assert time.monotonic() < deadline, "the run did not get that far"
         time.sleep(0.05)
@@ -43,7 +43,7 @@ def wait_for_epoch_1(out: Path) -> None:
 
 def test_evaluation_over_two_is_that_of_one(tmp_path: Path) -> None:
     """80 examples in batches of 32: three batches, the last of 16; the second process has one of them."""
-    assert ended(start_two(tmp_path / "two"), within=200) == [0, 0]
+    assert ended(start_two(tmp_path / "two"), within=800) == [0, 0]
     history = read_checkpoint(newest(tmp_path / "two"))["history"]
     script = (
         "import json, sys; sys.path[:0] = ['src', 'tests']\n"
@@ -57,7 +57,7 @@ def test_evaluation_over_two_is_that_of_one(tmp_path: Path) -> None:
         "model = Tiny(); model.load_state_dict(tensors)\n"
         "print(json.dumps(evaluate(model, digits().eval_loader, Classification(10), make_accelerator(settings()))))"
     )
-    alone = json.loads(subprocess.check_output([sys.executable, "-c", script], cwd=REPOSITORY, text=True, timeout=100))
+    alone = json.loads(subprocess.check_output([sys.executable, "-c", script], cwd=REPOSITORY, text=True))
     together = history[-1]["metrics"]
     assert (together["top1"], together["top5"]) == (alone["top1"], alone["top5"])
     assert together["eval_loss"] == pytest.approx(alone["eval_loss"], rel=1e-6)
@@ -70,10 +70,10 @@ def test_stopped_and_resumed_as_two_is_bit_equal(tmp_path: Path) -> None:
         if stop:
             wait_for_epoch_1(out)
             os.kill(processes[1].pid or 0, signal.SIGTERM)  # one of them is asked; both stop at the same step
-            codes = ended(processes, within=100)
+            codes = ended(processes, within=400)
             assert codes == [143, 143]
             processes = start_two(out, settings={"checkpoint_every": 2})
-        assert ended(processes, within=200) == [0, 0]
+        assert ended(processes, within=800) == [0, 0]
     one, two = (read_checkpoint(newest(tmp_path / name)) for name in ("whole", "stopped"))
     assert len(one["processes"]) == 2
     assert not same(one["processes"][0]["random"]["torch"], one["processes"][0]["random"]["torch"])
@@ -85,7 +85,7 @@ def test_when_one_dies_the_other_ends(tmp_path: Path) -> None:
     processes = start_two(tmp_path, **LONG)
     wait_for_epoch_1(tmp_path)
     os.kill(processes[1].pid or 0, signal.SIGKILL)
-    codes = ended(processes, within=60)
+    codes = ended(processes, within=400)
     assert codes[1] == -signal.SIGKILL
     assert codes[0] not in (0, None, -signal.SIGKILL), "the first must end by itself, and not well"
     for path in (tmp_path / "checkpoints").glob("*.pt"):
@@ -97,9 +97,9 @@ def test_other_number_of_processes_goes_on(tmp_path: Path) -> None:
     processes = start_two(out, settings={"checkpoint_every": 2})
     wait_for_epoch_1(out)
     os.kill(processes[0].pid or 0, signal.SIGTERM)
-    assert ended(processes, within=100) == [143, 143]
+    assert ended(processes, within=400) == [143, 143]
     alone = start(out, settings={"checkpoint_every": 2})
-    assert ended([alone], within=100) == [0]
+    assert ended([alone], within=400) == [0]
     state = read_checkpoint(newest(out))
     assert (len(state["processes"]), len(state["history"])) == (1, 3)
 
@@ -119,7 +119,7 @@ def test_torchrun_and_a_dead_rank(tmp_path: Path) -> None:
         ranks = [int(pid) for pid in Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()]
         assert len(ranks) == 2
         os.kill(ranks[1], signal.SIGKILL)
-        assert launcher.wait(60) != 0
+        assert launcher.wait(400) != 0
         for rank in ranks:
             assert not Path(f"/proc/{rank}").exists()
     finally:
@@ -136,7 +136,7 @@ def test_the_command_line_under_torchrun(tmp_path: Path) -> None:
     def dynaconv(*words: str, processes: int) -> str:
         launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--standalone"]
         command = [sys.executable, *(launcher if processes > 1 else []), "-m", "dynaconv", *words]
-        return subprocess.check_output(command, cwd=REPOSITORY, env=environment, text=True, timeout=140)
+        return subprocess.check_output(command, cwd=REPOSITORY, env=environment, text=True)
 
     out = str(tmp_path / "run")
     data = ["--data", "digits", "--workers", "0"]

@@ -36,7 +36,7 @@ def test_refused_while_held_and_free_after_a_kill(tmp_path: Path, holder: object
     here, there = context.Pipe()
     process = context.Process(target=holder, args=(str(tmp_path), there))  # type: ignore[arg-type]
     process.start()
-    assert here.poll(30)
+    assert here.poll(400)
     living = here.recv()
     with pytest.raises(
         UserError, match=rf"Another run is writing to .* \(process {process.pid} on .*choose another --out"
@@ -48,7 +48,7 @@ def test_refused_while_held_and_free_after_a_kill(tmp_path: Path, holder: object
         pass
     if living != process.pid:
         os.kill(living, signal.SIGKILL)
-    process.join(30)
+    process.join(400)
 
 
 def test_refused_within_one_process(tmp_path: Path) -> None:
