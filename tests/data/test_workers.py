@@ -45,10 +45,13 @@ class Trouble:
         return str(self.paths[index])
 
 
-@pytest.mark.parametrize(("grief", "message"), [("killed", r"worker died \("), ("hung", "gave no batch for 3 s")])
-def test_error_within_the_timeout(tmp_path: Path, grief: str, message: str) -> None:
+@pytest.mark.parametrize(
+    ("grief", "timeout", "message"),
+    [("killed", 400, r"worker died \("), ("hung", 3, "gave no batch for 3 s")],
+)
+def test_error_within_the_timeout(tmp_path: Path, grief: str, timeout: float, message: str) -> None:
     source = Trouble(write_pictures(tmp_path, 16), grief)
-    batches = plain_batches(source, PREPROCESS, batch_size=2, workers=2, timeout=3)
+    batches = plain_batches(source, PREPROCESS, batch_size=2, workers=2, timeout=timeout)
     with pytest.raises(RunError, match=message):
         list(batches)
     batches.close()
