@@ -41,9 +41,7 @@ def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run code in a fresh interpreter that finds this checkout's dynaconv, as pytest does."""
     path = [str(REPOSITORY / "src")]
     start = f"import sys; sys.path[:0] = {path!r}\n"
-    return subprocess.run(
-        [sys.executable, "-c", start + code, *arguments], capture_output=True, text=True, check=False
-    )
+    return subprocess.run([sys.executable, "-c", start + code, *arguments], capture_output=True, text=True, check=False)
 
 
 def without_extras(*but: str) -> str:

@@ -43,9 +43,7 @@ def test_gradient_descent_finds_xor_with_one_layer(xor: ModuleType, seed: int) -
 
 def test_the_example_runs_and_prints_both_truth_tables() -> None:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
-    ran = subprocess.run(
-        [sys.executable, str(EXAMPLE)], capture_output=True, text=True, env=environment, check=True
-    )
+    ran = subprocess.run([sys.executable, str(EXAMPLE)], capture_output=True, text=True, env=environment, check=True)
     rows = [line.split("|") for line in ran.stdout.splitlines() if line.count("|") == 3 and "x1" not in line]
     assert len(rows) == 8
     for point, _, y, wanted in rows:
