@@ -114,7 +114,7 @@ def load_trained(path: Path, options: TaskOptions | None = None) -> Trained:
         )
     model.load_state_dict(tensors)
     if options is not None and options.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch declares it only with others
+        model.to(memory_format=torch.channels_last)
     return Trained(model.eval(), task, about, path)
 
 
