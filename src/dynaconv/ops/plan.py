@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from dynaconv.errors import suggest
 from dynaconv.ops import measured
 from dynaconv.ops.call import Call
+from dynaconv.ops.geometry import output_space
 from dynaconv.ops.strategies import STRATEGIES
 
 CHOICES = ("auto", "reference", *STRATEGIES)
@@ -52,59 +54,119 @@ def measured_times(call: Call) -> measured.Times:
 
 def by_rule(call: Call) -> str:
     """The strategy that is taken where nothing was measured (:func:`dynaconv.tune`)."""
-    return next(name for name, _ in _preferences(call) if STRATEGIES[name].refusal(call) is None)
+    return next(rule.strategy for rule in _rules(call) if rule.pays and not STRATEGIES[rule.strategy].refusal(call))
 
 
 def plan(call: Call, strategy: str = "auto") -> Plan:
     """As :func:`choose`, with the reasons."""
     chosen = choose(call, strategy)
-    reasons = {name: one.unasked for name, one in STRATEGIES.items()} | dict(_preferences(call))
+    why = {rule.strategy: rule.why for rule in _rules(call)}
+    why_not = {name: one.unasked for name, one in STRATEGIES.items()}
+    why_not |= {rule.strategy: rule.why_not for rule in _rules(call) if not rule.pays}
     if strategy == "auto":
-        times = measured_times(call)
-        reasons |= {name: f"measured here: {milliseconds:.2f} ms" for name, milliseconds in times.items()}
+        for name, milliseconds in measured_times(call).items():
+            why[name] = why_not[name] = f"measured here: {milliseconds:.2f} ms"
     others = {
-        name: candidate.refusal(call) or f"possible, but {reasons[name]}"
+        name: candidate.refusal(call) or f"possible, but {why_not[name]}"
         for name, candidate in STRATEGIES.items()
         if name != chosen
     }
-    return Plan(chosen, "you asked for it" if strategy != "auto" else reasons[chosen], others)
+    return Plan(chosen, "you asked for it" if strategy != "auto" else why[chosen], others)
 
 
-def _preferences(call: Call) -> tuple[tuple[str, str], ...]:
-    """Strategies in the order of preference, each with the reason that stands when it is the first that can run."""
+class Rule(NamedTuple):
+    """One line of the rules: a strategy, whether it pays for this call, and a sentence for either case."""
+
+    strategy: str
+    pays: bool
+    why: str
+    why_not: str = "slower here"
+
+
+def _rules(call: Call) -> tuple[Rule, ...]:
+    """The rules in the order of preference: the first whose strategy pays and can run the call decides."""
     if call.exporting:
-        if call.depthwise and not call.pointwise and call.operation == "mix":
-            return (("branches", "a depthwise layer exports with a free batch as K cheap convolutions"),)
-        return (
-            ("matmul", "a 1x1 kernel is one matrix product, and the batch stays free"),
-            ("unfold", "only a product over patches keeps the batch free"),
-        )
-    stencil = ("stencil", "a depthwise layer in channels_last is one pass over the maps, with a kernel of our own")
-    single = ("single", "one example needs one ordinary convolution")
-    product = ("matmul", "a 1x1 kernel or a linear layer is one batched matrix product")
-    tiled = (("tiled", "large kernels are mixed into the cache block by block, never written"),) * _tiles_pay(call)
-    return (single, stencil, *tiled, product, *_dense(call))
+        return _rules_of_export(call)
+    return (
+        Rule("single", True, "one example needs one ordinary convolution"),
+        _stencil(call),
+        _branches(call),
+        _tiled(call),
+        Rule("matmul", True, "a 1x1 kernel or a linear layer is one batched matrix product"),
+        *_rules_of_torch(call),
+    )
 
 
-def _dense(call: Call) -> tuple[tuple[str, str], ...]:
-    """What is left for convolutions of several taps: all examples at once, or one after the other."""
-    large = math.prod(call.x_shape[1:]) >= _LARGE
-    if call.device != "cpu" or call.compiling or not large:
-        return (("grouped", "one convolution serves the whole batch"),)
-    if call.keeps_memory:
-        return (("grouped", f"one convolution serves the whole batch, {_KEPT}"),)
-    return (("loop", _WHY_LOOP), ("grouped", "one convolution serves the whole batch"))
+def _rules_of_export(call: Call) -> tuple[Rule, ...]:
+    if call.depthwise and not call.pointwise and call.operation == "mix":
+        return (Rule("branches", True, "a depthwise layer exports with a free batch as K cheap convolutions"),)
+    return (
+        Rule("matmul", True, "a 1x1 kernel is one matrix product, and the batch stays free"),
+        Rule("unfold", True, "only a product over patches keeps the batch free"),
+    )
 
 
-def _tiles_pay(call: Call) -> bool:
+def _stencil(call: Call) -> Rule:
+    """Contiguous maps go by ``grouped``, to which they are no copy; there and back cost more than the convolution."""
+    return Rule(
+        "stencil",
+        call.channels_last,
+        "a depthwise layer in channels_last is one pass over the maps, with a kernel of our own",
+        "the input is contiguous, and to convert it costs more than the convolution; keep maps in channels_last",
+    )
+
+
+def _branches(call: Call) -> Rule:
+    """Where a kernel is used at one position only, mixing it costs as much as using each of its experts.
+
+    Measured on a CPU (docs/performance.md, step 20): linear layers and convolutions to 1x1 maps, forward and backward,
+    are 1.1 to 6 times as fast as by any other strategy from two examples an expert on, unless they are small.
+    """
+    kernel = math.prod(call.bank_shape[1:])
+    enough = call.batch >= max(8, 2 * call.experts) and kernel >= 20_000
+    return Rule(
+        "branches",
+        call.device == "cpu" and call.geometry.groups == 1 and enough and _positions(call) == 1,
+        "the kernel is used at one position only: using every expert there costs no more than mixing them",
+    )
+
+
+def _tiled(call: Call) -> Rule:
     """Laying out the bank costs a pass over it at every call, which few examples or small kernels do not repay.
 
-    Measured on a CPU, forward and backward (docs/performance.md, step 16): 3x3 kernels from 8 examples on, 1x1 kernels
-    from 16 examples on where they are of 40,000 numbers and more.
+    Measured on a CPU, forward and backward (docs/performance.md, steps 16 and 20): 3x3 kernels from 8 examples on; 1x1
+    kernels from 16 examples on where they are of 40,000 numbers and more, in contiguous maps only where these are
+    small. Contiguous maps are converted on the way in and out.
     """
-    if call.pointwise:
-        return call.batch >= 16 and math.prod(call.bank_shape[1:]) >= 40_000
-    return call.batch >= 8
+    why = "large kernels are mixed into the cache block by block, never written"
+    if not call.pointwise:
+        return Rule("tiled", call.batch >= 8, why + _converted(call), "laying out the bank needs 8 examples to pay")
+    enough = call.batch >= 16 and math.prod(call.bank_shape[1:]) >= 40_000
+    small = call.channels_last or _positions(call) <= 400
+    why_not = "the maps are contiguous and large" if enough else "laying out the bank needs more examples to pay"
+    return Rule("tiled", enough and small, why + _converted(call), why_not)
+
+
+def _converted(call: Call) -> str:
+    return "" if call.channels_last else "; the maps are converted to channels_last and back"
+
+
+def _positions(call: Call) -> int:
+    """Where the kernel is used in one example: pixels of the output, or rows of a linear layer."""
+    if not call.geometry.dims:
+        return math.prod(call.x_shape[1:-1])
+    return math.prod(output_space(call.x_shape[2:], call.kernel, call.geometry))
+
+
+def _rules_of_torch(call: Call) -> tuple[Rule, ...]:
+    """What is left for convolutions of several taps: all examples at once, or one after the other."""
+    grouped = Rule("grouped", True, "one convolution serves the whole batch")
+    large = math.prod(call.x_shape[1:]) >= _LARGE
+    if call.device != "cpu" or call.compiling or not large:
+        return (grouped,)
+    if call.keeps_memory:
+        return (grouped._replace(why=f"{grouped.why}, {_KEPT}"),)
+    return (Rule("loop", True, _WHY_LOOP), grouped)
 
 
 # Numbers in one example. Measured on a CPU (docs/performance.md, steps 4 and 8): where freed memory goes back to the

@@ -12,21 +12,20 @@ from torch import Tensor
 from dynaconv.kernels.cpu import operators
 from dynaconv.ops.call import Call
 from dynaconv.ops.geometry import Geometry
-from dynaconv.ops.strategies.strategy import Strategy, refuses_c_kernel
+from dynaconv.ops.strategies.strategy import Strategy, in_layout_of, refuses_c_kernel
 
 
 def refuses(call: Call) -> str | None:
     geometry = call.geometry
     if not call.depthwise or geometry.dims != 2 or geometry.transposed or call.bank_shape[1] != geometry.groups:
         return "it is for depthwise convolutions over images, as many channels out as in"
-    if not call.channels_last:
-        return "the input is not in channels_last"
     return refuses_c_kernel(call)
 
 
 def convolve_each(x: Tensor, kernels: Tensor, biases: Tensor | None, geometry: Geometry) -> Tensor:
     """One pass over the maps."""
-    return operators.depthwise_each(x, kernels, biases, geometry.stride, geometry.padding, geometry.dilation)
+    y = operators.depthwise_each(x, kernels, biases, geometry.stride, geometry.padding, geometry.dilation)
+    return in_layout_of(x, y)
 
 
 STRATEGY = Strategy(refuses=refuses, convolve_each=convolve_each)

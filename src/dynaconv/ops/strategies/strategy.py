@@ -48,6 +48,11 @@ class Strategy:
         return self.convolve_each(x, mix_kernels(bank, routing), mix_biases(bias, routing), geometry)
 
 
+def in_layout_of(x: Tensor, y: Tensor) -> Tensor:
+    """What a C kernel returned, which is channels_last, in the layout of its input: contiguous unless channels_last."""
+    return y if x.is_contiguous(memory_format=torch.channels_last) else y.contiguous()
+
+
 @constant_for_compiler
 def _why_no_kernels() -> str | None:
     return cpu.why_not()

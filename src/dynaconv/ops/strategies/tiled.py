@@ -12,15 +12,13 @@ from dynaconv.kernels.cpu import operators
 from dynaconv.ops.call import Call
 from dynaconv.ops.convolution import mix_biases
 from dynaconv.ops.geometry import Geometry
-from dynaconv.ops.strategies.strategy import Strategy, refuses_c_kernel
+from dynaconv.ops.strategies.strategy import Strategy, in_layout_of, refuses_c_kernel
 
 
 def refuses(call: Call) -> str | None:
     geometry = call.geometry
     if geometry.dims != 2 or geometry.transposed or geometry.groups != 1:
         return "it is for convolutions over images, in one group"
-    if not call.channels_last:
-        return "the input is not in channels_last"
     return refuses_c_kernel(call)
 
 
@@ -28,7 +26,7 @@ def mix(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry:
     """Mix and multiply block by block; biases are mixed by torch."""
     biases = mix_biases(bias, routing)
     moves = geometry.stride, geometry.padding, geometry.dilation
-    return operators.mix_conv2d(x, bank, routing.float(), biases, *moves)
+    return in_layout_of(x, operators.mix_conv2d(x, bank, routing.float(), biases, *moves))
 
 
 STRATEGY = Strategy(refuses=refuses, mix=mix)
