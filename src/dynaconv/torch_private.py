@@ -30,9 +30,9 @@ __all__ = [
     "copy_each_",
     "forward_ad_active",
     "hooks_of",
+    "is_batched",
     "is_exporting",
     "is_hooked",
-    "is_transformed",
     "is_watched",
     "is_wrapped",
     "loader_workers",
@@ -59,6 +59,10 @@ def _unknown() -> int:
     return 1
 
 
+def _unknown_tensor(tensor: Tensor) -> bool:
+    return True
+
+
 _dispatch_modes: Callable[[], int] = _find("torch._C._len_torch_dispatch_stack", _unknown)
 _function_modes: Callable[[], int] = _find("torch._C._len_torch_function_stack", _unknown)
 _transform: Callable[[], Any] = _find("torch._C._functorch.peek_interpreter_stack", _unknown)
@@ -66,6 +70,8 @@ _wrapped_by_func: Callable[[Tensor], bool] = _find(
     "torch._C._functorch.is_functorch_wrapped_tensor", lambda tensor: True
 )
 _wrapped_by_grad: Callable[[Tensor], bool] = _find("torch._C._functorch.is_legacy_batchedtensor", lambda _: True)
+_in_old_vmap: Callable[[Tensor], bool] = _find("torch._C._functorch.is_legacy_batchedtensor", _unknown_tensor)
+_in_vmap: Callable[[Tensor], bool] = _find("torch._C._functorch.is_batchedtensor", _unknown_tensor)
 _foreach_copy_: Callable[[Sequence[Tensor], Sequence[Tensor]], Any] | None = _find("torch._foreach_copy_", None)
 _remove_worker_pids: Callable[[int], None] | None = _find("torch._C._remove_worker_pids", None)
 _tree_leaves: Callable[[Any], list[Any]] = _find("torch.utils._pytree.tree_leaves", lambda tree: [tree])
@@ -102,9 +108,9 @@ def is_wrapped(tensor: Tensor) -> bool:
     return _wrapped_by_func(tensor) or _wrapped_by_grad(tensor)
 
 
-def is_transformed() -> bool:
-    """Return whether a transform of ``torch.func`` is on (``vmap``, ``grad``, ``jvp``; ``is_grads_batched`` too)."""
-    return _transform() is not None
+def is_batched(tensor: Tensor) -> bool:
+    """Return whether a tensor stands for many at once, inside ``vmap`` or a gradient with ``is_grads_batched``."""
+    return bool(_in_old_vmap(tensor) or _in_vmap(tensor))
 
 
 def constant_for_compiler(function: Callable[[], Any]) -> Callable[[], Any]:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dynaconv.ops import Geometry, mix, output_space
+from dynaconv.ops import Geometry, convolve_each, mix, output_space
 
 LAYOUTS = ("contiguous", "channels_last", "transposed", "strided", "expanded")
 LARGEST_KERNEL = {0: 0, 1: 4, 2: 4, 3: 3}
@@ -59,10 +59,24 @@ class Case:
             x, bank = lay_out(x, self.layout), lay_out(bank, self.bank_layout)
         return mix(x, bank, leaves["routing"], leaves.get("bias"), geometry=self.geometry, strategy=strategy)
 
+    def run_each(self, strategy: str, leaves: dict[str, Tensor]) -> Tensor:
+        """``convolve_each`` with the kernels that the leaves make."""
+        kernels, biases = mixed(leaves)
+        x = lay_out(leaves["x"], self.layout)
+        return convolve_each(x, kernels, biases, geometry=self.geometry, strategy=strategy)
+
     def upstream(self, y: Tensor) -> Tensor:
         """A gradient for the output, the same for every strategy."""
         generator = torch.Generator().manual_seed(self.seed + 1)
         return torch.randn(y.shape, generator=generator, dtype=torch.float64)
+
+
+def mixed(leaves: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+    """The kernels and biases of every example."""
+    routing = leaves["routing"]
+    bias = leaves.get("bias")
+    kernels = torch.einsum("bk,k...->b...", routing, leaves["bank"])
+    return kernels, None if bias is None else routing @ bias
 
 
 def lay_out(x: Tensor, layout: str) -> Tensor:
@@ -93,12 +107,14 @@ def cases(
     batches: Any = (0, 1, 2, 3),
     pointwise: bool | None = None,
     moved: bool | None = None,
+    kind: str | None = None,
     layouts: Any = LAYOUTS,
 ) -> Case:
     """Any valid call.
 
     ``pointwise`` asks for kernels of one tap, or for others. ``moved=False`` asks for transposed convolutions that keep
-    their positions: no stride, padding or output padding.
+    their positions: no stride, padding or output padding. ``kind`` asks for plain convolutions, none transposed:
+    ``"dense"`` in one group, or ``"depthwise"`` with as many output channels as input channels.
     """
     rank = draw(st.sampled_from(dims))
     per_axis = lambda low, high: draw(st.tuples(*[st.integers(low, high)] * rank))  # noqa: E731
@@ -106,11 +122,8 @@ def cases(
     kernel = (1,) * rank if ones else per_axis(1, LARGEST_KERNEL[rank])
     if pointwise is False and all(size == 1 for size in kernel):
         kernel = (2,) * rank
-    groups = draw(st.sampled_from((1, 1, 2, 3))) if rank else 1
-    depthwise = groups > 1 and draw(st.booleans())
-    inputs = groups if depthwise else groups * draw(st.integers(1, 3))
-    outputs = groups * draw(st.integers(1, 3))
-    transposed = bool(rank) and draw(st.booleans())
+    groups, inputs, outputs = _channels(draw, rank, kind)
+    transposed = bool(rank) and kind is None and draw(st.booleans())
     still = transposed and moved is False
     stride, dilation = (1,) * rank if still else per_axis(1, 3), per_axis(1, 2)
     padding: Any = (0,) * rank if still else per_axis(0, 2)
@@ -148,6 +161,24 @@ def cases(
         bank_layout=draw(st.sampled_from([name for name in LAYOUTS if name != "expanded"])),
         seed=draw(st.integers(0, 2**16)),
     )
+
+
+# Channels that a kernel computes by sixteens or eights, in pairs of panels, and what is left over.
+WIDE = (2, 7, 15, 16, 17, 33, 65)
+
+
+def _channels(draw: st.DrawFn, rank: int, kind: str | None) -> tuple[int, int, int]:
+    """Groups, input and output channels."""
+    if kind == "dense":
+        sizes = st.sampled_from((1, 2, 3, *WIDE))
+        return 1, draw(sizes), draw(sizes)
+    if kind == "depthwise":
+        groups = draw(st.sampled_from(WIDE))
+        return groups, groups, groups
+    groups = draw(st.sampled_from((1, 1, 2, 3))) if rank else 1
+    depthwise = groups > 1 and draw(st.booleans())
+    inputs = groups if depthwise else groups * draw(st.integers(1, 3))
+    return groups, inputs, groups * draw(st.integers(1, 3))
 
 
 def least_space(geometry: Geometry, kernel: tuple[int, ...], axis: int) -> int:

@@ -7,33 +7,33 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dynaconv.ops import Geometry, mix
-from laws.cases import Case, cases
-from laws.test_strategies import FITTING
+from laws.cases import Case
+from laws.strategies import EVERY, HERE, examples
 from tolerances import assert_close
 
 # torch's own layer warns that it copies its input there; ours pads without a warning.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 
-EACH = pytest.mark.parametrize("strategy", FITTING)
+EACH = pytest.mark.parametrize("strategy", HERE)
 # "single" holds one example by definition: no other example is there to meddle, and nothing to put together.
-SEVERAL = pytest.mark.parametrize("strategy", [name for name in FITTING if name != "single"])
+SEVERAL = pytest.mark.parametrize("strategy", [name for name in HERE if name != "single"])
 
 
 def several(strategy: str, **more: Any) -> st.SearchStrategy[Case]:
-    return cases(**{**FITTING[strategy], "batches": (2, 3), "layouts": ("contiguous", "channels_last"), **more})
+    return EVERY[strategy].cases(**{"batches": (2, 3), "layouts": ("contiguous", "channels_last"), **more})
 
 
 @SEVERAL
-@settings(max_examples=15)
+@examples(15)
 @given(data=st.data())
 def test_no_example_leaks_into_another(strategy: str, data: st.DataObject) -> None:
     case = data.draw(several(strategy))
-    leaves = case.tensors()
+    leaves = case.tensors(EVERY[strategy].dtype)
     y = case.run(strategy, leaves)
     own = torch.autograd.grad(y[0].sum(), [leaves["x"], leaves["routing"]])
     for gradient in own:
@@ -45,13 +45,13 @@ def test_no_example_leaks_into_another(strategy: str, data: st.DataObject) -> No
 
 
 @EACH
-@settings(max_examples=20)
+@examples(20)
 @given(data=st.data())
 def test_one_hot_routing_is_the_ordinary_layer_of_torch(strategy: str, data: st.DataObject) -> None:
-    case = data.draw(cases(**{**FITTING[strategy], "layouts": ("contiguous",)}))
-    leaves = case.tensors()
+    case = data.draw(EVERY[strategy].cases(layouts=("contiguous",)))
+    leaves = case.tensors(EVERY[strategy].dtype)
     chosen = [index % case.experts for index in range(case.batch)]
-    leaves["routing"] = torch.eye(case.experts, dtype=torch.float64)[torch.tensor(chosen, dtype=torch.long)]
+    leaves["routing"] = torch.eye(case.experts, dtype=EVERY[strategy].dtype)[torch.tensor(chosen, dtype=torch.long)]
     y = case.run(strategy, leaves)
     for index, expert in enumerate(chosen):
         bias = leaves["bias"][expert] if case.bias else None
@@ -63,22 +63,22 @@ def test_one_hot_routing_is_the_ordinary_layer_of_torch(strategy: str, data: st.
 
 
 @EACH
-@settings(max_examples=15)
+@examples(15)
 @given(data=st.data())
 def test_linear_in_the_routing(strategy: str, data: st.DataObject) -> None:
-    case = data.draw(cases(**FITTING[strategy]))
-    leaves = case.tensors()
+    case = data.draw(EVERY[strategy].cases())
+    leaves = case.tensors(EVERY[strategy].dtype)
     first, second = leaves["routing"], torch.randn_like(leaves["routing"])
-    answer = lambda routing: case.run(strategy, {**leaves, "routing": routing})  # noqa: E731
-    assert_close(answer(3.0 * first - 0.5 * second), 3.0 * answer(first) - 0.5 * answer(second), scale=10)
+    output = lambda routing: case.run(strategy, {**leaves, "routing": routing})  # noqa: E731
+    assert_close(output(3.0 * first - 0.5 * second), 3.0 * output(first) - 0.5 * output(second), scale=10)
 
 
 @EACH
-@settings(max_examples=15)
+@examples(15)
 @given(data=st.data())
 def test_permuting_experts_with_their_routing_changes_nothing(strategy: str, data: st.DataObject) -> None:
-    case = data.draw(cases(**FITTING[strategy]))
-    leaves = case.tensors()
+    case = data.draw(EVERY[strategy].cases())
+    leaves = case.tensors(EVERY[strategy].dtype)
     order = torch.randperm(case.experts)
     permuted = {**leaves, "bank": leaves["bank"][order], "routing": leaves["routing"][:, order]}
     if case.bias:
@@ -87,11 +87,11 @@ def test_permuting_experts_with_their_routing_changes_nothing(strategy: str, dat
 
 
 @EACH
-@settings(max_examples=15)
+@examples(15)
 @given(data=st.data())
 def test_equal_experts_with_routing_that_sums_to_one_are_the_static_layer(strategy: str, data: st.DataObject) -> None:
-    case = data.draw(cases(**{**FITTING[strategy], "layouts": ("contiguous",)}))
-    leaves = case.tensors()
+    case = data.draw(EVERY[strategy].cases(layouts=("contiguous",)))
+    leaves = case.tensors(EVERY[strategy].dtype)
     leaves["bank"] = leaves["bank"][:1].expand_as(leaves["bank"])
     if case.bias:
         leaves["bias"] = leaves["bias"][:1].expand_as(leaves["bias"])
@@ -101,11 +101,11 @@ def test_equal_experts_with_routing_that_sums_to_one_are_the_static_layer(strate
 
 
 @SEVERAL
-@settings(max_examples=15)
+@examples(15)
 @given(data=st.data())
-def test_examples_put_together_are_answered_as_if_alone(strategy: str, data: st.DataObject) -> None:
+def test_examples_put_together_are_computed_as_if_alone(strategy: str, data: st.DataObject) -> None:
     case = data.draw(several(strategy))
-    leaves = case.tensors()
+    leaves = case.tensors(EVERY[strategy].dtype)
     together = case.run(strategy, leaves)
     alone = [
         case.run(strategy, {**leaves, "x": leaves["x"][i : i + 1], "routing": leaves["routing"][i : i + 1]})
@@ -130,7 +130,7 @@ def test_a_batch_of_one_of_the_strategy_single_is_that_example_of_a_larger_batch
 def ordinary_layer(case: Case, kernel: Tensor, bias: Tensor | None) -> nn.Module:
     """The layer that people would write without this library, with the given weights."""
     geometry, dims = case.geometry, case.geometry.dims
-    shared = {"bias": bias is not None, "dtype": torch.float64}
+    shared = {"bias": bias is not None, "dtype": kernel.dtype}
     if dims == 0:
         layer: nn.Module = nn.Linear(case.inputs, case.outputs, **shared)
     elif geometry.transposed:

@@ -36,6 +36,24 @@ def test_chooses_and_says_why_and_why_not_the_others(batch: int, kernel: int, di
         assert f"not {name}: {reason}" in shown
 
 
+@pytest.mark.parametrize("batch", [4, 64])
+@pytest.mark.parametrize("geometry", [Geometry(dims=0), Geometry(dims=2, padding=1)], ids=["linear", "1x1 map"])
+def test_many_examples_that_use_a_kernel_at_one_position_use_every_expert(batch: int, geometry: Geometry) -> None:
+    x = torch.randn(batch, 160, *(1,) * geometry.dims)
+    bank, routing = torch.randn(4, 160, 160, *(3,) * geometry.dims), torch.rand(batch, 4)
+    chosen = plan_of(x, bank, routing, geometry=geometry)
+    assert (chosen.strategy == "branches") == (batch == 64), chosen
+
+
+def test_a_plan_says_what_was_decided_by_memory_that_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, bank, routing = torch.randn(2, 4, 256, 256), torch.randn(2, 4, 4, 3, 3), torch.randn(2, 2)
+    assert "keep_freed_memory" in plan_of(x, bank, routing, geometry=Geometry(dims=2)).why
+    monkeypatch.setattr("dynaconv.ops.call.keeps_memory", lambda: True)
+    kept = plan_of(x, bank, routing, geometry=Geometry(dims=2))
+    assert kept.strategy == "grouped"
+    assert "freed memory stays in this process" in kept.why
+
+
 def test_large_examples_are_looped_over_on_a_cpu() -> None:
     bank, routing = torch.randn(2, 4, 4, 3, 3), torch.randn(2, 2)
     chosen = {

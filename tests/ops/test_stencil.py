@@ -95,20 +95,6 @@ def test_an_upstream_gradient_of_another_layout_is_understood() -> None:
         assert_close(actual, value, dtype=torch.float32, scale=8, what=name)
 
 
-def test_second_derivatives() -> None:
-    leaves, geometry = call(channels=4, padding=1)
-    wide = [leaf.detach().double().requires_grad_() for leaf in leaves]
-
-    def penalty(y: Tensor, leaves: list[Tensor]) -> list[Tensor]:
-        first = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)
-        return list(torch.autograd.grad(sum(each.square().sum() for each in first), leaves))
-
-    actual = penalty(mix(*leaves, geometry=geometry, strategy="stencil"), leaves)
-    expected = penalty(reference(*wide, geometry), wide)
-    for name, one, other in zip(NAMES, actual, expected, strict=True):
-        assert_close(one, other, dtype=torch.float32, scale=max(1.0, other.abs().max().item()), what=name)
-
-
 def test_is_chosen_for_a_depthwise_layer_in_channels_last_and_only_there() -> None:
     leaves, geometry = call()
     chosen = plan_of(*leaves[:3], geometry=geometry)
@@ -125,14 +111,14 @@ def refusal(leaves: list[Tensor], geometry: Geometry) -> str:
 
 def test_says_what_it_cannot_do() -> None:
     (x, bank, routing, _), geometry = call()
-    assert "channels_last" in refusal([x.contiguous(), bank, routing], geometry)
+    assert "possible, but the input is contiguous" in refusal([x.contiguous(), bank, routing], geometry)
     assert "float32" in refusal([x.double(), bank.double(), routing.double()], geometry)
     assert "depthwise" in refusal([x, torch.randn(3, 8, 20, 3, 3), routing], Geometry(dims=2))
     assert "depthwise" in refusal([x, torch.randn(3, 40, 1, 3, 3), routing], geometry)
     with torch.autocast("cpu", torch.bfloat16):
         assert "float32" in refusal([x, bank, routing], geometry)
-    with pytest.raises(ValueError, match="'stencil' cannot run this call: the input is not in channels_last"):
-        mix(x.contiguous(), bank, routing, geometry=geometry, strategy="stencil")
+    with pytest.raises(ValueError, match="'stencil' cannot run this call: it computes in float32 on a CPU"):
+        mix(x.double(), bank.double(), routing, geometry=geometry, strategy="stencil")
 
 
 def test_leaves_tensors_without_memory_and_watched_calls_to_torch() -> None:
@@ -149,19 +135,6 @@ def test_leaves_tensors_without_memory_and_watched_calls_to_torch() -> None:
         return mix(x, bank.detach(), routing, geometry=geometry).sum()
 
     assert torch.func.grad(one)(x.detach(), routing.detach()).shape == x.shape
-
-
-def test_a_compiled_network_keeps_the_kernel() -> None:
-    torch.compiler.reset()
-    layer, x = DynamicConv2d(20, 20, 3, groups=20), call()[0][0]
-    graphs = []
-
-    def keep(graph: torch.fx.GraphModule, examples: list[Tensor]) -> Any:
-        graphs.append(graph)
-        return graph
-
-    assert_close(torch.compile(layer, fullgraph=True, backend=keep)(x), layer(x))
-    assert any(node.target is torch.ops.dynaconv.depthwise_each.default for node in graphs[0].graph.nodes)
 
 
 def test_without_a_compiler_the_layer_runs_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

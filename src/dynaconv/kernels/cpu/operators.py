@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dynaconv.kernels import by_torch
 from dynaconv.kernels.cpu import convolve, depthwise, positions
-from dynaconv.torch_private import is_transformed
+from dynaconv.torch_private import is_batched
 
 _MOVES = "int[2] stride, int[2] padding, int[2] dilation"
 _LIBRARY = torch.library.Library("dynaconv", "FRAGMENT")
@@ -78,7 +78,7 @@ def _depthwise(x: Tensor, kernels: Tensor, biases: Tensor | None, *moves: Sizes)
 def _depthwise_gradients(
     gradient: Tensor, x: Tensor, kernels: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, mask: Sequence[bool]
 ) -> tuple[Tensor, Tensor]:
-    of_x = of_kernels = x.new_empty(0)
+    of_x, of_kernels = x.new_empty(0), x.new_empty(0)  # an operator's outputs must not be one tensor
     kernel, moves = kernels.shape[3:], (stride, padding, dilation)
     gradient = _channels_last(gradient)
     if mask[0]:
@@ -98,7 +98,7 @@ def _depthwise_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]
     needed = ctx.needs_input_grad[:2]
     of_biases = gradient.sum(dim=(2, 3)) if ctx.needs_input_grad[2] else None
     found: Sequence[Tensor | None]
-    if torch.is_grad_enabled() or is_transformed():
+    if torch.is_grad_enabled() or is_batched(gradient):
         found = by_torch.gradients(partial(_each_by_torch, ctx.moves), (x, kernels), needed, gradient)
     else:
         found = torch.ops.dynaconv.depthwise_each_backward(gradient, x, kernels, *ctx.moves, list(needed))
@@ -147,7 +147,7 @@ def _mixed_gradients(
     dilation: Sizes,
     mask: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    of_x = of_bank = of_routing = x.new_empty(0)
+    of_x, of_bank, of_routing = x.new_empty(0), x.new_empty(0), x.new_empty(0)
     gradient, moves = _channels_last(gradient), _pairs(x.shape[2:], bank.shape[3:], stride, padding, dilation)
     if mask[0]:
         turned = convolve.to_panels(bank, transposed=True)
@@ -163,7 +163,7 @@ def _mixed_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     inputs, needed = ctx.saved_tensors, ctx.needs_input_grad[:3]
     of_biases = gradient.sum(dim=(2, 3)) if ctx.needs_input_grad[3] else None
     found: Sequence[Tensor | None]
-    if torch.is_grad_enabled() or is_transformed():
+    if torch.is_grad_enabled() or is_batched(gradient):
         found = by_torch.gradients(partial(_mix_by_torch, ctx.moves), inputs, needed, gradient)
     else:
         found = torch.ops.dynaconv.mix_conv2d_backward(gradient, *inputs, *ctx.moves, list(needed))

@@ -9,16 +9,19 @@ backward pass mixes the kernels anew instead of keeping them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dynaconv.ops.call import Call
+from dynaconv.kernels import by_torch
+from dynaconv.ops.call import Call, autocast_dtype
 from dynaconv.ops.convolution import convolve, mix_biases, mix_kernels
 from dynaconv.ops.geometry import Geometry
 from dynaconv.ops.strategies import matmul
 from dynaconv.ops.strategies.strategy import Strategy
+from dynaconv.torch_private import is_batched
 
 # Mixed kernels of a piece: 4 MiB beat 1 MiB in every wide layer; of kernels larger than that a few are mixed together
 # all the same, as every piece reads the whole bank (docs/performance.md, steps 4 and 9).
@@ -34,21 +37,22 @@ def refuses(call: Call) -> str | None:
 
 def mix(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """For every piece of the batch: mix its kernels, convolve, forget them."""
-    device = x.device.type
-    if device == "meta" or not torch.is_autocast_enabled(device):  # meta has no autocast, and asking raises
+    low = autocast_dtype(x.device.type)
+    if low is None:
         return _mix(x, bank, routing, bias, geometry)
-    low = torch.get_autocast_dtype(device)
     x, bank, routing = (_lowered(tensor, low) for tensor in (x, bank, routing))
     bias = None if bias is None else _lowered(bias, low)
-    with torch.autocast(device, enabled=False):  # a backward pass runs without autocast; both must see the same dtypes
+    with torch.autocast(
+        x.device.type, enabled=False
+    ):  # a backward pass runs without autocast; both must see the same dtypes
         return _mix(x, bank, routing, bias, geometry)
 
 
 def _mix(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, bank, routing, bias))
     if needs_grad and not torch.compiler.is_compiling():  # a compiler makes the backward pass itself
-        answer: Tensor = _Remixed.apply(x, bank, routing, bias, geometry)
-        return answer
+        y: Tensor = _Remixed.apply(x, bank, routing, bias, geometry)
+        return y
     return _forward(x, bank, routing, bias, geometry)
 
 
@@ -74,6 +78,10 @@ def _forward(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geom
         kernels = mix_kernels(bank, routing[piece])
         outputs.append(convolve_each(x[piece], kernels, None if biases is None else biases[piece], geometry))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _of_four(geometry: Geometry, x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None) -> Tensor:
+    return _forward(x, bank, routing, bias, geometry)
 
 
 def convolve_each(x: Tensor, kernels: Tensor, biases: Tensor | None, geometry: Geometry) -> Tensor:
@@ -107,6 +115,11 @@ class _Remixed(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, bank, routing, bias = ctx.saved_tensors
         need_x, need_bank, need_routing, need_bias = ctx.needs_input_grad[:4]
+        if is_batched(gradient):  # many gradients at once: sums in place are not possible then
+            found = by_torch.gradients(
+                partial(_of_four, ctx.geometry), ctx.saved_tensors, ctx.needs_input_grad[:4], gradient
+            )
+            return (*found, None)
         flat = bank.flatten(1)
         wide = torch.promote_types(bank.dtype, torch.float32)  # a sum over pieces must not round at every step
         weights, of_bank = routing.to(wide), torch.zeros_like(flat, dtype=wide)
