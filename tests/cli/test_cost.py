@@ -66,3 +66,16 @@ def test_bad_input(capsys: pytest.CaptureFixture[str], words: list[str], message
     assert (code, out) == (2, "")
     assert message in err
     assert "Traceback" not in err
+
+
+def test_a_detector_is_counted_without_its_post_processing(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "ssd300_condconv_mobilenetv1_050", "--rule", "tf", "--format", "json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["input_shapes"] == [[1, 3, 300, 300]]
+    assert "backbone.extra.3.conv2" in out
+
+
+def test_a_keypoint_network_is_counted_at_its_own_size(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "keypoints_b_dy_mobilenetv3_small", "--format", "json", "--arg", "num_keypoints=5")
+    assert code == 0
+    assert json.loads(out)["input_shapes"] == [[1, 3, 256, 192]]

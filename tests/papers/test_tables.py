@@ -38,18 +38,23 @@ def test_every_published_row_stands_there_unchanged(shared: Path) -> None:
     assert len(published_figures()) == 141
 
 
-def test_what_is_counted_and_what_waits() -> None:
-    waiting = [row for row in published_figures() if network_of_row(row["paper"], row["table"], row["row"]) is None]
-    assert len(waiting) == 6 + 14
-    assert all("SSD" in row["row"] or " head " in row["row"] for row in waiting)
+def test_every_row_has_its_network() -> None:
     rows = {(row["paper"], row["table"], row["row"]): None for row in published_figures()}
+    assert None not in {network_of_row(*row) for row in rows}
+    assert len({network_of_row(*row) for row in rows}) == 64 + 6 + 7
     assert network_of_row("DynamicConv", "Table 1", "MobileNetV2 x0.35 K=6") == TableNetwork(
         "dy_mobilenetv2_035", (("experts", 6),)
     )
     assert network_of_row("DynamicConv", "Table 10", "backbone DY-ResNet-18") == TableNetwork(
-        "dy_resnet18", (), (3, 256, 192), backbone=True
+        "dy_resnet18", (), (3, 256, 192), part="backbone"
     )
-    assert len({network_of_row(*row) for row in rows} - {None}) == 64
+    assert network_of_row("DynamicConv", "Table 10", "type B DY bneck head MobileNetV2 (Bout=1280)") == TableNetwork(
+        "keypoints_b_dy_mobilenetv2_100", (), (1280, 8, 6), part="head"
+    )
+    assert network_of_row("CondConv", "Table 2", "SSD300-MobileNetV1 0.75x CondConv-8") == TableNetwork(
+        "ssd300_condconv_mobilenetv1_075", (), (3, 300, 300)
+    )
+    assert network_of_row("CondConv", "Table 9", "another network") is None
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, words: str) -> dict[str, Row]:
@@ -70,14 +75,27 @@ def test_a_network_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return count(network)
 
     monkeypatch.setattr(module, "count", noting)
-    rows = counted(monkeypatch, r"Table (8|10) \| (backbone )?(DY-)?ResNet-1[08] \| params|SSD")
-    assert len(calls) == len(set(calls)) == 6
+    rows = counted(monkeypatch, r"Table (8|10) \| (backbone )?(DY-)?ResNet-1[08] \| params|SSD.* 0.5x")
+    assert len(calls) == len(set(calls)) == 6 + 2
     assert rows["DY-ResNet-10 params_m"].ours == pytest.approx(19.6856)
     assert "18.77 in units of 2^20" in rows["DY-ResNet-10 params_m"].note
     assert rows["backbone DY-ResNet-18 params_m"].ours == pytest.approx(44.42)
-    ssd = rows["SSD300-MobileNetV1 0.5x baseline madds_m"]
-    assert ssd.ours is ssd.difference is None
-    assert "SSD" in ssd.note
+    assert rows["SSD300-MobileNetV1 0.5x baseline madds_m"].ours == pytest.approx(352.2417)
+
+
+def test_heads_are_counted_at_their_own_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = counted(monkeypatch, r"(type A .*ResNet|type B .*Small)")
+    ours = {name: round(row.ours, 2) for name, row in rows.items() if row.ours is not None}
+    assert ours == {
+        "type A dconv head on ResNet-18 (Cin=512) params_m": 4.2,
+        "type A dconv head on ResNet-18 (Cin=512) madds_m": 1120.67,
+        "type B bneck head MobileNetV3-Small (Bout=576) params_m": 1.01,
+        "type B bneck head MobileNetV3-Small (Bout=576) madds_m": 689.66,
+        "type B DY bneck head MobileNetV3-Small (Bout=576) params_m": 4.87,
+        "type B DY bneck head MobileNetV3-Small (Bout=576) madds_m": 699.22,
+    }
+    assert "impossible as printed" in rows["type A dconv head on ResNet-18 (Cin=512) madds_m"].note
+    assert "unexplained" in rows["type B bneck head MobileNetV3-Small (Bout=576) madds_m"].note
 
 
 def test_ours_is_counted_and_never_stored(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,8 +142,12 @@ def test_all_tables(everything: list[Row]) -> None:
     assert [(row.paper, row.table, row.row, row.quantity) for row in rows] == [
         (row["paper"], row["table"], row["row"], row["quantity"]) for row in published_figures()
     ]
-    here = [row for row in rows if row.ours is not None]
-    assert len(here) == 121
+    assert all(row.ours is not None for row in rows)
+    # The printed cost of the keypoint heads cannot be had; the notes say so, and how far it is known why.
+    heads = [row for row in rows if " head " in row.row]
+    assert len(heads) == 14
+    assert all(re.search("impossible|unexplained|rounded", row.note) or abs(row.difference) < 0.5 for row in heads)
+    here = [row for row in rows if row not in heads]
     # Under the dynamic-convolution paper's literal formula its own dynamic networks count 0.5 to 2.5 % more.
     literal = [row for row in here if row.rule == "dy" and ("DY" in row.row or "K=" in row.row)]
     assert all(-0.2 < row.difference < 2.5 for row in literal)

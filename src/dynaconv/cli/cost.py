@@ -43,7 +43,7 @@ def cost(
         size = None if input is None else parse_input_size(input)
     network = build_on_meta(model, assignments("--arg", arg))
     with blame_input():
-        report = count(network, size or _own_size(network), rule=rule)
+        report = count(_countable(network), size or _own_size(network), rule=rule)
     if format == "json":
         print(report.to_json())
     elif format == "csv":
@@ -80,6 +80,12 @@ def build_on_meta(name: str, arguments: dict[str, Any]) -> nn.Module:
     except Exception as error:  # each of timm's networks raises its own
         raise UserError(f"{name} cannot be built: {type(error).__name__}: {error}") from error
     return network
+
+
+def _countable(network: Any) -> nn.Module:
+    """A detector without its post-processing, which depends on the values found; every other network as it is."""
+    part: nn.Module = network.raw() if hasattr(network, "raw") else network
+    return part
 
 
 def _own_size(network: nn.Module) -> tuple[int, ...]:

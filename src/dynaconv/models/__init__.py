@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from dynaconv.models import efficientnet, mnasnet, mobilenetv1, mobilenetv2, mobilenetv3, resnet  # noqa: F401 - register
+from dynaconv.models import efficientnet, keypoints, mnasnet, mobilenetv1, mobilenetv2, mobilenetv3, resnet, ssd  # noqa: F401 - register  # noqa: F401 - register
 from dynaconv.models.builder import ZOO, build
 from dynaconv.models.from_timm import from_timm, to_timm
 from dynaconv.models.hub import load_pretrained, push_to_hub, save_pretrained

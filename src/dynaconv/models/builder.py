@@ -30,6 +30,7 @@ _OF_THE_FACTORY = (
     *("features_only", "out_indices", "feature_cfg", "feature_cls", "pretrained_cfg", "pretrained_cfg_overlay"),
     *("pretrained_strict", "pretrained_model_args", "cache_dir", "bn_eps", "bn_momentum", "in_chans", "num_classes"),
 )
+_OF_CREATE_MODEL = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 _SAVED = ("bn_eps", "bn_momentum", "in_chans", "num_classes")
 _OF_THE_HEAD = ("num_classes", "num_features", "head_conv", "head_bias", "head_norm", "global_pool")
 # What the description of a network says, and a caller does not.
@@ -42,6 +43,42 @@ def register(*specs: NetworkSpec) -> None:
         ZOO[spec.name] = spec
         default_cfgs.update(generate_default_cfgs({f"{spec.name}.untrained": _config(spec)}))
         register_model(_entrypoint(spec))
+
+
+def register_entrypoint(
+    name: str, make: Callable[..., nn.Module], input_size: tuple[int, int, int], num_classes: int, row: str
+) -> None:
+    """Make a network of another task known to timm: ``timm.create_model(name, **kwargs)`` calls ``make(**kwargs)``.
+
+    Args:
+        make: builds the network; TypeError for an argument that it does not take.
+        input_size: of one image.
+        num_classes: by default; for keypoint networks the number of keypoints.
+        row: where the paper describes it.
+    """
+
+    config = {
+        "url": "",
+        "num_classes": num_classes,
+        "input_size": input_size,
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+    }
+
+    def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        for argument in _OF_CREATE_MODEL:
+            kwargs.pop(argument, None)
+        if pretrained:
+            raise ValueError(f"{name} has no published weights; leave `pretrained` out")
+        check_arguments(name, kwargs, inspect.signature(make).parameters)
+        model = make(**kwargs)
+        model.__dict__["pretrained_cfg"] = model.__dict__["default_cfg"] = {**config, "architecture": name}
+        return model
+
+    create.__name__ = create.__qualname__ = name
+    create.__doc__ = row
+    default_cfgs.update(generate_default_cfgs({f"{name}.untrained": config}))
+    register_model(create)
 
 
 def build(spec: NetworkSpec, pretrained: bool = False, **kwargs: Any) -> nn.Module:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from dynaconv.counting import CostReport, cost
 from dynaconv.models import ZOO
+from dynaconv.models.keypoints import Backbone
+from dynaconv.models.ssd import SSD300
 
 _B0, _B0_DEPTH = "condconv_efficientnet_b0", "condconv_efficientnet_b0_depth"
 _V1, _V2, _V3 = "condconv_mobilenetv1_025", "condconv_mobilenetv2_100", "dy_mobilenetv3_small"
@@ -26,13 +28,14 @@ class TableNetwork:
         name: for ``timm.create_model``.
         arguments: as sorted pairs.
         input_size: of one image.
-        backbone: without the classifier, and without MobileNetV3's layer between pooling and classifier.
+        part: ``"backbone"``: without the classifier, and without MobileNetV3's layer between pooling and classifier.
+            ``"head"``: of a keypoint network, its head alone; ``input_size`` is then the backbone's output.
     """
 
     name: str
     arguments: tuple[tuple[str, object], ...] = ()
     input_size: tuple[int, int, int] = (3, 224, 224)
-    backbone: bool = False
+    part: Literal["", "backbone", "head"] = ""
 
 
 def network(name: str, size: int = 224, **arguments: Any) -> TableNetwork:
@@ -62,6 +65,11 @@ _CONDCONV: dict[tuple[str, str], TableNetwork] = {
             ("EfficientNet-B0", _B0),
         )
         for kind, made in (("baseline", static(name)), ("CondConv-8", network(name)))
+    },
+    **{
+        ("Table 2", f"SSD300-MobileNetV1 {width}x {kind}"): network(f"{name}_{round(float(width) * 100):03d}", 300)
+        for width in ("0.5", "0.75", "1.0")
+        for kind, name in (("baseline", "ssd300_mobilenetv1"), ("CondConv-8", "ssd300_condconv_mobilenetv1"))
     },
     ("Table 3", "CC-MobileNetV1 (0.25x)"): _ablation(),
     ("Table 3", "Single"): _ablation(routing="single"),
@@ -97,6 +105,9 @@ _DY_BY_NAME = {
     **{f"MobileNetV2 x{width}": f"dy_mobilenetv2_{round(float(width) * 100):03d}" for width in (1.0, 0.75, 0.5, 0.35)},
 }
 _DY_ROW = re.compile(r"(?P<backbone>backbone )?(?P<dynamic>DY-)?(?P<name>\S+( x[\d.]+)?)(?P<kind> static| K=\d)?")
+_DY_HEAD = re.compile(
+    r"type (?P<type>[AB]) (?P<dynamic>DY )?(dconv|bneck) head (on )?(?P<name>\S+) .*\((Cin|Bout)=(?P<channels>\d+)\)"
+)
 _DY_TABLE_2 = re.compile(r"(?P<method>CondConv|DY) x(?P<width>[\d.]+) K=(?P<experts>\d)")
 
 
@@ -106,6 +117,8 @@ def network_of_row(paper: str, table: str, row: str) -> TableNetwork | None:
         return _CONDCONV.get((table, row))
     if table == "Table 2":
         return _of_table_2(row)
+    if head := _DY_HEAD.fullmatch(row):
+        return _of_head(head)
     match = _DY_ROW.fullmatch(row)
     if match is None or match["name"] not in _DY_BY_NAME:
         return None
@@ -114,8 +127,14 @@ def network_of_row(paper: str, table: str, row: str) -> TableNetwork | None:
         return network(name, experts=int(match["kind"][-1]))
     arguments: tuple[tuple[str, object], ...] = () if match["dynamic"] else (("static", True),)
     if match["backbone"]:
-        return TableNetwork(name, arguments, (3, 256, 192), backbone=True)
+        return TableNetwork(name, arguments, (3, 256, 192), part="backbone")
     return TableNetwork(name, arguments)
+
+
+def _of_head(match: re.Match[str]) -> TableNetwork:
+    backbone = {"MobileNetV2": "mobilenetv2_100", "MobileNetV3-Small": "mobilenetv3_small", "ResNet-18": "resnet18"}
+    name = f"keypoints_{match['type'].lower()}_{'dy_' if match['dynamic'] else ''}{backbone[match['name']]}"
+    return TableNetwork(name, (), (int(match["channels"]), 8, 6), part="head")
 
 
 def _of_table_2(row: str) -> TableNetwork | None:
@@ -130,7 +149,14 @@ def count(network: TableNetwork) -> CostReport:
     """What a network costs, under plain MAdds (``report.under(rule)`` tells the others); built without numbers."""
     with torch.device("meta"), _WithoutDrawing():
         model: nn.Module = timm.create_model(network.name, **dict(network.arguments))  # type: ignore[arg-type]
-    return cost(_Backbone(model) if network.backbone else model, network.input_size)
+        counted: nn.Module = model
+        if isinstance(model, SSD300):
+            counted = model.raw()
+        elif network.part == "head":
+            counted = model.get_submodule("head")
+        elif network.part == "backbone":
+            counted = Backbone(model)
+    return cost(counted, network.input_size)
 
 
 class _WithoutDrawing(TorchFunctionMode):
@@ -140,17 +166,3 @@ class _WithoutDrawing(TorchFunctionMode):
         if getattr(func, "__name__", "") in ("normal_", "uniform_", "fill_", "zero_", "clamp_", "erfinv_"):
             return args[0] if args else kwargs["tensor"]
         return func(*args, **(kwargs or {}))
-
-
-class _Backbone(nn.Module):
-    """A network without its classifier."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-        model.reset_classifier(0)
-        if hasattr(model, "norm_head"):  # MobileNetV3: this convolution stands after the pooling
-            model.conv_head = nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model.forward_features(x)
