@@ -266,13 +266,15 @@ def test_threads_do_not_meet(frozen_mobile: nn.Module) -> None:
         assert all(torch.equal(y, expected[index]) for y in ys)
 
 
-@pytest.mark.parametrize("strategy", ["grouped", "unfold"])
-def test_a_fixed_strategy_computes_the_same(mobile: nn.Module, strategy: str) -> None:
+@pytest.mark.parametrize("strategy", ["loop", "grouped", "unfold", "reference"])
+def test_a_fixed_strategy_computes_the_same_in_every_layout(mobile: nn.Module, strategy: str) -> None:
     x = picture(3)
     frozen = freeze(mobile, strategy=strategy, examples=x)
     assert {module.strategy for module in frozen.modules() if isinstance(module, FrozenLayer)} == {strategy}
     with torch.no_grad():
-        assert_close(frozen(x), mobile(x))
+        expected = mobile(x)
+        for layout in (torch.contiguous_format, torch.channels_last):
+            assert_close(frozen(x.to(memory_format=layout)), expected)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 
 import pytest
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 import dynaconv
 from dynaconv import DynamicConv2d, freeze
 from dynaconv.inference import FrozenLayer, one_call
+from dynaconv.kernels import cpu as native
+from dynaconv.ops import STRATEGIES
 from tolerances import assert_close
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -192,7 +195,7 @@ def test_tensors_that_the_kernel_cannot_read_are_refused() -> None:
 
 
 def one_call_runs(frozen: FrozenLayer, x: Tensor) -> bool:
-    return frozen._fits_one_call(x)
+    return frozen.plan(x).strategy == "frozen"
 
 
 @pytest.mark.parametrize(
@@ -228,14 +231,57 @@ def test_a_frozen_layers_geometry_cannot_be_changed() -> None:
 
 @pytest.mark.parametrize("strategy", ["loop", "grouped", "unfold"])
 def test_an_explicit_strategy_is_obeyed_in_every_layout(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    module = getattr(dynaconv.inference.layer, strategy)
-    run = module.convolve_each
-    monkeypatch.setattr(module, "convolve_each", lambda *args: (seen.append(strategy), run(*args))[1])
+    seen: list[str] = []
+    found = STRATEGIES[strategy]
+    assert found.convolve_each is not None
+    run = found.convolve_each
+    watched = dataclasses.replace(found, convolve_each=lambda *args: (seen.append(strategy), run(*args))[1])
+    monkeypatch.setitem(STRATEGIES, strategy, watched)
     monkeypatch.setattr(one_call, "run", lambda *args: pytest.fail("the kernel of our own ran"))
     frozen = freeze(nn.Sequential(DynamicConv2d(4, 4, 3)), strategy=strategy, input_size=(4, 6, 6))
     for layout in LAYOUTS:
         seen.clear()
+        x = torch.randn(3, 4, 6, 6).to(memory_format=layout)
         with torch.no_grad():
-            frozen(torch.randn(3, 4, 6, 6).to(memory_format=layout))
+            frozen(x)
         assert seen
+        assert frozen[0].plan(x).strategy == strategy
+        assert frozen[0].plan(x).others["frozen"] == f"you asked for {strategy!r}"
+
+
+def test_an_explicit_strategy_that_cannot_run_is_refused() -> None:
+    layer = DynamicConv2d(4, 4, 3)
+    with pytest.raises(ValueError, match=r"strategy 'matmul' cannot run this call: the kernel is 3x3"):
+        freeze(layer, strategy="matmul", input_size=(4, 6, 6))
+    with pytest.raises(ValueError, match=r"strategy is 'froze'. Did you mean 'frozen'"):
+        freeze(layer, strategy="froze", input_size=(4, 6, 6))
+    with pytest.raises(ValueError, match=r"strategy 'frozen' cannot run this call: it computes in float32"):
+        freeze(layer.double(), strategy="frozen", examples=torch.randn(1, 4, 6, 6).double())
+
+
+def test_the_plan_says_why_and_why_not_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen = frozen_of(DynamicConv2d(4, 4, 3), 4, 6, 6)
+    x = torch.randn(3, 4, 6, 6)
+    runs: list[str] = []
+    run = one_call.run
+    monkeypatch.setattr(one_call, "run", lambda *args: (runs.append("frozen"), run(*args))[1])
+    last = x.to(memory_format=torch.channels_last)
+    grad = last.detach().requires_grad_()
+    expected = {x: "the input is no map in channels_last", grad: "the input needs a gradient"}
+    for tensor, reason in expected.items():
+        plan = frozen.plan(tensor)
+        assert plan.strategy in STRATEGIES
+        assert reason in plan.others["frozen"]
+        assert set(plan.others) | {plan.strategy} == {"frozen", *STRATEGIES}
+        frozen(tensor)
+    assert runs == []
+    assert frozen.plan(x[:0]).why == "the batch is empty"
+    assert frozen_of(dynaconv.DynamicConv1d(4, 4, 3), 4, 6).plan(x[0, :, 0]).strategy in STRATEGIES
+    plan = frozen.plan(last)
+    with torch.no_grad():
+        frozen(last)
+    assert runs == ["frozen"] * (plan.strategy == "frozen")
+    assert (plan.strategy == "frozen") == (native.why_not() is None)
+    with monkeypatch.context() as patch:
+        patch.setattr("dynaconv.inference.channel_sums.why_not", lambda: "there is no compiler")
+        assert frozen.plan(last).others["frozen"] == "the kernels are not available: there is no compiler"

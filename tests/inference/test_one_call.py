@@ -16,6 +16,7 @@ from dynaconv import DynamicConv2d, freeze
 from dynaconv.inference import FrozenLayer, bank, channel_sums, layer, one_call, router
 from dynaconv.kernels import cpu as native
 from dynaconv.kernels.cpu.activation import Activation
+from dynaconv.ops.strategies import strategy
 from tolerances import assert_close
 
 pytestmark = pytest.mark.skipif(native.why_not() is not None, reason=f"no kernels of our own here: {native.why_not()}")
@@ -42,9 +43,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def by_torch(monkeypatch: pytest.MonkeyPatch, network: nn.Module, x: Tensor) -> Tensor:
     with monkeypatch.context() as patch:
-        for module in (layer, router):
-            patch.setattr(module, "readable", lambda x: False)
+        for module, name in ((layer, "why_not_readable"), (router, "readable")):
+            patch.setattr(module, name, lambda x, name=name: "switched off" if name == "why_not_readable" else False)
         patch.setattr(bank, "why_not", lambda: "switched off")
+        patch.setattr(strategy, "_why_no_kernels", lambda: "switched off")
         return network(x)
 
 
@@ -176,8 +178,17 @@ def test_what_the_kernels_cannot_read_runs_by_torch(layout: str, calls: list[str
         x = x.requires_grad_()
     with torch.set_grad_enabled(layout == "gradient"), torch.autocast("cpu", torch.bfloat16, layout == "autocast"):
         y = frozen(x)
-    assert not {"product", "depthwise"} & set(calls)
+    assert calls == []
     assert_close(y, network(x), dtype=torch.bfloat16 if layout == "autocast" else None)
+
+
+def test_what_the_kernels_can_read_runs_by_them(calls: list[str]) -> None:
+    """The fixture of the test above sees the kernels when they run."""
+    frozen = freeze(nn.Sequential(DynamicConv2d(4, 20, 1), DynamicConv2d(20, 20, 3, groups=20)), input_size=(4, 8, 8))
+    calls.clear()
+    with torch.no_grad():
+        frozen(pictures(2, 4, 8))
+    assert [name for name in calls if name != "sums"] == ["panels", "taps"]
 
 
 def test_a_copy_and_an_empty_batch() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dynaconv.kernels.cpu import inference, why_not
 from dynaconv.ops.call import is_plain
-from dynaconv.torch_private import forward_ad_active, is_wrapped
+from dynaconv.torch_private import is_wrapped
 
 _last = threading.local()
 
@@ -40,18 +40,23 @@ def remembered(x: Tensor) -> Tensor | None:
 
 
 def readable(x: Tensor) -> bool:
-    """Whether kernels of our own may read ``x``: an ordinary float32 map on the CPU, in channels_last, unwatched."""
-    return (
-        x.dtype == torch.float32
-        and x.dim() == 4
-        and x.numel() > 0
-        and x.is_contiguous(memory_format=torch.channels_last)
-        and not torch.compiler.is_compiling()
-        and x.device.type == "cpu"
-        and not (x.requires_grad and torch.is_grad_enabled())
-        and not torch.is_autocast_enabled("cpu")
-        and is_plain(x)
-        and not is_wrapped(x)
-        and not forward_ad_active()
-        and why_not() is None
-    )
+    """Whether kernels of our own may read ``x``; see :func:`why_not_readable`."""
+    return why_not_readable(x) is None
+
+
+def why_not_readable(x: Tensor) -> str | None:
+    """Why kernels of our own may not read ``x``, or None: an ordinary float32 map in channels_last, unwatched."""
+    if x.dtype != torch.float32 or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return "it computes in float32 on a CPU"
+    if x.dim() != 4 or not x.is_contiguous(memory_format=torch.channels_last):
+        return "the input is no map in channels_last"
+    if x.numel() == 0:
+        return "the batch is empty"
+    if x.requires_grad and torch.is_grad_enabled():
+        return "the input needs a gradient, and this kernel has none"
+    if torch.compiler.is_compiling():
+        return "torch.compile or torch.export traces the call"
+    if not is_plain(x) or is_wrapped(x):
+        return "the call is transformed or watched, and torch does not see into a kernel of our own"
+    reason = why_not()
+    return None if reason is None else f"the kernels are not available: {reason}"

@@ -14,7 +14,7 @@ from dynaconv.conversion.observe import guess_sizes
 from dynaconv.errors import suggest
 from dynaconv.inference.bank import check_bank_dtype
 from dynaconv.inference.comparison import Difference, compare
-from dynaconv.inference.layer import FrozenLayer
+from dynaconv.inference.layer import CHOICES, FrozenLayer
 from dynaconv.inference.norm_folding import (
     activation_of,
     affine_of,
@@ -28,8 +28,6 @@ from dynaconv.inference.router import freeze_router
 from dynaconv.kernels.cpu.activation import Activation
 from dynaconv.layers import DynamicLayer
 from dynaconv.torch_private import carry_hooks
-
-STRATEGIES = ("auto", "loop", "grouped", "unfold")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +84,9 @@ def freeze(
             Casting the copy later (``.half()`` ...) leaves a reduced bank as it is stored.
         compile: compile the copy with torch.compile (needs a C++ compiler; the first call of every batch size takes a
             minute). Not saved with the network: call ``network.compile()`` after loading.
-        strategy: None or ``"auto"`` chooses for every call. ``"loop"`` (a few examples at a time), ``"grouped"`` and
-            ``"unfold"`` are obeyed in every layout; a 1x1 layer is a product in each of them.
+        strategy: None or ``"auto"`` chooses for every call (``layer.plan(x)`` says what and why): where it can, a
+            kernel of our own that does the whole layer in one call, ``"frozen"``; else one of the ordinary strategies.
+            A name is obeyed by every layer; where one cannot, this function raises.
         input_size: ``(C, *space)`` of one example, for networks whose input is not an image of the usual size.
         examples: inputs to compare on, ``(B, C, *space)``, instead of 8 random ones (for a reduced bank, real ones).
 
@@ -106,8 +105,8 @@ def freeze(
         raise TypeError(f"model is {type(model).__name__}; expected a torch.nn.Module")
     check_bank_dtype(bank_dtype)
     chosen = "auto" if strategy is None else strategy
-    if chosen not in STRATEGIES:
-        raise ValueError(f"strategy is {strategy!r}. {suggest(str(strategy), STRATEGIES)}")
+    if chosen not in CHOICES:
+        raise ValueError(f"strategy is {strategy!r}. {suggest(str(strategy), CHOICES)}")
     original = _evaluated_copy(model)
     inputs = _inputs(original, input_size) if examples is None else examples
     run = _runner(inputs)

@@ -9,19 +9,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dynaconv import ops
 from dynaconv.inference import one_call
 from dynaconv.inference.bank import ALONG, lay_out, layout_of, mix_bank, read, reduce_bank
-from dynaconv.inference.channel_sums import readable
+from dynaconv.inference.channel_sums import why_not_readable
 from dynaconv.inference.norm_folding import Affine, along_output
 from dynaconv.kernels.cpu.activation import RELU, Activation
-from dynaconv.ops import Geometry
+from dynaconv.ops import STRATEGIES, Call, Geometry, Plan, convolve_each
 from dynaconv.ops.convolution import convolve
 from dynaconv.ops.geometry import resolve_padding
-from dynaconv.ops.strategies import grouped, loop, matmul, unfold
+from dynaconv.ops.mixing import EMPTY
+from dynaconv.ops.plan import plan
+from dynaconv.ops.strategies import loop
 from dynaconv.torch_private import is_exporting
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+FROZEN = "frozen"
+CHOICES = (FROZEN, *ops.CHOICES)
 
 
 class _Fixed:
@@ -56,7 +63,8 @@ class FrozenLayer(nn.Module):
         bias: ``(out,)`` or None.
         biases: ``(K, out)`` or None, the layer's own biases.
         dtype: of the computation; ``.to(dtype)``, ``.half()`` ... change it. A reduced bank keeps its own.
-        strategy: ``"auto"``, or ``"loop"``, ``"grouped"`` or ``"unfold"``, which is obeyed.
+        strategy: ``"auto"``; or :data:`FROZEN`, the one call of a kernel of our own; or the name of an ordinary
+            strategy (:mod:`dynaconv.ops`). It is obeyed, or the call raises ValueError. See :meth:`plan`.
         activation: the one that follows, where the layer can do it (ReLU, ReLU6, SiLU, hard-swish); else None.
     """
 
@@ -84,7 +92,6 @@ class FrozenLayer(nn.Module):
         self.geometry, self.experts, self.kernel_shape = geometry, experts, tuple(kernel_shape)
         self.activation, self.strategy, self.dtype, self.bank_dtype = activation, strategy, dtype, bank_dtype
         out, inputs, *taps = self.kernel_shape
-        self.product = geometry.groups == 1 and matmul.fits(geometry, taps)
         self.layout = layout_of(geometry, self.kernel_shape)
         if geometry.dims:
             self.in_channels, self.out_channels, self.kernel_size = inputs * geometry.groups, out, tuple(taps)
@@ -129,21 +136,54 @@ class FrozenLayer(nn.Module):
             return self.forward(x.unsqueeze(0), routing).squeeze(0)
         self._check_input(x)
         padded, geometry = resolve_padding(x, self.kernel_shape[2:], self.geometry)
-        in_one_call = self._fits_one_call(padded)
-        if routing is None and not (in_one_call and padded is x and one_call.can_route(self, x)):
+        refusal = self._why_not_in_one_call(padded)
+        if routing is None and not (refusal is None and padded is x and one_call.can_route(self, x)):
             routing = self.router(x if dims else x.movedim(-1, 1))
         if routing is not None:
             self._check_routing(x, routing)
-            in_one_call = in_one_call and one_call.can_take(routing)
-        if in_one_call:
+            refusal = refusal or one_call.why_not_take(routing)
+        if refusal is None:
             return one_call.run(self, padded, routing, geometry)
         assert routing is not None
+        if self.strategy == FROZEN and x.shape[0]:
+            raise ValueError(f"strategy {FROZEN!r} cannot run this call: {refusal}; freeze with another, or None")
         if not is_exporting() and x.shape[0] == 0:
-            return self._activated(convolve(padded, x.new_zeros(self.kernel_shape), None, geometry))
+            kernel = torch.zeros(self.kernel_shape, dtype=self.dtype, device=x.device)
+            return self._activated(convolve(padded, kernel, None, geometry))
         return self._activated(self._convolved(padded, routing, geometry))
 
-    def _fits_one_call(self, x: Tensor) -> bool:
-        return self.strategy == "auto" and self.layout != "rows" and self.dtype == torch.float32 and readable(x)
+    def plan(self, x: Tensor) -> Plan:
+        """Which strategy would run ``x``, why, and why not the others, :data:`FROZEN` among them.
+
+        Where it is an ordinary one, a large batch runs in pieces, and the plan is that of the first piece.
+        """
+        x = x.unsqueeze(0) if x.dim() == self.geometry.dims + 1 else x
+        self._check_input(x)
+        if x.shape[0] == 0:
+            return Plan("reference", EMPTY, dict.fromkeys((FROZEN, *STRATEGIES), EMPTY))
+        padded, geometry = resolve_padding(x, self.kernel_shape[2:], self.geometry)
+        refusal = self._why_not_in_one_call(padded)
+        piece = padded[self._pieces(padded)[0]]
+        kernels = piece.new_empty(1).to(self.dtype).expand(piece.shape[0], *self.kernel_shape)
+        call = Call.of(piece, kernels, None, geometry)
+        if refusal is not None:
+            if self.strategy == FROZEN:
+                raise ValueError(f"strategy {FROZEN!r} cannot run this call: {refusal}; freeze with another, or None")
+            found = plan(call, self.strategy)
+            return Plan(found.strategy, found.why, {FROZEN: refusal, **found.others})
+        why = "one call of a kernel of our own does the router, the mixing, the convolution and what follows"
+        others = {name: one.refusal(call) or "possible, but slower here" for name, one in STRATEGIES.items()}
+        return Plan(FROZEN, "you asked for it" if self.strategy == FROZEN else why, others)
+
+    def _why_not_in_one_call(self, x: Tensor) -> str | None:
+        """Why the kernel of :mod:`~dynaconv.inference.one_call` may not run a padded input, or None."""
+        if self.strategy not in ("auto", FROZEN):
+            return f"you asked for {self.strategy!r}"
+        if self.layout == "rows":
+            return "it is for convolutions over images, in one group or depthwise"
+        if self.dtype != torch.float32:
+            return "it computes in float32 on a CPU"
+        return why_not_readable(x)
 
     def _check_input(self, x: Tensor) -> None:
         dims, inputs = self.geometry.dims, self.kernel_shape[1] * self.geometry.groups
@@ -167,25 +207,21 @@ class FrozenLayer(nn.Module):
         return F.hardtanh(y, low, high) if curve == "clamp" else {"silu": F.silu, "hardswish": F.hardswish}[curve](y)
 
     def _convolved(self, x: Tensor, routing: Tensor, geometry: Geometry) -> Tensor:
-        if is_exporting() or (torch.compiler.is_compiling() and x.shape[0] > 1):
-            return self._piece(x, routing, geometry)
-        pieces = list(loop.pieces(x.shape[0], self.bank[0].numel() * x.element_size()))
+        pieces = self._pieces(x)
         if len(pieces) < 2:
             return self._piece(x, routing, geometry)
         return torch.cat([self._piece(x[piece], routing[piece], geometry) for piece in pieces])
 
+    def _pieces(self, x: Tensor) -> list[slice]:
+        """A few examples at a time, so that their kernels are used while they are in the cache."""
+        if torch.compiler.is_compiling() or is_exporting():
+            return [slice(None)]
+        return list(loop.pieces(x.shape[0], self.bank[0].numel() * x.element_size()))
+
     def _piece(self, x: Tensor, routing: Tensor, geometry: Geometry) -> Tensor:
         kernels = read(self.mixed_kernels(routing), self.layout, self.kernel_shape)
-        biases = self.mixed_biases(routing)
-        if not self.product:
-            return self._convolve(x, kernels, biases, geometry)
-        rows = kernels.flatten(2).transpose(1, 2)
-        if not geometry.dims:
-            return _rows(x.reshape(x.shape[0], -1, x.shape[-1]), rows, biases).reshape(*x.shape[:-1], -1)
-        if matmul.keeps(geometry) and x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
-            tokens = x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, x.shape[1])
-            return _rows(tokens, rows, biases).reshape(x.shape[0], *x.shape[2:], -1).permute(0, 3, 1, 2)
-        return matmul.convolve_each(x, kernels, biases, geometry)
+        strategy = "auto" if self.strategy == FROZEN else self.strategy
+        return convolve_each(x, kernels, self.mixed_biases(routing), geometry=geometry, strategy=strategy)
 
     def mixed_kernels(self, routing: Tensor) -> Tensor:
         """``(b, ...)``, the bank mixed, in its layout."""
@@ -198,24 +234,9 @@ class FrozenLayer(nn.Module):
         routed = routing.to(self.dtype) @ self.biases
         return routed if self.bias is None else routed + self.bias
 
-    def _convolve(self, x: Tensor, kernels: Tensor, biases: Tensor | None, geometry: Geometry) -> Tensor:
-        if is_exporting() or self.strategy == "unfold":
-            return unfold.convolve_each(x, kernels, biases, geometry)
-        if self.strategy == "grouped" or (torch.compiler.is_compiling() and x.shape[0] > 1):
-            return grouped.convolve_each(x, kernels, biases, geometry)
-        return loop.convolve_each(x, kernels, biases, geometry)
-
     def extra_repr(self) -> str:
         stored = "" if self.bank_dtype is None else f", bank_dtype={self.bank_dtype!r}"
         return f"experts={self.experts}, kernel={self.kernel_shape}, strategy={self.strategy!r}{stored}"
-
-
-def _rows(rows: Tensor, kernels: Tensor, biases: Tensor | None) -> Tensor:
-    """``(b, L, in), (b, in, out), (b, out) -> (b, L, out)``; one example is an ordinary product, which costs less."""
-    if rows.shape[0] == 1 and not is_exporting():
-        one = rows[0] @ kernels[0] if biases is None else torch.addmm(biases[0], rows[0], kernels[0])
-        return one.unsqueeze(0)
-    return rows @ kernels if biases is None else torch.baddbmm(biases.unsqueeze(1), rows, kernels)
 
 
 def as_matrix(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -64,11 +64,13 @@ def can_route(layer: Frozen, x: Tensor) -> bool:
     )
 
 
-def can_take(routing: Tensor) -> bool:
-    """Whether the kernel may read routing weights computed outside: on the CPU, with no gradient to go back."""
-    return (
-        routing.device.type == "cpu" and is_plain(routing) and not (routing.requires_grad and torch.is_grad_enabled())
-    )
+def why_not_take(routing: Tensor) -> str | None:
+    """Why the kernel may not read routing weights that were computed outside, or None."""
+    if routing.device.type != "cpu" or not is_plain(routing):
+        return "the routing weights are no ordinary tensor on the CPU"
+    if routing.requires_grad and torch.is_grad_enabled():
+        return "the routing weights need a gradient, and this kernel has none"
+    return None
 
 
 def forget(layer: Frozen) -> None:
