@@ -5,12 +5,14 @@
 #   make BENCH_FLAGS=--quick bench          fewer benchmarks (--help names every flag)
 PYTHON ?= python3
 WORKERS ?= 2
+TORCH ?= 2.11.0
+OUT ?= runs/gpu-check
 DEMO_FLAGS ?= test_resnet --model-kwargs "channels=[8,16,16,32]" --epochs 3 --batch-size 32 --lr 0.01 --threads 1 --workers 1
 
 BIN := .venv/bin
 READY := .venv/installed
 
-.PHONY: help demo test test-all lint format bench pins clean
+.PHONY: help demo test test-all test-torch lint format bench gpu-check pins clean
 
 help:
 	@echo "make demo      compare a static network with its dynamic twins on scikit-learn's digits"
@@ -19,6 +21,8 @@ help:
 	@echo "make lint      ruff, mypy, import-linter"
 	@echo "make format    let ruff rewrite what it can"
 	@echo "make bench     time networks against their static twins; what got slower since the last commit (minutes per case)"
+	@echo "make gpu-check on a GPU: laws, kernels and timings, in less than nine minutes; results into OUT=runs/gpu-check"
+	@echo "make test-torch TORCH=2.11.0   the core's tests on another torch (gigabytes; TORCH=newest too)"
 	@echo "make pins      resolve requirements.txt anew (needs uv)"
 	@echo "make clean     remove .venv and every cache"
 
@@ -43,6 +47,14 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python tools/benchmarks.py $(BENCH_FLAGS)
+
+# Everything that only a GPU can show, in less than nine minutes; says so where there is none.
+gpu-check: $(READY)
+	$(BIN)/python tools/gpu_check.py --out $(OUT)
+
+# The core's tests on another torch, in .venv-torch-$(TORCH); gigabytes. `make test-torch TORCH=newest` is the other end.
+test-torch:
+	@$(PYTHON) tools/test_torch.py $(TORCH) --workers $(WORKERS)
 
 # The stamp is written last: an interrupted installation is done again, never half used.
 $(READY): requirements.txt pyproject.toml tools/make_venv.py

@@ -21,7 +21,7 @@ else:
     import tomli as tomllib
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-IMPORT_NAMES = {"faster-coco-eval": "faster_coco_eval", "pillow": "PIL", "scikit-learn": "sklearn"}
+IMPORT_NAMES = {"pillow": "PIL", "scikit-learn": "sklearn"}
 
 # Run in an interpreter that has none of the extras, by refusing to find them.
 WITHOUT_EXTRAS = """
@@ -106,7 +106,7 @@ def test_import_brings_no_extra_and_is_quick_beside_torch() -> None:
     assert own_seconds < 0.5 * torch_seconds, f"torch took {torch_seconds:.2f} s, dynaconv {own_seconds:.2f} s more"
 
 
-@pytest.mark.parametrize(("package", "extra"), [("typer", "train"), ("onnx", "export"), ("datasets", "data")])
+@pytest.mark.parametrize(("package", "extra"), [("typer", "train"), ("datasets", "data"), ("wandb", "wandb")])
 def test_command_without_its_extra_says_which_to_install(
     package: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +148,23 @@ def test_every_optional_package_is_known_to_the_command() -> None:
         for requirement in requirements:
             name = re.split(r"[<>=!~; ]", requirement)[0]
             assert EXTRA_OF_MODULE.get(IMPORT_NAMES.get(name, name)) == extra, requirement
+
+
+def test_every_declared_package_is_used() -> None:
+    """By an import of ours, or by what is named here as using it."""
+    by_others = {"datasets": "timm's reader of hfds/", "tensorboard": "torch.utils.tensorboard", "pip": "make_venv.py"}
+    by_others |= {"setuptools": "the build", "import-linter": "make lint", "mypy": "make lint", "ruff": "make lint"}
+    by_others |= {"pre-commit": "the hooks", "pytest-timeout": "pyproject.toml", "pytest-xdist": "make test"}
+    files = [path for room in ("src", "tests") for path in (REPOSITORY / room).rglob("*.py")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    extras = project()["optional-dependencies"]
+    names = {re.split(r"[<>=!~; ]", requirement)[0] for extra in extras.values() for requirement in extra}
+    unused = [
+        name
+        for name in names - set(by_others)
+        if not re.search(rf"^\s*(from|import) {IMPORT_NAMES.get(name, name).replace('-', '_')}\b", text, re.MULTILINE)
+    ]
+    assert unused == []
 
 
 def test_requirements_pin_every_package_and_name_no_place() -> None:

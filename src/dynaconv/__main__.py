@@ -20,12 +20,7 @@ EXTRA_OF_MODULE = {
     "torchmetrics": "train",
     "torchvision": "train",
     "typer": "train",
-    "onnx": "export",
-    "onnxruntime": "export",
-    "onnxscript": "export",
     "datasets": "data",
-    "webdataset": "data",
-    "faster_coco_eval": "detection",
     "wandb": "wandb",
 }
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dynaconv.ops import Geometry, convolve_each, mix, output_space
+from laws.layouts import LAYOUTS, lay_out
 
-LAYOUTS = ("contiguous", "channels_last", "transposed", "strided", "expanded")
 LARGEST_KERNEL = {0: 0, 1: 4, 2: 4, 3: 3}
 
 
@@ -77,20 +77,6 @@ def mixed(leaves: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
     bias = leaves.get("bias")
     kernels = torch.einsum("bk,k...->b...", routing, leaves["bank"])
     return kernels, None if bias is None else routing @ bias
-
-
-def lay_out(x: Tensor, layout: str) -> Tensor:
-    """The same values with other strides, differentiably."""
-    if layout == "channels_last":
-        return x.movedim(1, -1).contiguous().movedim(-1, 1)
-    if layout == "transposed":
-        return x.transpose(-1, -2).contiguous().transpose(-1, -2)
-    if layout == "strided":
-        return torch.stack([x, x + 1.0], dim=-1)[..., 0]
-    if layout == "expanded":
-        # Values must repeat for strides of zero: every case has this layout of its first example alone.
-        return x[:1].expand_as(x) if len(x) else x
-    return x
 
 
 def values_and_gradients(case: Case, y: Tensor, leaves: dict[str, Tensor]) -> dict[str, Tensor]:

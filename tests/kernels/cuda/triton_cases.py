@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dynaconv.ops import Geometry, mix
 from dynaconv.ops.reference import reference
-from laws.cases import lay_out
+from laws.layouts import lay_out
 from tolerances import assert_close
 
 BROKEN = "this Triton's interpreter cannot loop to a number that it is given with this numpy"
