@@ -15,7 +15,7 @@ import dynaconv.models  # noqa: F401 - registers the papers' networks
 from dynaconv import DynamicConv2d, freeze
 from dynaconv.inference import FrozenLayer, bank, channel_sums, layer, one_call, router
 from dynaconv.kernels import cpu as native
-from dynaconv.kernels.cpu.activation import Activation
+from dynaconv.kernels.cpu.arguments import Activation
 from dynaconv.ops.strategies import strategy
 from tolerances import assert_close
 

@@ -25,7 +25,7 @@ from dynaconv.inference.norm_folding import (
     why_not_frozen,
 )
 from dynaconv.inference.router import freeze_router
-from dynaconv.kernels.cpu.activation import Activation
+from dynaconv.kernels.cpu.arguments import Activation
 from dynaconv.layers import DynamicLayer
 from dynaconv.torch_private import carry_hooks
 

@@ -14,7 +14,7 @@ from dynaconv.inference import one_call
 from dynaconv.inference.bank import ALONG, lay_out, layout_of, mix_bank, read, reduce_bank
 from dynaconv.inference.channel_sums import why_not_readable
 from dynaconv.inference.norm_folding import Affine, along_output
-from dynaconv.kernels.cpu.activation import RELU, Activation
+from dynaconv.kernels.cpu.arguments import RELU, Activation
 from dynaconv.ops import STRATEGIES, Call, Geometry, Plan, convolve_each
 from dynaconv.ops.convolution import convolve
 from dynaconv.ops.geometry import resolve_padding
@@ -203,8 +203,8 @@ class FrozenLayer(nn.Module):
     def _activated(self, y: Tensor) -> Tensor:
         if self.activation is None or self.activation == RELU:
             return y if self.activation is None else F.relu(y)
-        curve, low, high = self.activation
-        return F.hardtanh(y, low, high) if curve == "clamp" else {"silu": F.silu, "hardswish": F.hardswish}[curve](y)
+        kind, low, high = self.activation
+        return F.hardtanh(y, low, high) if kind == "clamp" else {"silu": F.silu, "hardswish": F.hardswish}[kind](y)
 
     def _convolved(self, x: Tensor, routing: Tensor, geometry: Geometry) -> Tensor:
         pieces = self._pieces(x)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dynaconv.inference.comparison import tensors_in
-from dynaconv.kernels.cpu.activation import RELU, Activation
+from dynaconv.kernels.cpu.arguments import RELU, Activation
 from dynaconv.layers import DynamicLayer
 from dynaconv.torch_private import is_hooked
 

@@ -5,8 +5,6 @@ Mixed kernels stay in the cache; bias, activation and the sums for the next rout
 
 from __future__ import annotations
 
-import ctypes
-import math
 import weakref
 from typing import Any, NamedTuple, Protocol
 
@@ -16,11 +14,8 @@ from torch import Tensor
 from dynaconv.inference.bank import Layout
 from dynaconv.inference.channel_sums import remember, remembered
 from dynaconv.inference.router import FEW, FrozenRouter
-from dynaconv.kernels.cpu import arguments
-from dynaconv.kernels.cpu.activation import NOTHING, Activation
-from dynaconv.kernels.cpu.arguments import KINDS, at
-from dynaconv.kernels.cpu.build import library
-from dynaconv.kernels.cpu.positions import Positions, output_size, positions
+from dynaconv.kernels.cpu.arguments import IDENTITY, KINDS, Activation
+from dynaconv.kernels.cpu.inference import LinearRouter, PreparedLayer, frozen_layer, prepare_layer
 from dynaconv.ops import Geometry
 from dynaconv.ops.call import is_plain
 
@@ -40,9 +35,8 @@ class Frozen(Protocol):
 class _Prepared(NamedTuple):
     """A layer at one input size, as the kernel takes it. Addresses are held against the layer's before every use."""
 
-    call: arguments.Layer
+    layer: PreparedLayer
     addresses: tuple[int | None, ...]
-    where: Positions  # kept alive: the call has its addresses
 
 
 _SIZES = 16  # input sizes that a layer is kept prepared for
@@ -83,31 +77,17 @@ def run(layer: Frozen, x: Tensor, routing: Tensor | None, geometry: Geometry) ->
 
     ``routing`` None: the layer's router runs too; see :func:`can_route`.
     """
-    batch, channels = x.shape[:2]
-    prepared = _of(layer, x, geometry)
-    outputs, (height, width) = layer.kernel_shape[0], prepared.where.size
-    y = torch.empty(batch, height, width, outputs, dtype=torch.float32)
-    sums = torch.empty(batch, outputs, dtype=torch.float32)
     known = remembered(x) if routing is None else None
     weights = None if routing is None else routing.to(torch.float32).contiguous()
-    library().frozen_layer(
-        ctypes.byref(prepared.call),
-        batch,
-        *arguments.work(batch, channels),
-        at(weights),
-        at(known),
-        at(x),
-        at(y),
-        at(sums),
-    )
-    answer = y.permute(0, 3, 1, 2)
-    remember(answer, sums)
-    return answer
+    y, sums = frozen_layer(_of(layer, x, geometry).layer, x, weights, known)
+    remember(y, sums)
+    return y
 
 
 def _of(layer: Frozen, x: Tensor, geometry: Geometry) -> _Prepared:
     sizes = _prepared.setdefault(layer, {})
-    key, addresses = (*x.shape[2:], geometry.padding), tuple(map(at, _tensors(layer)))
+    key = (*x.shape[2:], geometry.padding)
+    addresses = tuple(None if tensor is None else tensor.data_ptr() for tensor in _tensors(layer))
     found = sizes.get(key)
     if found is None or found.addresses != addresses:
         if len(sizes) >= _SIZES:
@@ -127,28 +107,23 @@ def _tensors(layer: Frozen) -> tuple[Tensor | None, ...]:
 
 def _prepare(layer: Frozen, x: Tensor, geometry: Geometry, addresses: tuple[int | None, ...]) -> _Prepared:
     _check(layer)
-    size, kernel = tuple(x.shape[2:]), layer.kernel_shape[2:]
-    moves = geometry.stride, geometry.padding, geometry.dilation
-    depthwise = layer.layout == "taps"  # which needs no table
-    where = Positions(output_size(size, kernel, *moves), None, None) if depthwise else positions(size, kernel, *moves)
-    pixels, outputs = math.prod(size), layer.kernel_shape[0]
-    reads = at(where.reads)
-    dense = layer.experts, x.shape[1], outputs, math.prod(kernel), pixels, math.prod(where.size), reads, None
-    bank, scale, bias, biases, *router = addresses
-    hidden = _tensors(layer)[4]
-    activation = layer.activation or NOTHING
-    call = arguments.Layer(
-        depthwise,
-        arguments.Convolution(0, *dense),
-        arguments.Geometry(0, x.shape[1], *size, *where.size, *kernel, *(number for pair in moves for number in pair)),
-        arguments.Bank(KINDS[layer.bank.dtype], bank, scale),
-        bias,
-        biases,
-        *(activation.number, activation.low, activation.high),
-        *(x.shape[1], pixels, 0 if hidden is None else hidden.shape[0], getattr(layer.router, "softmax", False)),
-        *router,
+    bank, scale, bias, biases, hidden_weight, hidden_bias, fc_weight, fc_bias = _tensors(layer)
+    assert bank is not None, "a frozen layer has a bank"
+    router = None
+    if fc_weight is not None and layer.router.in_channels == x.shape[1]:
+        router = LinearRouter(hidden_weight, hidden_bias, fc_weight, fc_bias, layer.router.softmax)
+    prepared = prepare_layer(
+        *(x.shape[1:], layer.kernel_shape[0], layer.kernel_shape[2:]),
+        *(geometry.stride, geometry.padding, geometry.dilation),
+        depthwise=layer.layout == "taps",
+        bank=bank,
+        scale=scale,
+        bias=bias,
+        biases=biases,
+        activation=layer.activation or IDENTITY,
+        router=router,
     )
-    return _Prepared(call, addresses, where)
+    return _Prepared(prepared, addresses)
 
 
 def _check(layer: Frozen) -> None:

@@ -77,8 +77,10 @@ class FrozenRouter(nn.Module):
     def _from_sums(self, sums: Tensor, pixels: int) -> Tensor:
         if sums.shape[0] > FEW:  # a matrix product reads the weights once for all examples
             return self._from_features(sums / pixels)
-        hidden = None if self.hidden_weight is None else (self.hidden_weight, self.hidden_bias)
-        return inference.route(sums, pixels, hidden, (self.fc_weight, self.fc_bias), self.softmax)
+        router = inference.LinearRouter(
+            self.hidden_weight, self.hidden_bias, self.fc_weight, self.fc_bias, self.softmax
+        )
+        return inference.route(sums, pixels, router)
 
     def _from_features(self, features: Tensor) -> Tensor:
         if self.hidden_weight is not None:

@@ -17,7 +17,7 @@ from dynaconv import layers
 from dynaconv.errors import UserError
 from dynaconv.inference.layer import FrozenLayer
 from dynaconv.inference.router import FrozenRouter
-from dynaconv.kernels.cpu.activation import Activation
+from dynaconv.kernels.cpu.arguments import Activation
 from dynaconv.layers import DynamicLayer
 from dynaconv.ops import Geometry
 from dynaconv.routing import (
@@ -211,7 +211,7 @@ def _describe_frozen(layer: Any) -> Description:
     activation = layer.activation
     if activation is not None:
         low, high = (value if math.isfinite(value) else None for value in activation[1:])
-        activation = [activation.curve, low, high]
+        activation = [activation.kind, low, high]
     return {
         "kind": "frozen",
         "geometry": {name: _listed(value) for name, value in asdict(layer.geometry).items()},
@@ -298,8 +298,8 @@ def _build_dynamic(description: Description, router: nn.Module) -> nn.Module:
 def _build_frozen(description: Description, router: nn.Module) -> nn.Module:
     activation = description["activation"]
     if activation is not None:
-        curve, low, high = activation
-        activation = Activation(curve, -math.inf if low is None else low, math.inf if high is None else high)
+        kind, low, high = activation
+        activation = Activation(kind, -math.inf if low is None else low, math.inf if high is None else high)
     return FrozenLayer(
         Geometry(**{name: _tupled(value) for name, value in description["geometry"].items()}),
         description["kernel_shape"],

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from dynaconv.kernels import cpu as native
+from dynaconv.kernels import cpu
 from dynaconv.kernels.cpu import inference
 from tolerances import assert_close
 
-pytestmark = pytest.mark.skipif(native.why_not() is not None, reason=f"no kernels of our own here: {native.why_not()}")
+pytestmark = pytest.mark.skipif(cpu.why_not() is not None, reason=f"no kernels of our own here: {cpu.why_not()}")
 
 CHANNELS = pytest.mark.parametrize("channels", [1, 16, 19, 64, 150])
 
@@ -40,7 +40,8 @@ def test_sums_over_many_pixels_keep_their_digits() -> None:
 def test_route(softmax: bool, width: int, bias: bool) -> None:
     layer = lambda inputs, outputs: (torch.randn(outputs, inputs), torch.randn(outputs) if bias else None)  # noqa: E731
     sums, hidden, last = torch.randn(3, 37), layer(37, width) if width else None, layer(width or 37, 8)
-    actual = inference.route(sums, 7, hidden, last, softmax)
+    router = inference.LinearRouter(*(hidden or (None, None)), *last, softmax)
+    actual = inference.route(sums, 7, router)
     features = sums.double() / 7
     if hidden is not None:
         features = torch.relu(features @ hidden[0].double().t() + (hidden[1] if bias else 0))

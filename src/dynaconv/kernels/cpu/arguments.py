@@ -1,112 +1,148 @@
-"""How tensors and sizes are handed to C."""
+"""What is handed to C: its structures and functions as ctypes sees them, sizes, and how the work is cut."""
 
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
-from dynaconv.kernels.cpu.activation import Activation
-
-_SIZES = (
-    *("batch", "channels", "height", "width", "out_height", "out_width", "kernel_height", "kernel_width"),
-    *("stride_y", "stride_x", "pad_y", "pad_x", "dilation_y", "dilation_x"),
-)
+ACTIVATIONS = ("clamp", "silu", "hardswish")  # in the order of epilogue.h
+KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # how the numbers of a bank are stored: kernels.h
 
 
-class Geometry(ctypes.Structure):
-    """``Geometry`` of kernels.h."""
+class Activation(NamedTuple):
+    """``clamp(y, low, high)``, or ``y * sigmoid(y)``, or ``y * clamp(y + 3, 0, 6) / 6``; see :data:`ACTIVATIONS`."""
 
-    _fields_ = [(name, ctypes.c_int64) for name in _SIZES]
+    kind: str = "clamp"
+    low: float = -math.inf
+    high: float = math.inf
+
+    @property
+    def number(self) -> int:
+        """Its number in epilogue.h."""
+        return ACTIVATIONS.index(self.kind)
+
+
+IDENTITY = Activation()
+RELU = Activation(low=0.0)
+
+
+_INT, _LONG, _FLOAT, _POINTER = ctypes.c_int, ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
+_Fields = list[tuple[str, Any]]
+
+
+def _fields(kind: Any, names: str) -> _Fields:
+    return [(name, kind) for name in names.split()]
 
 
 class Convolution(ctypes.Structure):
     """``Convolution`` of kernels.h."""
 
-    _fields_ = [
-        *(
-            (name, ctypes.c_int64)
-            for name in ("batch", "experts", "inputs", "outputs", "taps", "pixels_in", "pixels_out")
-        ),
-        ("reads", ctypes.c_void_p),
-        ("writes", ctypes.c_void_p),
-    ]
+    _fields_ = _fields(
+        _LONG,
+        "batch experts inputs outputs height width out_height out_width kernel_height kernel_width "
+        "stride_y stride_x pad_y pad_x dilation_y dilation_x",
+    )
 
 
 class Bank(ctypes.Structure):
-    """``Bank`` of kernels.h."""
+    """``Bank`` of kernels.h. Like the other structures it keeps no tensor alive."""
 
-    _fields_ = [("kind", ctypes.c_int64), ("numbers", ctypes.c_void_p), ("scale", ctypes.c_void_p)]
+    _fields_ = [("kind", _LONG), *_fields(_POINTER, "numbers scale")]
 
 
-class Lie(ctypes.Structure):
-    """``Lie`` of panels.c."""
+class Epilogue(ctypes.Structure):
+    """``Epilogue`` of epilogue.h: what is done to a map once it is computed."""
 
     _fields_ = [
-        (name, ctypes.c_int64)
-        for name in ("experts", "columns", "channels", "taps", "expert_step", "column_step", "channel_step")
+        ("bias", _POINTER),
+        *_fields(_LONG, "bias_step activation"),
+        *_fields(_FLOAT, "low high"),
+        ("sums", _POINTER),
     ]
+
+
+class BankStrides(ctypes.Structure):
+    """``BankStrides`` of kernels.h."""
+
+    _fields_ = _fields(_LONG, "experts columns channels taps expert_step column_step channel_step")
 
 
 class Layer(ctypes.Structure):
-    """``Layer`` of layer.c. It keeps no tensor alive."""
+    """``Layer`` of kernels.h."""
 
     _fields_ = [
-        ("depthwise", ctypes.c_int64),
-        ("dense", Convolution),
-        ("geometry", Geometry),
+        ("depthwise", _LONG),
+        ("convolution", Convolution),
         ("bank", Bank),
-        ("bias", ctypes.c_void_p),
-        ("biases", ctypes.c_void_p),
-        ("curve", ctypes.c_int64),
-        ("low", ctypes.c_float),
-        ("high", ctypes.c_float),
-        *((name, ctypes.c_int64) for name in ("channels", "pixels", "hidden", "softmax")),
-        *((name, ctypes.c_void_p) for name in ("hidden_weight", "hidden_bias", "fc_weight", "fc_bias")),
+        *_fields(_POINTER, "bias biases"),
+        ("activation", _LONG),
+        *_fields(_FLOAT, "low high"),
+        *_fields(_LONG, "hidden softmax"),
+        *_fields(_POINTER, "hidden_weight hidden_bias fc_weight fc_bias"),
     ]
 
 
-class Follow(ctypes.Structure):
-    """``Follow`` of common.h: what is done to a map once it is computed. It keeps no tensor alive."""
+STRUCTURES = (Convolution, Bank, Epilogue, BankStrides, Layer)  # in the order of library.c
 
-    _fields_ = [
-        ("bias", ctypes.c_void_p),
-        ("bias_step", ctypes.c_int64),
-        ("curve", ctypes.c_int64),
-        ("low", ctypes.c_float),
-        ("high", ctypes.c_float),
-        ("sums", ctypes.c_void_p),
-    ]
-
-
-KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # how the numbers of a bank are stored: kernels.h
-
-
-def at(tensor: Tensor | None) -> int | None:
-    """The address of a dense tensor's first number, or NULL."""
-    return None if tensor is None else tensor.data_ptr()
+# What the functions of kernels.h take: with it ctypes turns numbers and addresses itself, several times as quickly.
+_SIGNATURES: dict[str, list[Any]] = {
+    "convolve": [_POINTER, _POINTER, _INT, _POINTER, _POINTER, _POINTER, _POINTER],
+    "convolve_input_gradient": [_POINTER, _POINTER, _INT, _POINTER, _POINTER, _POINTER],
+    "convolve_bank_gradient": [_POINTER, _INT, *[_POINTER] * 6],
+    "depthwise": [_POINTER, _LONG, _INT, _POINTER, _POINTER, _POINTER, _POINTER],
+    "depthwise_input_gradient": [_POINTER, _LONG, _INT, _POINTER, _POINTER, _POINTER],
+    "depthwise_kernel_gradient": [_POINTER, _LONG, _INT, _POINTER, _POINTER, _POINTER],
+    "pack": [_POINTER, _INT, _POINTER, _POINTER],
+    "unpack": [_POINTER, _INT, _POINTER, _POINTER],
+    "channel_sums": [_LONG, _LONG, _LONG, _LONG, _INT, _POINTER, _POINTER],
+    "route": [_LONG, _LONG, _LONG, _LONG, _INT, _FLOAT, *[_POINTER] * 6],
+    "mix": [_INT, _LONG, _LONG, _LONG, _LONG, _INT, _INT, *[_POINTER] * 4],
+    "frozen_layer": [_POINTER, _LONG, _LONG, _INT, _INT, *[_POINTER] * 5],
+}
 
 
-def work(batch: int, channels: int) -> tuple[int, int]:
+def declare(library: ctypes.CDLL) -> ctypes.CDLL:
+    """Set the argument types of every function, and let each raise MemoryError where it finds no memory.
+
+    AttributeError where a function is missing, RuntimeError where a structure has another size in C: then the library
+    is not ours, or C and Python do not belong together.
+    """
+    library.dynaconv_struct_size.argtypes, library.dynaconv_struct_size.restype = [_INT], _LONG
+    library.dynaconv_instruction_set.restype = ctypes.c_char_p
+    for index, structure in enumerate(STRUCTURES):
+        size = library.dynaconv_struct_size(index)
+        if size != ctypes.sizeof(structure):
+            raise RuntimeError(f"{structure.__name__} has {size} bytes in C and {ctypes.sizeof(structure)} in Python")
+    for name, arguments in _SIGNATURES.items():
+        function = getattr(library, f"dynaconv_{name}")
+        function.argtypes, function.restype, function.errcheck = arguments, _INT, _check_status
+    return library
+
+
+def _check_status(status: int, function: Any, arguments: tuple[Any, ...]) -> None:
+    if status:
+        raise MemoryError(f"{function.__name__} found no memory for its workspace")
+
+
+def partition(batch: int, channels: int) -> tuple[int, int]:
     """Into how many ranges of channels every example is cut, so that all threads have work; and the threads."""
     threads = torch.get_num_threads()
     slabs = 1 if batch >= threads else min(-(-threads // batch), -(-channels // 64))
     return slabs, threads
 
 
-def follow(bias: Tensor | None, activation: Activation, sums: Tensor | None) -> Any:
-    """``activation(y + bias)``, added up in ``sums``; ``bias`` and ``sums`` are dense, ``(B, C)``, or None.
-
-    A bias for all examples is ``(C,)``.
-    """
-    step = bias.shape[1] if bias is not None and bias.dim() == 2 else 0
-    return ctypes.byref(Follow(at(bias), step, activation.number, activation.low, activation.high, at(sums)))
-
-
-def channels_last(shape: Sequence[int]) -> Tensor:
-    """An empty map ``(B, C, H, W)`` in that layout."""
-    batch, channels, height, width = shape
-    return torch.empty(batch, height, width, channels, dtype=torch.float32).permute(0, 3, 1, 2)
+def output_size(
+    size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> tuple[int, int]:
+    """Height and width of a convolution's output over ``size``; ValueError where the kernel does not fit."""
+    height, width = (
+        (extent + 2 * pad - spread * (taps - 1) - 1) // step + 1
+        for extent, taps, step, pad, spread in zip(size, kernel, stride, padding, dilation, strict=True)
+    )
+    if min(height, width) < 1:
+        raise ValueError(f"the kernel {tuple(kernel)} does not fit into the padded input of {tuple(size)}")
+    return height, width

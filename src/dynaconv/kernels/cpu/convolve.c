@@ -1,11 +1,11 @@
 /* Convolution over channels_last maps, every example with its own kernel, which is mixed block by block into the cache,
  * multiplied there, and never written out.
  *
- * Maps are (batch, pixels, channels) float32. Which input pixels an output pixel reads is a table, so that stride,
- * padding, dilation and the gradient of the input are one loop.
+ * Maps are (batch, pixels, channels) float32. Which input pixels an output pixel reads stands in small tables (Positions of
+ * convolve.h), so that stride, padding, dilation and the gradient of the input are one loop.
  */
-#include "blend.h"
-#include "tile.h"
+#include "micro_kernel.h"
+#include "mix_block.h"
 
 #define MIXED 131072 /* numbers of mixed kernels that are kept at a time: half of the second cache */
 #define LIMIT 256    /* rows of a block of a large kernel */
@@ -19,7 +19,7 @@ typedef struct {
     int64_t pairs, limit, together, group, splits;
 } Cut;
 
-static Cut cut_of(const Convolution *g, int threads)
+static Cut cut_of(const Dense *g, int threads)
 {
     int64_t rows = rows_of(g), pairs = pairs_of(g), kernel = rows * pairs * PAIR;
     if (kernel <= MIXED && pairs <= MOST_PAIRS) {
@@ -31,30 +31,32 @@ static Cut cut_of(const Convolution *g, int threads)
     return (Cut){1, LIMIT, smaller(TOGETHER, group), group, 1};
 }
 
-/* What a thread works in. */
+/* What a thread works in: one allocation. */
 typedef struct {
     float *mixed;   /* (together, pairs, limit, PAIR) */
     float *weights; /* (together, experts, PAIR) */
     float *partial; /* (group, pixels_out, PAIR) */
-    float *nothing; /* (inputs), zeros */
-} Room;
+    float *zeros;   /* (inputs) */
+} Workspace;
 
-static Room room_for(const Convolution *g, const Cut *cut)
+/* `mixed` is NULL where there is no memory; to be freed by free(mixed). */
+static Workspace make_workspace(const Dense *g, const Cut *cut)
 {
-    size_t one = sizeof(float), kernel = cut->pairs * cut->limit * PAIR;
+    int64_t mixed = lines(cut->together * cut->pairs * cut->limit * PAIR), weights = lines(cut->together * g->experts * PAIR);
     int64_t partial = cut->limit < rows_of(g) ? cut->group * g->pixels_out * PAIR : 0;
-    return (Room){malloc(one * cut->together * kernel), malloc(one * cut->together * g->experts * PAIR),
-                  malloc(one * partial), calloc(g->inputs, one)};
+    float *start = allocate((mixed + weights + partial + g->inputs) * sizeof *start);
+    if (!start) return (Workspace){0};
+    Workspace made = {start, start + mixed, start + mixed + weights, start + mixed + weights + partial};
+    memset(made.zeros, 0, g->inputs * sizeof *start);
+    return made;
 }
 
-static void leave(const Room *room) { free(room->mixed), free(room->weights), free(room->partial), free(room->nothing); }
-
-/* What is to be done: the arguments of `convolve`. */
+/* What is to be done: the arguments of `run`. */
 typedef struct {
-    const Convolution *g;
+    const Dense *g;
     const Bank *bank;
     const float *routing, *x;
-    const Follow *follow;
+    const Epilogue *epilogue;
     float *y, *sums; /* sums: (splits, batch, outputs) or NULL */
 } Task;
 
@@ -64,43 +66,43 @@ typedef struct {
 } Share;
 
 /* Stretch by stretch, so that sums over many pixels do not lose digits. */
-static void hand_sums(Work *work, float *sums)
+static void hand_sums(PairJob *job, float *sums)
 {
-    for (int64_t c = 0; c < work->columns; c++) sums[work->column + c] += work->sums[c];
-    memset(work->sums, 0, sizeof work->sums);
+    for (int64_t c = 0; c < job->columns; c++) sums[job->column + c] += job->sums[c];
+    memset(job->sums, 0, sizeof job->sums);
 }
 
-/* One example, all its pairs of the share; its mixed kernels are number `place` in the room. */
-static void one_example(const Task *task, const Cut *cut, const Share *share, const Room *room, int64_t b, int64_t place,
-                        Block block, int first, int last)
+/* One example, all its pairs of the share; its mixed kernels are number `place` in the workspace. */
+static void one_example(const Task *task, const Cut *cut, const Share *share, const Workspace *workspace, int64_t b,
+                        int64_t place, Block block, int first, int last)
 {
-    const Convolution *g = task->g;
-    Work works[MOST_PAIRS];
+    const Dense *g = task->g;
+    PairJob jobs[MOST_PAIRS];
     int64_t pairs = share->pair1 - share->pair0;
-    const float *bias = task->follow->bias ? task->follow->bias + b * task->follow->bias_step : 0;
+    const float *bias = task->epilogue->bias ? task->epilogue->bias + b * task->epilogue->bias_step : 0;
     for (int64_t i = 0; i < pairs; i++) {
         int64_t pair = share->pair0 + i, column = pair * PAIR;
-        works[i] = (Work){g, block, first, last, vectors_of(g, pair), column, columns_of(g, pair),
+        jobs[i] = (PairJob){g, block, first, last, groups_of(g, pair), column, columns_of(g, pair),
                           task->x + b * g->pixels_in * g->inputs,
-                          room->mixed + (place * cut->pairs + i) * cut->limit * PAIR, room->nothing,
-                          room->partial + (b - share->b0) * g->pixels_out * PAIR,
-                          task->y + b * g->pixels_out * g->outputs, task->follow, {0}, {0}};
-        if (bias) memcpy(works[i].bias, bias + column, works[i].columns * sizeof *bias);
+                          workspace->mixed + (place * cut->pairs + i) * cut->limit * PAIR, workspace->zeros,
+                          workspace->partial + (b - share->b0) * g->pixels_out * PAIR,
+                          task->y + b * g->pixels_out * g->outputs, task->epilogue, {0}, {0}};
+        if (bias) memcpy(jobs[i].bias, bias + column, jobs[i].columns * sizeof *bias);
     }
     int64_t end = g->pixels_out * (share->split + 1) / cut->splits, count;
     float *sums = last && task->sums ? task->sums + (share->split * g->batch + b) * g->outputs : 0;
     for (int64_t p = g->pixels_out * share->split / cut->splits; p < end; p += count) {
         count = smaller(STRETCH, end - p);
         for (int64_t i = 0; i < pairs; i++) {
-            compute(works + i, p, p + count);
-            if (sums) hand_sums(works + i, sums);
+            compute(jobs + i, p, p + count);
+            if (sums) hand_sums(jobs + i, sums);
         }
     }
 }
 
-static void do_share(const Task *task, const Cut *cut, const Share *share, const Room *room)
+static void do_share(const Task *task, const Cut *cut, const Share *share, const Workspace *workspace)
 {
-    const Convolution *g = task->g;
+    const Dense *g = task->g;
     Block next = block_at(g, 0, 0, cut->limit);
     int64_t kernel = cut->limit * PAIR, n;
     for (int first = 1, more = 1; more; first = 0) {
@@ -110,35 +112,67 @@ static void do_share(const Task *task, const Cut *cut, const Share *share, const
             n = smaller(cut->together, share->b1 - b);
             for (int64_t pair = share->pair0; pair < share->pair1; pair++) {
                 for (int64_t e = 0; e < n; e++)
-                    weigh(g, task->bank, task->routing + (b + e) * g->experts, pair, room->weights + e * g->experts * PAIR);
-                blend(g, task->bank, &block, pair, n, room->weights, cut->pairs * kernel,
-                      room->mixed + (pair - share->pair0) * kernel);
+                    weigh(g, task->bank, task->routing + (b + e) * g->experts, pair,
+                          workspace->weights + e * g->experts * PAIR);
+                mix_block(g, task->bank, &block, pair, n, workspace->weights, cut->pairs * kernel,
+                      workspace->mixed + (pair - share->pair0) * kernel);
             }
-            for (int64_t e = 0; e < n; e++) one_example(task, cut, share, room, b + e, e, block, first, !more);
+            for (int64_t e = 0; e < n; e++) one_example(task, cut, share, workspace, b + e, e, block, first, !more);
         }
     }
 }
 
-/* y = activate(convolution + bias); follow->sums are added to: zero them first. `follow` is not NULL. */
-void convolve(const Convolution *g, const Bank *bank, int threads, const float *routing, const Follow *follow,
-              const float *x, float *y)
+/* `epilogue` is not NULL. */
+static int run(const Dense *g, const Bank *bank, int threads, const float *routing, const Epilogue *epilogue, const float *x,
+               float *y)
 {
     Cut cut = cut_of(g, threads);
     int64_t groups = parts_of(g->batch, cut.group), parts = parts_of(pairs_of(g), cut.pairs), size = g->batch * g->outputs;
-    int apart = follow->sums && cut.splits > 1; /* threads that share an example do not add to the same sums */
-    Task task = {g, bank, routing, x, follow, y, apart ? calloc(cut.splits * size, sizeof(float)) : follow->sums};
+    int apart = epilogue->sums && cut.splits > 1, status = DONE; /* threads that share an example do not add to the same sums */
+    float *sums = apart ? allocate(cut.splits * size * sizeof *sums) : epilogue->sums;
+    if (apart && !sums) return NO_MEMORY;
+    if (apart) memset(sums, 0, cut.splits * size * sizeof *sums);
+    Task task = {g, bank, routing, x, epilogue, y, sums};
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        Room room = room_for(g, &cut);
+        Workspace workspace = make_workspace(g, &cut);
 #pragma omp for schedule(dynamic)
         for (int64_t index = 0; index < groups * parts * cut.splits; index++) {
             int64_t b = index / parts / cut.splits * cut.group, pair = index / cut.splits % parts * cut.pairs;
             Share share = {b, smaller(b + cut.group, g->batch), pair, smaller(pair + cut.pairs, pairs_of(g)),
                            index % cut.splits};
-            do_share(&task, &cut, &share, &room);
+            if (workspace.mixed) do_share(&task, &cut, &share, &workspace);
         }
-        leave(&room);
+        if (!workspace.mixed) {
+#pragma omp atomic write
+            status = NO_MEMORY;
+        }
+        free(workspace.mixed);
     }
-    for (int64_t i = 0; apart && i < cut.splits * size; i++) follow->sums[i % size] += task.sums[i];
-    if (apart) free(task.sums);
+    for (int64_t i = 0; apart && i < cut.splits * size; i++) epilogue->sums[i % size] += sums[i];
+    if (apart) free(sums);
+    return status;
+}
+
+/* y = activation(convolution + bias); epilogue->sums are added to: zero them first. `epilogue` is not NULL. */
+int dynaconv_convolve(const Convolution *g, const Bank *bank, int threads, const float *routing, const Epilogue *epilogue,
+                      const float *x, float *y)
+{
+    Dense dense;
+    int status = make_dense(g, 0, &dense);
+    if (status == DONE) status = run(&dense, bank, threads, routing, epilogue, x, y);
+    free(dense.positions.rows);
+    return status;
+}
+
+/* x, the gradient of the input, from that of the output; the bank is packed with its inputs as columns. */
+int dynaconv_convolve_input_gradient(const Convolution *g, const Bank *bank, int threads, const float *routing,
+                                     const float *y, float *x)
+{
+    Epilogue nothing = {0, 0, CLAMP, -__builtin_inff(), __builtin_inff(), 0};
+    Dense dense;
+    int status = make_dense(g, 1, &dense);
+    if (status == DONE) status = run(&dense, bank, threads, routing, &nothing, y, x);
+    free(dense.positions.rows);
+    return status;
 }

@@ -1,50 +1,100 @@
-/* What the files of the dense convolution share: its sizes, how a bank lies, and in what blocks it is worked through.
+/* What the files of the dense convolution share: its sizes, which pixels it reads, how a bank lies, and its blocks.
  *
- * A bank is (experts, panels, rows, 32): a panel is 32 output channels, a row one input channel at one tap (taps
+ * A packed bank is (experts, panels, rows, 32): a panel is 32 output channels, a row one input channel at one tap (taps
  * outside, channels inside); the last panel is filled up with zeros. Two panels, a pair, are computed together.
  */
 #ifndef CONVOLVE_H
 #define CONVOLVE_H
 
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "kernels.h"
 
 #define PANEL 32
 #define PAIR 64
+#define GROUP 16 /* columns of a pair that are computed or left out together */
+#define GROUP_VECTORS (GROUP / WIDTH)
 #define TOGETHER 4 /* examples that are mixed from one reading of a block */
-#ifdef __AVX512F__
-#define AT_ONCE 4 /* vectors of a tile: with its pixels or rows they must leave registers free */
-#else
-#define AT_ONCE 1
-#endif
+
+/* Vectors of a tile: with its 6 pixels or rows, and a vector of weights for each, they leave a register or more free. */
+#define TILE_VECTORS (REGISTERS == 32 ? 4 : 2)
+#define TILE_ROWS 6
+
+/* Which pixel of the map that is read every pixel of the map that is written needs at every tap: rows + columns, where
+ * neither is OUTSIDE. Pixels are computed from left to right and top to bottom, or, where the steps are not 1, those first
+ * whose row and column are multiples of the steps, and so on: neighbours in that order need the same taps. */
+typedef struct {
+    int same; /* every pixel needs its own only: there are no tables */
+    int64_t height, width, taps_y, taps_x, step_y, step_x;
+    int32_t *rows;    /* (height, taps_y): row * width of the map that is read */
+    int32_t *columns; /* (width, taps_x) */
+} Positions;
+
+#define OUTSIDE (-1)
+
+/* A convolution from map to map; that of the input's gradient reads the output's gradient. */
+typedef struct {
+    int64_t batch, experts, inputs, outputs, taps, pixels_in, pixels_out;
+    Positions positions;
+} Dense;
+
+/* One dimension of the tables: `count` places of the map that is written, `extent` of the map that is read. */
+INLINE void fill_positions(int backward, int64_t count, int64_t taps, int64_t extent, int64_t stride, int64_t pad,
+                           int64_t dilation, int64_t scale, int32_t *table)
+{
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t t = 0; t < taps; t++) {
+            int64_t at = backward ? i + pad - t * dilation : i * stride - pad + t * dilation;
+            int between = backward && at % stride != 0;
+            if (backward && !between) at /= stride;
+            *table++ = at < 0 || at >= extent || between ? OUTSIDE : (int32_t)(at * scale);
+        }
+}
+
+/* Sizes and tables; to be freed by free(positions.rows). NO_MEMORY where the tables cannot be made. */
+INLINE int make_dense(const Convolution *g, int backward, Dense *made)
+{
+    int64_t taps = g->kernel_height * g->kernel_width, in = g->height * g->width, out = g->out_height * g->out_width;
+    *made = (Dense){g->batch, g->experts, g->inputs, g->outputs, taps, in, out, {0}};
+    if (backward) *made = (Dense){g->batch, g->experts, g->outputs, g->inputs, taps, out, in, {0}};
+    Positions *p = &made->positions;
+    p->same = taps == 1 && g->stride_y == 1 && g->stride_x == 1 && g->pad_y == 0 && g->pad_x == 0;
+    p->step_y = backward ? g->stride_y : 1, p->step_x = backward ? g->stride_x : 1;
+    if (p->same) return DONE;
+    p->height = backward ? g->height : g->out_height, p->width = backward ? g->width : g->out_width;
+    p->taps_y = g->kernel_height, p->taps_x = g->kernel_width;
+    p->rows = allocate((p->height * p->taps_y + p->width * p->taps_x) * sizeof *p->rows);
+    if (!p->rows) return NO_MEMORY;
+    p->columns = p->rows + p->height * p->taps_y;
+    int64_t height = backward ? g->out_height : g->height, width = backward ? g->out_width : g->width;
+    fill_positions(backward, p->height, p->taps_y, height, g->stride_y, g->pad_y, g->dilation_y, width, p->rows);
+    fill_positions(backward, p->width, p->taps_x, width, g->stride_x, g->pad_x, g->dilation_x, 1, p->columns);
+    return DONE;
+}
 
 /* Some rows of a bank: whole taps, or some channels of one tap. */
 typedef struct {
     int64_t tap, taps, channel, channels;
 } Block;
 
-INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-INLINE int64_t parts_of(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
-INLINE int64_t panels_of(const Convolution *g) { return parts_of(g->outputs, PANEL); }
-INLINE int64_t pairs_of(const Convolution *g) { return parts_of(g->outputs, PAIR); }
-INLINE int64_t rows_of(const Convolution *g) { return g->taps * g->inputs; }
+INLINE int64_t panels_of(const Dense *g) { return parts_of(g->outputs, PANEL); }
+INLINE int64_t pairs_of(const Dense *g) { return parts_of(g->outputs, PAIR); }
+INLINE int64_t rows_of(const Dense *g) { return g->taps * g->inputs; }
 
-/* Channels, and vectors of 16 of them, that a pair of panels holds. */
-INLINE int64_t columns_of(const Convolution *g, int64_t pair) { return smaller(PAIR, g->outputs - pair * PAIR); }
-INLINE int vectors_of(const Convolution *g, int64_t pair) { return (int)parts_of(columns_of(g, pair), 16); }
+/* Columns, and groups of them, that a pair of panels holds. */
+INLINE int64_t columns_of(const Dense *g, int64_t pair) { return smaller(PAIR, g->outputs - pair * PAIR); }
+INLINE int groups_of(const Dense *g, int64_t pair) { return (int)parts_of(columns_of(g, pair), GROUP); }
+
+/* Where vector `v` of a pair lies, from the beginning of a row of its first panel; panels are `panel` numbers apart. */
+INLINE int64_t place_of(int v, int64_t panel) { return v / (PANEL / WIDTH) * panel + v % (PANEL / WIDTH) * WIDTH; }
 
 /* The block of at most `limit` rows that begins with a channel at a tap. */
-INLINE Block block_at(const Convolution *g, int64_t tap, int64_t channel, int64_t limit)
+INLINE Block block_at(const Dense *g, int64_t tap, int64_t channel, int64_t limit)
 {
     if (g->inputs > limit) return (Block){tap, 1, channel, smaller(limit, g->inputs - channel)};
     return (Block){tap, smaller(limit / g->inputs, g->taps - tap), 0, g->inputs};
 }
 
 /* Goes on to the next block; 0 after the last. */
-INLINE int next_block(const Convolution *g, Block *block, int64_t limit)
+INLINE int next_block(const Dense *g, Block *block, int64_t limit)
 {
     int64_t channel = block->channel + block->channels, tap = block->tap;
     if (channel == g->inputs) channel = 0, tap += block->taps;
@@ -53,16 +103,16 @@ INLINE int next_block(const Convolution *g, Block *block, int64_t limit)
     return 1;
 }
 
-INLINE int64_t first_row(const Convolution *g, const Block *block) { return block->tap * g->inputs + block->channel; }
+INLINE int64_t first_row(const Dense *g, const Block *block) { return block->tap * g->inputs + block->channel; }
 INLINE int64_t count_rows(const Block *block) { return block->taps * block->channels; }
 
-/* A call with the number of vectors as a constant, so that a loop over them is unrolled: clang and gcc take V for one. */
-#define EACH_WIDTH(vectors, call) \
-    switch (vectors) { \
-    case 1: { enum { V = 1 }; call; break; } \
-    case 2: { enum { V = 2 }; call; break; } \
-    case 3: { enum { V = 3 }; call; break; } \
-    default: { enum { V = 4 }; call; } \
+/* A call with the number of groups as a constant, so that a loop over them is unrolled: clang and gcc take G for one. */
+#define EACH_WIDTH(groups, call) \
+    switch (groups) { \
+    case 1: { enum { G = 1 }; call; break; } \
+    case 2: { enum { G = 2 }; call; break; } \
+    case 3: { enum { G = 3 }; call; break; } \
+    default: { enum { G = 4 }; call; } \
     }
 
 #endif

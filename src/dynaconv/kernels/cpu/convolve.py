@@ -1,6 +1,6 @@
 """Dense convolution of every example with its own mixed kernel, in channels_last, and its gradients.
 
-A bank is read as ``panels``: ``(K, ceil(out / 32), taps * in, 32)``, the last panel filled up with zeros.
+A bank is packed into panels as it is read: ``(K, ceil(out / 32), taps * in, 32)``, the last panel filled up with zeros.
 """
 
 from __future__ import annotations
@@ -12,100 +12,167 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dynaconv.kernels.cpu.activation import NOTHING, Activation
-from dynaconv.kernels.cpu.arguments import KINDS, Bank, Convolution, Lie, at, channels_last, follow
+from dynaconv.kernels.cpu import border
+from dynaconv.kernels.cpu.arguments import IDENTITY, Activation, BankStrides
+from dynaconv.kernels.cpu.border import CHANNELS_LAST, PANEL, data_ptr
 from dynaconv.kernels.cpu.build import library
-from dynaconv.kernels.cpu.positions import Positions
 
-PANEL = 32
+Pair = Sequence[int]
 
 
 def convolve(
     x: Tensor,
-    panels: Tensor,
+    packed: Tensor,
     routing: Tensor,
     bias: Tensor | None,
     outputs: int,
-    positions: Positions,
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
     *,
     scale: Tensor | None = None,
-    activation: Activation = NOTHING,
+    activation: Activation = IDENTITY,
     sums: Tensor | None = None,
 ) -> Tensor:
     """``y[b] = activation(conv(x[b], sum_k routing[b, k] * bank[k]) + bias[b])``.
 
     Args:
         x: ``(B, C, H, W)`` float32 on the CPU, contiguous as channels_last.
-        panels: the bank, float32, bfloat16 or int8; see the module's docstring.
+        packed: the bank, float32, bfloat16 or int8; see :func:`pack_bank`.
         routing: ``(B, K)`` float32.
         bias: ``(B, outputs)`` float32, or ``(outputs,)`` for all examples, or None; dense.
         outputs: output channels.
-        positions: which input pixels are read.
+        kernel, stride, padding, dilation: two numbers each.
         scale: ``(K, ceil(outputs / 32), 1, 32)`` of an int8 bank.
         activation: what is done to the output.
         sums: ``(B, outputs)`` float32, zeros: the output's sums over space are added to it.
 
     Returns:
         ``(B, outputs, H', W')`` in channels_last.
+
+    Raises:
+        TypeError, ValueError: another dtype, shape or layout than these.
+        MemoryError: none for the kernel's workspace.
     """
-    y = channels_last((x.shape[0], outputs, *positions.size))
+    shape = border.map_shape("x", x)
+    experts = packed.shape[0]
+    sizes = border.sizes(shape, experts, outputs, kernel, stride, padding, dilation)
+    panels = border.packed_shape(experts, shape[1], outputs, kernel[0] * kernel[1])
+    bank = border.bank(packed, scale, panels, (*panels[:2], 1, PANEL))
     routing = routing.contiguous()
-    shape, bank = _convolution(x, panels, outputs, positions), Bank(KINDS[panels.dtype], at(panels), at(scale))
-    library().convolve(
-        ctypes.byref(shape),
-        ctypes.byref(bank),
-        torch.get_num_threads(),
-        at(routing),
-        follow(bias, activation, sums),
-        at(x),
-        at(y),
-    )
+    weights = data_ptr("routing", routing, (shape[0], experts))
+    after = border.epilogue(bias, activation, sums, shape[0], outputs)
+    read = data_ptr("x", x, shape, layout=CHANNELS_LAST)
+    y = border.new_map(shape[0], outputs, *sizes.output)
+    if shape[0]:
+        library().dynaconv_convolve(
+            sizes.reference, ctypes.byref(bank), torch.get_num_threads(), weights, after, read, y.data_ptr()
+        )
     return y
 
 
-def gradients(
-    gradient: Tensor, x: Tensor, panels: Tensor, routing: Tensor, positions: Positions
-) -> tuple[Tensor, Tensor]:
-    """Gradients of the bank, in panels, and of the routing weights, for ``gradient`` of the output (channels_last)."""
+def input_gradient(
+    gradient: Tensor,
+    shape: Sequence[int],
+    packed: Tensor,
+    routing: Tensor,
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+) -> Tensor:
+    """Gradient of the input, of ``shape``, in channels_last.
+
+    ``gradient`` is the output's, ``(B, outputs, H', W')`` in channels_last; ``packed`` is ``pack_bank(bank,
+    transposed=True)``.
+    """
+    _, outputs, *_ = border.map_shape("gradient", gradient)
+    batch, inputs, height, width = shape
+    experts = packed.shape[0]
+    sizes = border.sizes(shape, experts, outputs, kernel, stride, padding, dilation)
+    bank = border.bank(packed, None, border.packed_shape(experts, outputs, inputs, kernel[0] * kernel[1]), ())
+    upstream = _upstream(gradient, batch, outputs, *sizes.output)
     routing = routing.contiguous()
-    of_bank, of_routing = torch.empty_like(panels), torch.empty_like(routing)
-    shape, threads = _convolution(x, panels, gradient.shape[1], positions), torch.get_num_threads()
-    library().convolve_gradient(
-        *(ctypes.byref(shape), threads, at(panels), at(routing), at(x), at(gradient), at(of_bank), at(of_routing))
+    weights = data_ptr("routing", routing, (batch, experts))
+    x = border.new_map(batch, inputs, height, width)
+    if batch:
+        threads = torch.get_num_threads()
+        library().dynaconv_convolve_input_gradient(
+            sizes.reference, ctypes.byref(bank), threads, weights, upstream, x.data_ptr()
+        )
+    return x
+
+
+def bank_gradient(
+    gradient: Tensor,
+    x: Tensor,
+    packed: Tensor,
+    routing: Tensor,
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the bank, packed, and of the routing weights, for ``gradient`` of the output (channels_last)."""
+    shape, outputs = border.map_shape("x", x), border.map_shape("gradient", gradient)[1]
+    experts = packed.shape[0]
+    sizes = border.sizes(shape, experts, outputs, kernel, stride, padding, dilation)
+    bank = data_ptr("the bank", packed, border.packed_shape(experts, shape[1], outputs, kernel[0] * kernel[1]))
+    routing = routing.contiguous()
+    weights = data_ptr("routing", routing, (shape[0], experts))
+    upstream = _upstream(gradient, shape[0], outputs, *sizes.output)
+    read = data_ptr("x", x, shape, layout=CHANNELS_LAST)
+    if not shape[0]:
+        return torch.zeros_like(packed), torch.empty_like(routing)
+    of_bank, of_routing = torch.empty_like(packed), torch.empty_like(routing)
+    library().dynaconv_convolve_bank_gradient(
+        sizes.reference,
+        torch.get_num_threads(),
+        bank,
+        weights,
+        read,
+        upstream,
+        of_bank.data_ptr(),
+        of_routing.data_ptr(),
     )
     return of_bank, of_routing
 
 
-def to_panels(bank: Tensor, transposed: bool = False) -> Tensor:
+def pack_bank(bank: Tensor, transposed: bool = False) -> Tensor:
     """``(K, out, in, *taps)`` float32 ``->`` panels; ``transposed``: input and output channels change places."""
     bank = bank.contiguous()
-    experts, out, inputs = bank.shape[:3]
-    taps = math.prod(bank.shape[3:])
-    columns, channels = (inputs, out) if transposed else (out, inputs)
-    panels = torch.empty(experts, -(-columns // PANEL), taps * channels, PANEL, dtype=torch.float32)
-    lie = _lie(bank.shape, transposed)
-    library().panels(0, ctypes.byref(lie), torch.get_num_threads(), at(bank), at(panels))
-    return panels
+    strides = _strides(bank.shape, transposed)
+    packed = torch.empty(
+        border.packed_shape(strides.experts, strides.channels, strides.columns, strides.taps), dtype=torch.float32
+    )
+    start = data_ptr("the bank", bank, bank.shape)
+    library().dynaconv_pack(ctypes.byref(strides), torch.get_num_threads(), start, packed.data_ptr())
+    return packed
 
 
-def from_panels(panels: Tensor, shape: Sequence[int]) -> Tensor:
+def unpack_bank(packed: Tensor, shape: Sequence[int]) -> Tensor:
     """Panels ``->`` a bank of ``shape`` ``(K, out, in, *taps)``."""
+    strides = _strides(shape, transposed=False)
+    start = data_ptr(
+        "the packed bank",
+        packed,
+        border.packed_shape(strides.experts, strides.channels, strides.columns, strides.taps),
+    )
     bank = torch.empty(tuple(shape), dtype=torch.float32)
-    lie = _lie(shape, transposed=False)
-    library().panels(1, ctypes.byref(lie), torch.get_num_threads(), at(bank), at(panels))
+    library().dynaconv_unpack(ctypes.byref(strides), torch.get_num_threads(), bank.data_ptr(), start)
     return bank
 
 
-def _lie(shape: Sequence[int], transposed: bool) -> Lie:
+def _upstream(gradient: Tensor, batch: int, outputs: int, height: int, width: int) -> int:
+    return data_ptr("gradient", gradient, (batch, outputs, height, width), layout=CHANNELS_LAST)
+
+
+def _strides(shape: Sequence[int], transposed: bool) -> BankStrides:
+    if len(shape) < 3 or min(shape) < 1:
+        raise ValueError(f"the bank is {tuple(shape)}; expected (experts, out, in, *taps), at least 1 of each")
     experts, out, inputs, *space = shape
     taps = math.prod(space)
     sides = (out, inputs * taps), (inputs, taps)
     (columns, column_step), (channels, channel_step) = reversed(sides) if transposed else sides
-    return Lie(experts, columns, channels, taps, out * inputs * taps, column_step, channel_step)
-
-
-def _convolution(x: Tensor, panels: Tensor, outputs: int, positions: Positions) -> Convolution:
-    batch, inputs, height, width = x.shape
-    taps = panels.shape[2] // inputs
-    sizes = batch, panels.shape[0], inputs, outputs, taps, height * width, math.prod(positions.size)
-    return Convolution(*sizes, at(positions.reads), at(positions.writes))
+    return BankStrides(experts, columns, channels, taps, out * inputs * taps, column_step, channel_step)

@@ -5,7 +5,6 @@
  */
 #include "convolve.h"
 
-#define ROWS 6   /* of a tile */
 #define PAIRS 2  /* pairs of panels that are computed from one gathering of the input */
 #define SHARED 16 /* rows whose gradients are shared out at a time */
 #define CHUNK 64 /* pixels that are multiplied at a time, from the first cache */
@@ -15,202 +14,214 @@ typedef struct {
     int32_t in, out;
 } Join;
 
+/* What a thread works in: one allocation. */
 typedef struct {
     Join *joins;   /* (taps of a block, pixels_out) */
     int64_t *many; /* (taps of a block): how many of them there are */
-    float *x;      /* (groups of ROWS channels, CHUNK, ROWS): what a tap joins, filled up with zeros */
+    float *x;      /* (groups of TILE_ROWS channels, CHUNK, TILE_ROWS): what a tap joins, filled up with zeros */
     float *y;      /* (CHUNK, PAIR) */
     float *kernel; /* (TOGETHER, PAIRS, rows of a block, PAIR): its gradient; every tap's rows are whole groups */
-    float *dots;   /* (TOGETHER, experts, 16): parts of the routing gradient */
+    float *dots;   /* (TOGETHER, experts, WIDTH): parts of the routing gradient */
     int64_t step;  /* numbers of one pair in `kernel` */
-} Room;
+} Workspace;
 
 /* Rows of a block: gradients of a few examples' kernels stay in the second cache, less of it where there are few pixels,
  * for the bank and its gradient pass through it then all the time. */
-static int64_t limit_of(const Convolution *g)
+static int64_t limit_of(const Dense *g)
 {
     return (g->pixels_out < 128 ? 384 : 576) / smaller(PAIRS, pairs_of(g));
 }
 
-INLINE int64_t filled(int64_t channels) { return parts_of(channels, ROWS) * ROWS; }
+INLINE int64_t filled(int64_t channels) { return parts_of(channels, TILE_ROWS) * TILE_ROWS; }
 
-static Room room_for(const Convolution *g)
+/* `kernel` is NULL where there is no memory; to be freed by free(kernel). */
+static Workspace make_workspace(const Dense *g)
 {
     int64_t channels = smaller(g->inputs, limit_of(g)), taps = smaller(g->taps, limit_of(g) / channels);
-    int64_t one = sizeof(float);
-    int64_t step = taps * filled(channels) * PAIR;
-    return (Room){malloc(sizeof(Join) * taps * g->pixels_out), malloc(sizeof(int64_t) * taps),
-                  malloc(one * CHUNK * filled(channels)), malloc(one * CHUNK * PAIR), malloc(one * TOGETHER * PAIRS * step),
-                  malloc(one * TOGETHER * g->experts * 16), step};
+    int64_t step = taps * filled(channels) * PAIR, kernel = TOGETHER * PAIRS * step, y = CHUNK * PAIR;
+    int64_t x = lines(CHUNK * filled(channels)), dots = lines(TOGETHER * g->experts * WIDTH), many = lines(taps * 2);
+    int64_t joins = taps * g->pixels_out * 2;
+    float *start = allocate((kernel + y + x + dots + many + joins) * sizeof *start);
+    if (!start) return (Workspace){0};
+    float *after = start + kernel + y + x + dots;
+    return (Workspace){(Join *)(after + many), (int64_t *)after, start + kernel + y, start + kernel, start,
+                       start + kernel + y + x, step};
 }
 
-static void leave(const Room *room)
+static void find_joins(const Dense *g, const Block *block, const Workspace *workspace)
 {
-    free(room->joins), free(room->many), free(room->x), free(room->y), free(room->kernel), free(room->dots);
-}
-
-static void find_joins(const Convolution *g, const Block *block, const Room *room)
-{
+    const Positions *positions = &g->positions;
     for (int64_t t = 0; t < block->taps; t++) {
-        Join *join = room->joins + t * g->pixels_out;
+        Join *join = workspace->joins + t * g->pixels_out;
+        int64_t ky = positions->same ? 0 : (block->tap + t) / positions->taps_x, y = 0, x = 0;
+        int64_t kx = positions->same ? 0 : (block->tap + t) % positions->taps_x;
         for (int32_t p = 0; p < g->pixels_out; p++) {
-            int32_t in = g->reads ? g->reads[p * g->taps + block->tap + t] : p;
-            if (in >= 0) *join++ = (Join){in, p};
+            if (positions->same) {
+                *join++ = (Join){p, p};
+                continue;
+            }
+            int32_t row = positions->rows[y * positions->taps_y + ky], column = positions->columns[x * positions->taps_x + kx];
+            if ((row | column) >= 0) *join++ = (Join){row + column, p};
+            if (++x == positions->width) x = 0, y++;
         }
-        room->many[t] = join - (room->joins + t * g->pixels_out);
+        workspace->many[t] = join - (workspace->joins + t * g->pixels_out);
     }
 }
 
 /* What `many` joins read of an example, group after group of its channels. */
-static void gather_x(const Convolution *g, const Block *block, const Join *join, int64_t many, const float *x, float *to)
+static void gather_x(const Dense *g, const Block *block, const Join *join, int64_t many, const float *x, float *to)
 {
-    int64_t whole = block->channels / ROWS * ROWS;
-    for (int64_t j = 0; j < many; j++, to += ROWS) {
+    int64_t whole = block->channels / TILE_ROWS * TILE_ROWS;
+    for (int64_t j = 0; j < many; j++, to += TILE_ROWS) {
         const float *from = x + join[j].in * g->inputs + block->channel;
         float *last = to + whole * many;
-        for (int64_t c = 0; c < whole; c += ROWS) memcpy(to + c * many, from + c, ROWS * sizeof *to);
-        for (int64_t r = 0; whole < block->channels && r < ROWS; r++)
+        for (int64_t c = 0; c < whole; c += TILE_ROWS) memcpy(to + c * many, from + c, TILE_ROWS * sizeof *to);
+        for (int64_t r = 0; whole < block->channels && r < TILE_ROWS; r++)
             last[r] = whole + r < block->channels ? from[whole + r] : 0;
     }
 }
 
 /* Their upstream gradients, of `columns` channels from `column` on. */
-INLINE void gather_y(int vectors, const Convolution *g, int64_t column, int64_t columns, const Join *join, int64_t many,
+INLINE void gather_y(int groups, const Dense *g, int64_t column, int64_t columns, const Join *join, int64_t many,
                      const float *y, float *to)
 {
-    int full = columns == vectors * 16;
-    for (int64_t j = 0; j < many; j++, to += vectors * 16) {
+    int vectors = groups * GROUP_VECTORS;
+    int64_t whole = columns / WIDTH;
+    for (int64_t j = 0; j < many; j++, to += groups * GROUP) {
         const float *from = y + join[j].out * g->outputs + column;
-        for (int v = 0; v < vectors - !full; v++) ((vec *)to)[v] = ((const vec *)from)[v];
-        for (int64_t c = (vectors - 1) * 16; !full && c < vectors * 16; c++) to[c] = c < columns ? from[c] : 0;
+#pragma GCC unroll 16
+        for (int v = 0; v < vectors; v++)
+            if (v < whole) ((vec *)to)[v] = ((const vec *)from)[v];
+        for (int64_t c = whole * WIDTH; c < groups * GROUP; c++) to[c] = c < columns ? from[c] : 0;
     }
 }
 
-/* kernel (ROWS, width) += the sum over `many` pixels of x (many, ROWS) times y (many, width), for `vectors` vectors; where
+/* The micro-kernel: kernel (TILE_ROWS, width) += the sum over `many` pixels of x (many, TILE_ROWS) times y (many, width), for `vectors` vectors; where
  * `begin` is set, kernel = that sum. */
-INLINE void tile(int vectors, int width, int begin, int64_t many, const float *x, const float *y, float *kernel)
+INLINE void multiply(int vectors, int width, int begin, int64_t many, const float *x, const float *y, float *kernel)
 {
-    vec total[ROWS][AT_ONCE];
+    vec total[TILE_ROWS][TILE_VECTORS];
 #pragma GCC unroll 6
-    for (int r = 0; r < ROWS; r++)
+    for (int r = 0; r < TILE_ROWS; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) total[r][v] = begin ? (vec){0} : ((vec *)(kernel + r * width))[v];
-    for (; many > 0; many--, x += ROWS, y += width) {
-        vec upstream[AT_ONCE];
+    for (; many > 0; many--, x += TILE_ROWS, y += width) {
+        vec upstream[TILE_VECTORS];
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) upstream[v] = ((const vec *)y)[v];
 #pragma GCC unroll 6
-        for (int r = 0; r < ROWS; r++)
+        for (int r = 0; r < TILE_ROWS; r++)
 #pragma GCC unroll 4
             for (int v = 0; v < vectors; v++) total[r][v] += x[r] * upstream[v];
     }
 #pragma GCC unroll 6
-    for (int r = 0; r < ROWS; r++)
+    for (int r = 0; r < TILE_ROWS; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) ((vec *)(kernel + r * width))[v] = total[r][v];
 }
 
-INLINE void tiles(int vectors, int begin, int64_t channels, int64_t many, const Room *room, float *kernel)
+INLINE void multiply_all(int groups, int begin, int64_t channels, int64_t many, const Workspace *workspace, float *kernel)
 {
-    int width = vectors * 16;
-    for (int64_t c = 0; c < channels; c += ROWS)
-        for (int v = 0; v < vectors; v += AT_ONCE)
-            tile(vectors < AT_ONCE ? vectors : AT_ONCE, width, begin, many, room->x + c * many, room->y + v * 16,
-                 kernel + c * width + v * 16);
+    int width = groups * GROUP, vectors = groups * GROUP_VECTORS;
+    for (int64_t c = 0; c < channels; c += TILE_ROWS)
+        for (int v = 0; v < vectors; v += TILE_VECTORS)
+            multiply(vectors < TILE_VECTORS ? vectors : TILE_VECTORS, width, begin, many, workspace->x + c * many,
+                     workspace->y + v * WIDTH, kernel + c * width + v * WIDTH);
 }
 
 /* The gradients of a block of one example's kernel, for `pairs` pairs; x and y are that example's. */
-static void one_example(const Convolution *g, const Block *block, int64_t pair, int64_t pairs, const Room *room,
+static void one_example(const Dense *g, const Block *block, int64_t pair, int64_t pairs, const Workspace *workspace,
                         const float *x, const float *y, float *kernel)
 {
     for (int64_t t = 0; t < block->taps; t++)
-        for (int64_t j = 0; j == 0 || j < room->many[t]; j += CHUNK) { /* once at least, as it begins the sum */
-            const Join *join = room->joins + t * g->pixels_out + j;
-            int64_t many = smaller(CHUNK, room->many[t] - j);
-            gather_x(g, block, join, many, x, room->x);
+        for (int64_t j = 0; j == 0 || j < workspace->many[t]; j += CHUNK) { /* once at least, as it begins the sum */
+            const Join *join = workspace->joins + t * g->pixels_out + j;
+            int64_t many = smaller(CHUNK, workspace->many[t] - j);
+            gather_x(g, block, join, many, x, workspace->x);
             for (int64_t i = 0; i < pairs; i++) {
                 int64_t columns = columns_of(g, pair + i);
-                int vectors = vectors_of(g, pair + i);
-                float *own = kernel + i * room->step + t * filled(block->channels) * vectors * 16;
-                EACH_WIDTH(vectors, gather_y(V, g, (pair + i) * PAIR, columns, join, many, y, room->y))
-                EACH_WIDTH(vectors, tiles(V, j == 0, block->channels, many, room, own))
+                int groups = groups_of(g, pair + i);
+                float *own = kernel + i * workspace->step + t * filled(block->channels) * groups * GROUP;
+                EACH_WIDTH(groups, gather_y(G, g, (pair + i) * PAIR, columns, join, many, y, workspace->y))
+                EACH_WIDTH(groups, multiply_all(G, j == 0, block->channels, many, workspace, own))
             }
         }
 }
 
 /* One expert's share of `rows` rows of a kernel's gradient: gradient += routing * kernel, dots += bank * kernel, for
  * `examples` examples, whose kernels lie `step` numbers apart and whose routing weights lie g->experts apart. */
-INLINE void share_rows(int vectors, int examples, int begin, int64_t experts, int64_t rows, int64_t panel, const float *bank,
+INLINE void share_rows(int groups, int examples, int begin, int64_t experts, int64_t rows, int64_t panel, const float *bank,
                        const float *routing, const float *kernel, int64_t step, float *gradient, float *dots)
 {
     vec dot[TOGETHER];
     float weight[TOGETHER];
-    for (int e = 0; e < examples; e++) dot[e] = *(vec *)(dots + e * experts * 16), weight[e] = routing[e * experts];
-    for (int64_t row = 0; row < rows; row++, kernel += vectors * 16, bank += PANEL, gradient += PANEL)
-        for (int v = 0; v < vectors; v++) {
-            int64_t at = v / 2 * panel + v % 2 * 16;
+    for (int e = 0; e < examples; e++) dot[e] = *(vec *)(dots + e * experts * WIDTH), weight[e] = routing[e * experts];
+    for (int64_t row = 0; row < rows; row++, kernel += groups * GROUP, bank += PANEL, gradient += PANEL)
+        for (int v = 0; v < groups * GROUP_VECTORS; v++) {
+            int64_t at = place_of(v, panel);
             vec total = begin ? (vec){0} : *(vec *)(gradient + at), expert = *(const vec *)(bank + at);
+#pragma GCC unroll 4
             for (int e = 0; e < examples; e++) {
-                vec one = *(const vec *)(kernel + e * step + v * 16);
+                vec one = *(const vec *)(kernel + e * step + v * WIDTH);
                 total += weight[e] * one;
                 dot[e] += expert * one;
             }
             *(vec *)(gradient + at) = total;
         }
-    for (int e = 0; e < examples; e++) *(vec *)(dots + e * experts * 16) = dot[e];
+    for (int e = 0; e < examples; e++) *(vec *)(dots + e * experts * WIDTH) = dot[e];
 }
 
 /* What the gradients of a block give to those of the bank and of the routing weights, some rows at a time, which all
- * experts then find in the first cache; room->dots becomes the routing gradient's part. */
-INLINE void share_out(int vectors, int examples, int begin, const Convolution *g, const Block *block, int64_t pair,
-                      const float *bank, const float *routing, const float *kernel, int64_t step, const Room *room,
+ * experts then find in the first cache; workspace->dots becomes the routing gradient's part. */
+INLINE void share_out(int groups, int examples, int begin, const Dense *g, const Block *block, int64_t pair,
+                      const float *bank, const float *routing, const float *kernel, int64_t step, const Workspace *workspace,
                       float *gradient)
 {
     int64_t panel = rows_of(g) * PANEL, expert = panels_of(g) * panel, count;
     int64_t start = pair * 2 * panel + first_row(g, block) * PANEL;
-    memset(room->dots, 0, sizeof *room->dots * examples * g->experts * 16);
+    memset(workspace->dots, 0, sizeof *workspace->dots * examples * g->experts * WIDTH);
     for (int64_t t = 0; t < block->taps; t++)
         for (int64_t c = 0; c < block->channels; c += count) {
             count = smaller(SHARED, block->channels - c);
-            int64_t at = start + (t * block->channels + c) * PANEL, from = (t * filled(block->channels) + c) * vectors * 16;
+            int64_t at = start + (t * block->channels + c) * PANEL, from = (t * filled(block->channels) + c) * groups * GROUP;
             for (int64_t k = 0; k < g->experts; k++)
-                share_rows(vectors, examples, begin, g->experts, count, panel, bank + k * expert + at, routing + k,
-                           kernel + from, step, gradient + k * expert + at, room->dots + k * 16);
+                share_rows(groups, examples, begin, g->experts, count, panel, bank + k * expert + at, routing + k,
+                           kernel + from, step, gradient + k * expert + at, workspace->dots + k * WIDTH);
         }
 }
 
-/* What is to be done: the arguments of `convolve_gradient`. */
+/* What is to be done: the arguments of `run`. */
 typedef struct {
-    const Convolution *g;
+    const Dense *g;
     const float *bank, *routing, *x, *y;
 } Task;
 
 /* Examples b0..b1 and `pairs` pairs; routing_gradient is (batch, experts). */
-static void one_block(const Task *task, const Block *block, int64_t pair, int64_t pairs, const Room *room, int64_t b0,
+static void one_block(const Task *task, const Block *block, int64_t pair, int64_t pairs, const Workspace *workspace, int64_t b0,
                       int64_t b1, float *gradient, float *routing_gradient)
 {
-    const Convolution *g = task->g;
-    int64_t together, step = pairs * room->step;
-    find_joins(g, block, room);
+    const Dense *g = task->g;
+    int64_t together, step = pairs * workspace->step;
+    find_joins(g, block, workspace);
     for (int64_t b = b0; b < b1; b += together) {
         together = b1 - b >= TOGETHER ? TOGETHER : 1;
         for (int64_t e = 0; e < together; e++)
-            one_example(g, block, pair, pairs, room, task->x + (b + e) * g->pixels_in * g->inputs,
-                        task->y + (b + e) * g->pixels_out * g->outputs, room->kernel + e * step);
+            one_example(g, block, pair, pairs, workspace, task->x + (b + e) * g->pixels_in * g->inputs,
+                        task->y + (b + e) * g->pixels_out * g->outputs, workspace->kernel + e * step);
         const float *own = task->routing + b * g->experts;
 #define SHARE_OUT(examples) \
-    EACH_WIDTH(vectors_of(g, pair + i), share_out(V, examples, b == b0, g, block, pair + i, task->bank, own, \
-                                                  room->kernel + i * room->step, step, room, gradient))
+    EACH_WIDTH(groups_of(g, pair + i), share_out(G, examples, b == b0, g, block, pair + i, task->bank, own, \
+                                                  workspace->kernel + i * workspace->step, step, workspace, gradient))
         for (int64_t i = 0; i < pairs; i++) {
             if (together == 1) SHARE_OUT(1)
             else SHARE_OUT(TOGETHER)
             for (int64_t n = 0; n < together * g->experts; n++)
-                for (int v = 0; v < 16; v++) routing_gradient[b * g->experts + n] += room->dots[n * 16 + v];
+                routing_gradient[b * g->experts + n] += sum_of(*(vec *)(workspace->dots + n * WIDTH));
         }
     }
 }
 
-static int64_t count_blocks(const Convolution *g)
+static int64_t count_blocks(const Dense *g)
 {
     Block block = block_at(g, 0, 0, limit_of(g));
     int64_t count = 1;
@@ -218,33 +229,10 @@ static int64_t count_blocks(const Convolution *g)
     return count;
 }
 
-/* bank, gradient as in convolve.h; routing (batch, experts); y: upstream gradients, (batch, pixels_out, outputs).
- * routing_gradient is (batch, experts). g->writes is not read.
- *
- * Pairs and blocks are independent but for the routing gradient, which every job has its own of. Where there are fewer
- * of them than threads, the batch is split, and every split has its own gradient of the bank. */
-void convolve_gradient(const Convolution *g, int threads, const float *bank, const float *routing, const float *x,
-                       const float *y, float *gradient, float *routing_gradient)
+/* Adds the parts of the gradients that the jobs have made: those of the bank to the first, routing's to zero. */
+static void add_parts(int64_t splits, int64_t size, const float *more, float *gradient, int64_t parts, int64_t weights,
+                      const float *dots, float *routing_gradient)
 {
-    Task task = {g, bank, routing, x, y};
-    int64_t blocks = count_blocks(g), parts = blocks * parts_of(pairs_of(g), PAIRS), weights = g->batch * g->experts;
-    int64_t splits = parts < threads ? smaller(g->batch, parts_of(threads, parts)) : 1;
-    int64_t size = g->experts * panels_of(g) * rows_of(g) * PANEL;
-    float *more = splits > 1 ? malloc((splits - 1) * size * sizeof(float)) : 0;
-    float *dots = calloc(parts * weights, sizeof(float));
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-        Room room = room_for(g);
-#pragma omp for schedule(dynamic)
-        for (int64_t index = 0; index < parts * splits; index++) {
-            int64_t part = index / splits, split = index % splits, pair = part / blocks * PAIRS;
-            Block block = block_at(g, 0, 0, limit_of(g));
-            for (int64_t i = 0; i < part % blocks; i++) next_block(g, &block, limit_of(g));
-            one_block(&task, &block, pair, smaller(PAIRS, pairs_of(g) - pair), &room, g->batch * split / splits, g->batch * (split + 1) / splits,
-                      split ? more + (split - 1) * size : gradient, dots + part * weights);
-        }
-        leave(&room);
-    }
     for (int64_t split = 1; split < splits; split++)
         for (int64_t i = 0; i < size; i++) gradient[i] += more[(split - 1) * size + i];
     for (int64_t i = 0; i < weights; i++) {
@@ -252,5 +240,54 @@ void convolve_gradient(const Convolution *g, int threads, const float *bank, con
         for (int64_t part = 0; part < parts; part++) sum += dots[part * weights + i];
         routing_gradient[i] = (float)sum;
     }
-    free(more), free(dots);
+}
+
+/* Pairs and blocks are independent but for the routing gradient, which every job has its own of. Where there are fewer
+ * of them than threads, the batch is split, and every split has its own gradient of the bank. */
+static int run(const Task *task, int threads, float *gradient, float *routing_gradient)
+{
+    const Dense *g = task->g;
+    int64_t blocks = count_blocks(g), parts = blocks * parts_of(pairs_of(g), PAIRS), weights = g->batch * g->experts;
+    int64_t splits = parts < threads ? smaller(g->batch, parts_of(threads, parts)) : 1;
+    int64_t size = g->experts * panels_of(g) * rows_of(g) * PANEL;
+    float *dots = allocate((lines(parts * weights) + (splits - 1) * size) * sizeof *dots);
+    if (!dots) return NO_MEMORY;
+    float *more = dots + lines(parts * weights);
+    int status = DONE;
+    memset(dots, 0, parts * weights * sizeof *dots);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        Workspace workspace = make_workspace(g);
+#pragma omp for schedule(dynamic)
+        for (int64_t index = 0; index < parts * splits; index++) {
+            int64_t part = index / splits, split = index % splits, pair = part / blocks * PAIRS;
+            Block block = block_at(g, 0, 0, limit_of(g));
+            for (int64_t i = 0; i < part % blocks; i++) next_block(g, &block, limit_of(g));
+            if (workspace.kernel)
+                one_block(task, &block, pair, smaller(PAIRS, pairs_of(g) - pair), &workspace, g->batch * split / splits,
+                          g->batch * (split + 1) / splits, split ? more + (split - 1) * size : gradient,
+                          dots + part * weights);
+        }
+        if (!workspace.kernel) {
+#pragma omp atomic write
+            status = NO_MEMORY;
+        }
+        free(workspace.kernel);
+    }
+    if (status == DONE) add_parts(splits, size, more, gradient, parts, weights, dots, routing_gradient);
+    free(dots);
+    return status;
+}
+
+/* bank, gradient as in convolve.h; routing (batch, experts); y: upstream gradients, (batch, pixels_out, outputs).
+ * routing_gradient is (batch, experts). */
+int dynaconv_convolve_bank_gradient(const Convolution *g, int threads, const float *bank, const float *routing,
+                                    const float *x, const float *y, float *gradient, float *routing_gradient)
+{
+    Dense dense;
+    int status = make_dense(g, 0, &dense);
+    Task task = {&dense, bank, routing, x, y};
+    if (status == DONE) status = run(&task, threads, gradient, routing_gradient);
+    free(dense.positions.rows);
+    return status;
 }

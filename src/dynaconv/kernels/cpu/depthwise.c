@@ -4,25 +4,28 @@
  * visit the same pairs of an input and an output pixel, tap by tap and row by row, so that a tap's weights stay in
  * registers and an output row in the first cache; they differ in the line that is repeated for a pair.
  */
-#include <stdint.h>
-
 #include "kernels.h"
 
 enum { FORWARD, INPUT_GRADIENT, KERNEL_GRADIENT };
 
-#define WIDEST 5 /* taps that are visited together */
+#define WIDEST 5 /* taps that are visited together, */
+#define MOST_VECTORS (REGISTERS == 32 ? 4 : 2) /* for this many vectors of channels: their weights stay in registers */
 
 /* `width` neighbouring taps over `count` pixels that all of them reach; taps lie w_step apart, the pixels that they read
  * t_step. Constant where this is inlined: pass, vectors and width, so that the weights stay in registers. */
 INLINE void visit(int pass, int vectors, int width, int64_t count, int64_t x_step, int64_t t_step, int64_t w_step,
                   int64_t y_step, float *x, float *w, float *y)
 {
-    vec weights[WIDEST][4];
+    vec weights[WIDEST][MOST_VECTORS];
+#pragma GCC unroll 5
     for (int t = 0; t < width; t++)
+#pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) weights[t][v] = ((vec *)(w + t * w_step))[v];
     for (int64_t i = 0; i < count; i++, x += x_step, y += y_step)
+#pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) {
             vec output = ((vec *)y)[v];
+#pragma GCC unroll 5
             for (int t = 0; t < width; t++) {
                 vec *input = (vec *)(x + t * t_step) + v;
                 if (pass == FORWARD) output += *input * weights[t][v];
@@ -31,7 +34,9 @@ INLINE void visit(int pass, int vectors, int width, int64_t count, int64_t x_ste
             }
             if (pass == FORWARD) ((vec *)y)[v] = output;
         }
+#pragma GCC unroll 5
     for (int t = 0; pass == KERNEL_GRADIENT && t < width; t++)
+#pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) ((vec *)(w + t * w_step))[v] = weights[t][v];
 }
 
@@ -52,7 +57,7 @@ static int64_t least(int64_t numerator, int64_t step) /* the least i >= 0 with i
 }
 
 /* Output columns whose tap kx falls inside the input: first <= ox < last. */
-static void reached(const Geometry *g, int64_t kx, int64_t *first, int64_t *last)
+static void reached(const Convolution *g, int64_t kx, int64_t *first, int64_t *last)
 {
     int64_t shift = kx * g->dilation_x - g->pad_x; /* input column = output column * stride + shift */
     *first = least(-shift, g->stride_x);
@@ -61,12 +66,12 @@ static void reached(const Geometry *g, int64_t kx, int64_t *first, int64_t *last
     if (*first > *last) *first = *last;
 }
 
-/* One row of taps over output columns first..last, all of which tap kx and the `width - 1` taps after it reach; for 16 *
- * vectors channels, or for n < 16 channels where vectors is 0. */
-INLINE void stretch(int pass, int vectors, int width, int64_t n, const Geometry *g, int64_t kx, int64_t first,
+/* One row of taps over output columns first..last, all of which tap kx and the `width - 1` taps after it reach; for WIDTH *
+ * vectors channels, or for n < WIDTH channels where vectors is 0. */
+INLINE void stretch(int pass, int vectors, int width, int64_t n, const Convolution *g, int64_t kx, int64_t first,
                     int64_t last, float *x, float *w, float *y)
 {
-    int64_t channels = g->channels, x_step = g->stride_x * channels;
+    int64_t channels = g->inputs, x_step = g->stride_x * channels;
     x += (first * g->stride_x + kx * g->dilation_x - g->pad_x) * channels;
     w += kx * channels;
     y += first * channels;
@@ -76,7 +81,7 @@ INLINE void stretch(int pass, int vectors, int width, int64_t n, const Geometry 
 }
 
 /* All taps over one output row. */
-INLINE void row(int pass, int vectors, int64_t n, const Geometry *g, int64_t oy, float *x, float *w, float *y)
+INLINE void row(int pass, int vectors, int64_t n, const Convolution *g, int64_t oy, float *x, float *w, float *y)
 {
     int64_t width = g->kernel_width, left, right, first, last; /* left..right: columns that every tap reaches */
     reached(g, 0, &left, &last);
@@ -85,7 +90,7 @@ INLINE void row(int pass, int vectors, int64_t n, const Geometry *g, int64_t oy,
     for (int64_t ky = 0; ky < g->kernel_height; ky++) {
         int64_t iy = oy * g->stride_y - g->pad_y + ky * g->dilation_y;
         if (iy < 0 || iy >= g->height) continue;
-        float *xs = x + iy * g->width * g->channels, *ws = w + ky * width * g->channels;
+        float *xs = x + iy * g->width * g->inputs, *ws = w + ky * width * g->inputs;
         if (together && width == 3) stretch(pass, vectors, 3, n, g, 0, left, right, xs, ws, y);
         if (together && width == 5) stretch(pass, vectors, 5, n, g, 0, left, right, xs, ws, y);
         for (int64_t kx = 0; kx < width; kx++) {
@@ -96,26 +101,32 @@ INLINE void row(int pass, int vectors, int64_t n, const Geometry *g, int64_t oy,
     }
 }
 
-INLINE void rows(int pass, const Geometry *g, int64_t first, int64_t last, const Follow *follow, float *x, float *w,
+/* Channels first..last of `count` pixels become 0. */
+INLINE void clear(int64_t count, int64_t channels, int64_t first, int64_t last, float *y)
+{
+    for (int64_t i = 0; i < count; i++, y += channels) memset(y + first, 0, (last - first) * sizeof *y);
+}
+
+INLINE void rows(int pass, const Convolution *g, int64_t first, int64_t last, const Epilogue *epilogue, float *x, float *w,
                  float *y)
 {
-    for (int64_t oy = 0; oy < g->out_height; oy++, y += g->out_width * g->channels) {
-        if (pass == FORWARD) clear(g->out_width, g->channels, first, last, y);
+    for (int64_t oy = 0; oy < g->out_height; oy++, y += g->out_width * g->inputs) {
+        if (pass == FORWARD) clear(g->out_width, g->inputs, first, last, y);
         int64_t c = first;
-        for (; last - c >= 64; c += 64) row(pass, 4, 0, g, oy, x + c, w + c, y + c);
-        for (; last - c >= 32; c += 32) row(pass, 2, 0, g, oy, x + c, w + c, y + c);
-        for (; last - c >= 16; c += 16) row(pass, 1, 0, g, oy, x + c, w + c, y + c);
+        for (; MOST_VECTORS == 4 && last - c >= 4 * WIDTH; c += 4 * WIDTH) row(pass, 4, 0, g, oy, x + c, w + c, y + c);
+        for (; last - c >= 2 * WIDTH; c += 2 * WIDTH) row(pass, 2, 0, g, oy, x + c, w + c, y + c);
+        for (; last - c >= WIDTH; c += WIDTH) row(pass, 1, 0, g, oy, x + c, w + c, y + c);
         if (c < last) row(pass, 0, last - c, g, oy, x + c, w + c, y + c);
-        if (pass == FORWARD && follow) follow_pixels(g->out_width, g->channels, first, last, follow, y);
+        if (pass == FORWARD && epilogue) finish_pixels(g->out_width, g->inputs, first, last, epilogue, y);
     }
 }
 
 /* Examples, and `slabs` ranges of channels within each, are independent of each other. */
-static void run(int pass, const Geometry *g, int64_t slabs, int threads, const Follow *follow, float *x, float *w,
+static void run(int pass, const Convolution *g, int64_t slabs, int threads, const Epilogue *epilogue, float *x, float *w,
                 float *y)
 {
     int64_t input = g->height * g->width, output = g->out_height * g->out_width;
-    int64_t taps = g->kernel_height * g->kernel_width, width = g->channels;
+    int64_t taps = g->kernel_height * g->kernel_width, width = g->inputs;
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int64_t job = 0; job < g->batch * slabs; job++) {
         int64_t b = job / slabs, first, last;
@@ -127,8 +138,8 @@ static void run(int pass, const Geometry *g, int64_t slabs, int threads, const F
         } else if (pass == KERNEL_GRADIENT) {
             clear(taps, width, first, last, own_w);
             rows(KERNEL_GRADIENT, g, first, last, 0, own_x, own_w, own_y);
-        } else if (follow) {
-            Follow own = of_example(follow, b, width);
+        } else if (epilogue) {
+            Epilogue own = epilogue_of_example(epilogue, b, width);
             rows(FORWARD, g, first, last, &own, own_x, own_w, own_y);
         } else {
             rows(FORWARD, g, first, last, 0, own_x, own_w, own_y);
@@ -136,18 +147,21 @@ static void run(int pass, const Geometry *g, int64_t slabs, int threads, const F
     }
 }
 
-/* `follow` may be NULL; its sums are added to: zero them first. */
-void depthwise(const Geometry *g, int64_t slabs, int threads, const Follow *follow, float *x, float *w, float *y)
+/* `epilogue` may be NULL; its sums are added to: zero them first. */
+int dynaconv_depthwise(const Convolution *g, int64_t slabs, int threads, const Epilogue *epilogue, float *x, float *w, float *y)
 {
-    run(FORWARD, g, slabs, threads, follow, x, w, y);
+    run(FORWARD, g, slabs, threads, epilogue, x, w, y);
+    return DONE;
 }
 
-void depthwise_input_gradient(const Geometry *g, int64_t slabs, int threads, float *x, float *w, float *y)
+int dynaconv_depthwise_input_gradient(const Convolution *g, int64_t slabs, int threads, float *x, float *w, float *y)
 {
     run(INPUT_GRADIENT, g, slabs, threads, 0, x, w, y);
+    return DONE;
 }
 
-void depthwise_kernel_gradient(const Geometry *g, int64_t slabs, int threads, float *x, float *w, float *y)
+int dynaconv_depthwise_kernel_gradient(const Convolution *g, int64_t slabs, int threads, float *x, float *w, float *y)
 {
     run(KERNEL_GRADIENT, g, slabs, threads, 0, x, w, y);
+    return DONE;
 }

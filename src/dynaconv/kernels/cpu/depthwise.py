@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from dynaconv.kernels.cpu.activation import NOTHING, Activation
-from dynaconv.kernels.cpu.arguments import Geometry, at, channels_last, follow, work
+from dynaconv.kernels.cpu import border
+from dynaconv.kernels.cpu.arguments import IDENTITY, Activation, partition
+from dynaconv.kernels.cpu.border import CHANNELS_LAST, data_ptr
 from dynaconv.kernels.cpu.build import library
-from dynaconv.kernels.cpu.positions import output_size
 
 Pair = Sequence[int]
 
@@ -25,7 +24,7 @@ def depthwise(
     padding: Pair,
     dilation: Pair,
     *,
-    activation: Activation = NOTHING,
+    activation: Activation = IDENTITY,
     sums: Tensor | None = None,
 ) -> Tensor:
     """``y[b, c] = activation(conv(x[b, c], taps[b, :, c]) + bias[b, c])``.
@@ -41,13 +40,20 @@ def depthwise(
 
     Returns:
         ``(B, C, H', W')`` in channels_last.
+
+    Raises:
+        TypeError, ValueError: another dtype, shape or layout than these.
     """
-    geometry = _geometry(x.shape, kernel, stride, padding, dilation)
-    y = channels_last((geometry.batch, geometry.channels, geometry.out_height, geometry.out_width))
-    nothing = bias is None and sums is None and activation == NOTHING
-    after = None if nothing else follow(bias, activation, sums)
-    slabs, threads = work(geometry.batch, geometry.channels)
-    library().depthwise(ctypes.byref(geometry), slabs, threads, after, at(x), at(taps), at(y))
+    shape = batch, channels, *_ = border.map_shape("x", x)
+    sizes = border.sizes(shape, 1, channels, kernel, stride, padding, dilation)
+    weights = data_ptr("taps", taps, (batch, kernel[0] * kernel[1], channels))
+    nothing = bias is None and sums is None and activation == IDENTITY
+    after = None if nothing else border.epilogue(bias, activation, sums, batch, channels)
+    read = data_ptr("x", x, shape, layout=CHANNELS_LAST)
+    y = border.new_map(batch, channels, *sizes.output)
+    if batch:
+        slabs, threads = partition(batch, channels)
+        library().dynaconv_depthwise(sizes.reference, slabs, threads, after, read, weights, y.data_ptr())
     return y
 
 
@@ -56,31 +62,38 @@ def input_gradient(
 ) -> Tensor:
     """Gradient of the input, of ``shape``, in channels_last; ``gradient`` is the output's, in any layout."""
     gradient = gradient.contiguous(memory_format=torch.channels_last)
+    batch, channels, height, width = shape
+    sizes = border.sizes(shape, 1, channels, kernel, stride, padding, dilation)
+    upstream = _upstream(gradient, batch, channels, *sizes.output)
     if all(step == 1 for step in stride):  # a convolution with the taps in reverse, which writes every number once
         around = [spread * (size - 1) - pad for size, pad, spread in zip(kernel, padding, dilation, strict=True)]
         return depthwise(gradient, taps.flip(1), kernel, None, stride, around, dilation)
-    geometry = _geometry(shape, kernel, stride, padding, dilation)
-    x = channels_last(shape)
-    slabs, threads = work(geometry.batch, geometry.channels)
-    library().depthwise_input_gradient(ctypes.byref(geometry), slabs, threads, at(x), at(taps), at(gradient))
+    weights = data_ptr("taps", taps, (batch, kernel[0] * kernel[1], channels))
+    x = border.new_map(batch, channels, height, width)
+    if batch:
+        slabs, threads = partition(batch, channels)
+        library().dynaconv_depthwise_input_gradient(sizes.reference, slabs, threads, x.data_ptr(), weights, upstream)
     return x
 
 
 def kernel_gradient(gradient: Tensor, x: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
     """Gradient of the taps, ``(B, kh * kw, C)``."""
     gradient = gradient.contiguous(memory_format=torch.channels_last)
-    geometry = _geometry(x.shape, kernel, stride, padding, dilation)
-    taps = torch.empty(x.shape[0], kernel[0] * kernel[1], x.shape[1], dtype=torch.float32)
-    slabs, threads = work(geometry.batch, geometry.channels)
-    library().depthwise_kernel_gradient(ctypes.byref(geometry), slabs, threads, at(x), at(taps), at(gradient))
+    shape = batch, channels, *_ = border.map_shape("x", x)
+    sizes = border.sizes(shape, 1, channels, kernel, stride, padding, dilation)
+    upstream = _upstream(gradient, batch, channels, *sizes.output)
+    read = data_ptr("x", x, shape, layout=CHANNELS_LAST)
+    taps = torch.empty(batch, kernel[0] * kernel[1], channels, dtype=torch.float32)
+    if batch:
+        slabs, threads = partition(batch, channels)
+        library().dynaconv_depthwise_kernel_gradient(sizes.reference, slabs, threads, read, taps.data_ptr(), upstream)
     return taps
-
-
-def _geometry(shape: Sequence[int], kernel: Sequence[int], stride: Pair, padding: Pair, dilation: Pair) -> Geometry:
-    out = output_size(shape[2:], kernel, stride, padding, dilation)
-    return Geometry(*shape, *out, *kernel, *stride, *padding, *dilation)
 
 
 def taps_of(kernels: Tensor) -> Tensor:
     """``(B, C, 1, kh, kw) -> (B, kh * kw, C)``: the channels of a tap lie side by side, as those of a pixel do."""
     return kernels.flatten(2).transpose(1, 2).contiguous()
+
+
+def _upstream(gradient: Tensor, batch: int, channels: int, height: int, width: int) -> int:
+    return data_ptr("gradient", gradient, (batch, channels, height, width), layout=CHANNELS_LAST)

@@ -2,13 +2,12 @@
 #ifndef KERNELS_H
 #define KERNELS_H
 
-#include "common.h"
+#include "epilogue.h"
 
-/* A dense convolution: convolve.c. */
+/* A convolution: convolve.c, or depthwise.c, where outputs = inputs. Maps are (batch, height, width, channels), dense. */
 typedef struct {
-    int64_t batch, experts, inputs, outputs, taps, pixels_in, pixels_out;
-    const int32_t *reads;  /* (pixels_out, taps): the input pixel, or -1 outside; NULL: the same pixel */
-    const int32_t *writes; /* (pixels_out): the output pixel, in the order of computing; NULL: in order */
+    int64_t batch, experts, inputs, outputs, height, width, out_height, out_width, kernel_height, kernel_width;
+    int64_t stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x;
 } Convolution;
 
 /* How the numbers of a bank are stored. */
@@ -20,23 +19,45 @@ typedef struct {
     const float *scale; /* of an int8 bank, else NULL */
 } Bank;
 
-/* A depthwise convolution: depthwise.c. */
+/* A frozen layer: layer.c. */
 typedef struct {
-    int64_t batch, channels, height, width, out_height, out_width, kernel_height, kernel_width;
-    int64_t stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x;
-} Geometry;
+    int64_t depthwise; /* which of the two convolutions */
+    Convolution convolution;
+    Bank bank;           /* dense: convolve.h; depthwise: (experts, taps, channels), scale (experts, 1, channels) */
+    const float *bias;   /* (outputs) or NULL */
+    const float *biases; /* (experts, outputs) or NULL: mixed and added to it */
+    int64_t activation;  /* epilogue.h */
+    float low, high;
+    int64_t hidden, softmax; /* the router's hidden layer (0: none), and its activation */
+    const float *hidden_weight, *hidden_bias, *fc_weight, *fc_bias;
+} Layer;
 
-void convolve(const Convolution *g, const Bank *bank, int threads, const float *routing, const Follow *follow,
-              const float *x, float *y);
-void convolve_gradient(const Convolution *g, int threads, const float *bank, const float *routing, const float *x,
-                       const float *y, float *gradient, float *routing_gradient);
-void depthwise(const Geometry *g, int64_t slabs, int threads, const Follow *follow, float *x, float *w, float *y);
-void depthwise_input_gradient(const Geometry *g, int64_t slabs, int threads, float *x, float *w, float *y);
-void depthwise_kernel_gradient(const Geometry *g, int64_t slabs, int threads, float *x, float *w, float *y);
-void channel_sums(int64_t batch, int64_t pixels, int64_t channels, int64_t slabs, int threads, float *sums, const float *x);
-void route(int64_t batch, int64_t channels, int64_t hidden, int64_t experts, int softmax, float scale,
-           const float *sums, const float *H, const float *h, const float *F, const float *f, float *scratch, float *out);
-void mix(int kind, int64_t batch, int64_t experts, int64_t rows, int64_t columns, int by_column, int threads,
-         const float *routing, const void *bank, const float *scale, float *out);
+/* Where a bank (experts, columns, channels, taps) lies; either the columns or the channels, with all their taps, lie
+ * side by side: their step is the number of taps. */
+typedef struct {
+    int64_t experts, columns, channels, taps, expert_step, column_step, channel_step;
+} BankStrides;
+
+/* Those that need memory return DONE or NO_MEMORY. */
+EXPORT int dynaconv_convolve(const Convolution *g, const Bank *bank, int threads, const float *routing,
+                             const Epilogue *epilogue, const float *x, float *y);
+EXPORT int dynaconv_convolve_input_gradient(const Convolution *g, const Bank *bank, int threads, const float *routing,
+                                            const float *y, float *x);
+EXPORT int dynaconv_convolve_bank_gradient(const Convolution *g, int threads, const float *bank, const float *routing,
+                                           const float *x, const float *y, float *gradient, float *routing_gradient);
+EXPORT int dynaconv_depthwise(const Convolution *g, int64_t slabs, int threads, const Epilogue *epilogue, float *x, float *w,
+                              float *y);
+EXPORT int dynaconv_depthwise_input_gradient(const Convolution *g, int64_t slabs, int threads, float *x, float *w, float *y);
+EXPORT int dynaconv_depthwise_kernel_gradient(const Convolution *g, int64_t slabs, int threads, float *x, float *w, float *y);
+EXPORT int dynaconv_pack(const BankStrides *strides, int threads, float *bank, float *packed);
+EXPORT int dynaconv_unpack(const BankStrides *strides, int threads, float *bank, float *packed);
+EXPORT int dynaconv_channel_sums(int64_t batch, int64_t pixels, int64_t channels, int64_t slabs, int threads, float *sums,
+                                 const float *x);
+EXPORT int dynaconv_route(int64_t batch, int64_t channels, int64_t hidden, int64_t experts, int softmax, float scale,
+                          const float *sums, const float *H, const float *h, const float *F, const float *f, float *out);
+EXPORT int dynaconv_mix(int kind, int64_t batch, int64_t experts, int64_t rows, int64_t columns, int by_column, int threads,
+                        const float *routing, const void *bank, const float *scale, float *out);
+EXPORT int dynaconv_frozen_layer(const Layer *layer, int64_t batch, int64_t slabs, int threads, int routed,
+                                 const float *routing, const float *sums_in, float *x, float *y, float *sums_out);
 
 #endif

@@ -18,7 +18,7 @@ _kept = False
 
 
 def keep_freed_memory() -> bool:
-    """Ask the C library to keep what is freed, for the rest of this process; answer whether it will.
+    """Ask the C library to keep what is freed, for the rest of this process; return whether it will.
 
     For a program that trains or serves: its peak of memory stays what it is, but it does not fall after the peak. The
     commands of this project do it at their start. Where the C library is not glibc nothing happens; jemalloc and
@@ -30,8 +30,8 @@ def keep_freed_memory() -> bool:
         if mallopt is not None:
             # No block of its own mapping; the heap grows by 64 MiB and shrinks only beyond 2 GiB of free end.
             asked = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _LARGEST), (_M_TOP_PAD, 64 << 20))
-            answers = [mallopt(option, value) for option, value in asked]  # 1: obeyed
-            _kept = all(answers)
+            obeyed = [mallopt(option, value) for option, value in asked]  # 1: obeyed
+            _kept = all(obeyed)
     return _kept
 
 

@@ -1,6 +1,4 @@
 /* Kernels of every example from a frozen bank, widened as it is read: half or a quarter of the bytes are all that move. */
-#include <string.h>
-
 #include "kernels.h"
 
 INLINE float widen(int kind, const void *bank, int64_t index)
@@ -47,8 +45,8 @@ INLINE void mix_span(int kind, int64_t experts, int64_t size, int64_t first, int
 
 /* bank (experts, rows, columns), routing (batch, experts), out (batch, rows, columns); scale (experts, rows) or, by
  * column, (experts, columns), or NULL. */
-void mix(int kind, int64_t batch, int64_t experts, int64_t rows, int64_t columns, int by_column, int threads,
-         const float *routing, const void *bank, const float *scale, float *out)
+int dynaconv_mix(int kind, int64_t batch, int64_t experts, int64_t rows, int64_t columns, int by_column, int threads,
+                 const float *routing, const void *bank, const float *scale, float *out)
 {
     int64_t size = rows * columns, span = scale ? columns : 2048;
 #pragma omp parallel for num_threads(threads) if (threads > 1)
@@ -63,4 +61,5 @@ void mix(int kind, int64_t batch, int64_t experts, int64_t rows, int64_t columns
             else if (kind == BFLOAT16) mix_span(BFLOAT16, experts, size, first, n, own, 0, rows, 0, bank, to);
             else mix_span(FLOAT32, experts, size, first, n, own, 0, rows, 0, bank, to);
         }
+    return DONE;
 }

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dynaconv.kernels import by_torch
-from dynaconv.kernels.cpu import convolve, depthwise, positions
+from dynaconv.kernels.cpu import convolve, depthwise
 from dynaconv.torch_private import is_batched
 
 _MOVES = "int[2] stride, int[2] padding, int[2] dilation"
@@ -52,10 +52,6 @@ def mix_conv2d(
 
 def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
-
-
-def _pairs(*sizes: Sizes) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(pair) for pair in sizes)
 
 
 def _empty_map(like: Tensor, *shape: int) -> Tensor:
@@ -132,9 +128,9 @@ def _fake_depthwise_gradients(gradient: Tensor, x: Tensor, kernels: Tensor, *res
 
 
 def _mixed(x: Tensor, bank: Tensor, routing: Tensor, biases: Tensor | None, *moves: Sizes) -> Tensor:
-    where = positions.positions(*_pairs(x.shape[2:], bank.shape[3:], *moves))
     biases = None if biases is None else biases.contiguous()
-    return convolve.convolve(_channels_last(x), convolve.to_panels(bank), routing, biases, bank.shape[1], where)
+    packed, kernel = convolve.pack_bank(bank), bank.shape[3:]
+    return convolve.convolve(_channels_last(x), packed, routing, biases, bank.shape[1], kernel, *moves)
 
 
 def _mixed_gradients(
@@ -148,14 +144,14 @@ def _mixed_gradients(
     mask: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     of_x, of_bank, of_routing = x.new_empty(0), x.new_empty(0), x.new_empty(0)
-    gradient, moves = _channels_last(gradient), _pairs(x.shape[2:], bank.shape[3:], stride, padding, dilation)
+    gradient, moves = _channels_last(gradient), (bank.shape[3:], stride, padding, dilation)
     if mask[0]:
-        turned = convolve.to_panels(bank, transposed=True)
-        of_x = convolve.convolve(gradient, turned, routing, None, x.shape[1], positions.backward(*moves))
+        turned = convolve.pack_bank(bank, transposed=True)
+        of_x = convolve.input_gradient(gradient, x.shape, turned, routing, *moves)
     if mask[1] or mask[2]:
-        panels, where = convolve.to_panels(bank), positions.positions(*moves)
-        of_panels, of_routing = convolve.gradients(gradient, _channels_last(x), panels, routing, where)
-        of_bank = convolve.from_panels(of_panels, bank.shape) if mask[1] else of_bank
+        packed = convolve.pack_bank(bank)
+        packed, of_routing = convolve.bank_gradient(gradient, _channels_last(x), packed, routing, *moves)
+        of_bank = convolve.unpack_bank(packed, bank.shape) if mask[1] else of_bank
     return of_x, of_bank, of_routing
 
 
