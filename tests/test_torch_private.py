@@ -8,9 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 from torch.autograd import forward_ad
+from torch.utils.checkpoint import checkpoint
 
 from dynaconv import torch_private
-from dynaconv.torch_private import FakeTensorMode, copy_each_, forward_ad_active, is_exporting, is_watched, is_wrapped
+from dynaconv.torch_private import (
+    FakeTensorMode,
+    checkpointed_part,
+    copy_each_,
+    forward_ad_active,
+    in_reentrant_checkpoint,
+    is_exporting,
+    is_watched,
+    is_wrapped,
+)
 
 SOURCES = Path(torch_private.__file__).parent
 PRIVATE = re.compile(r"\btorch(?:\.\w+)*\._(?!_)\w+")
@@ -112,3 +122,35 @@ def test_a_missing_name_makes_torch_run_its_own_operations(monkeypatch: pytest.M
     assert torch_private.MISSING == ["torch._C._no_such_name"]
     monkeypatch.setattr(torch_private, "_dispatch_modes", gone)
     assert is_watched()
+
+
+def test_a_checkpointed_part_is_the_same_when_it_is_run_again() -> None:
+    seen = []
+
+    def part(x: torch.Tensor) -> torch.Tensor:
+        seen.append(checkpointed_part())
+        return x.sin().exp()
+
+    x = torch.ones(2, requires_grad=True)
+    outputs = [checkpoint(part, x, use_reentrant=False) for _ in range(2)]
+    assert None not in seen
+    assert seen[0] is not seen[1]
+    outputs[0].sum().backward()
+    assert seen[2] is seen[0]
+    assert checkpointed_part() is None
+    with torch.autograd.graph.save_on_cpu():
+        assert checkpointed_part() is None
+
+
+def test_a_reentrant_checkpoint_is_seen_in_its_first_forward_pass_alone() -> None:
+    seen = []
+
+    def part(x: torch.Tensor) -> torch.Tensor:
+        seen.append((in_reentrant_checkpoint(), checkpointed_part()))
+        return x.sin()
+
+    x = torch.ones(2, requires_grad=True)
+    checkpoint(part, x, use_reentrant=True).sum().backward()
+    checkpoint(part, x, use_reentrant=False).sum()
+    assert seen[:2] == [(True, None), (False, None)]
+    assert not seen[2][0]

@@ -7,6 +7,7 @@ gone, and a test holds it empty; ``make test-torch TORCH=<version>`` runs that t
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch._ops import OpOverload, OpOverloadPacket
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import CheckpointFunction
 
 # These five are classes that extensions of torch are told to use, from modules whose names begin with an underscore.
 __all__ = [
@@ -27,9 +29,11 @@ __all__ = [
     "MISSING",
     "carry_hooks",
     "constant_for_compiler",
+    "checkpointed_part",
     "copy_each_",
     "forward_ad_active",
     "hooks_of",
+    "in_reentrant_checkpoint",
     "is_batched",
     "is_exporting",
     "is_hooked",
@@ -73,6 +77,9 @@ _wrapped_by_grad: Callable[[Tensor], bool] = _find("torch._C._functorch.is_legac
 _in_old_vmap: Callable[[Tensor], bool] = _find("torch._C._functorch.is_legacy_batchedtensor", _unknown_tensor)
 _in_vmap: Callable[[Tensor], bool] = _find("torch._C._functorch.is_batchedtensor", _unknown_tensor)
 _foreach_copy_: Callable[[Sequence[Tensor], Sequence[Tensor]], Any] | None = _find("torch._foreach_copy_", None)
+_saved_tensors_hooks: Callable[[bool], Any] = _find(
+    "torch._C._autograd._top_saved_tensors_default_hooks", lambda ignore_is_tracing: None
+)
 _remove_worker_pids: Callable[[int], None] | None = _find("torch._C._remove_worker_pids", None)
 _tree_leaves: Callable[[Any], list[Any]] = _find("torch.utils._pytree.tree_leaves", lambda tree: [tree])
 _HAS_EXPORT_FLAG: bool = _find("torch.compiler._is_exporting_flag", None) is not None
@@ -128,6 +135,33 @@ def forward_ad_active() -> bool:
     True for every tensor inside the level; whether one tensor carries a tangent, ``forward_ad.unpack_dual`` says.
     """
     return forward_ad._current_level >= 0 if _HAS_FORWARD_LEVEL else True
+
+
+def checkpointed_part() -> Any:
+    """Return what stands for the part under ``checkpoint(..., use_reentrant=False)`` that runs now, else None.
+
+    It is the same object in the first forward pass and when the part is run again in the backward pass, differs from
+    pass to pass, and lives as long as the graph does. Of nested parts it is the innermost.
+    """
+    hooks = _saved_tensors_hooks(False)
+    pack = inspect.unwrap(hooks[0]) if hooks is not None else None
+    if not inspect.isfunction(pack) or pack.__module__ != "torch.utils.checkpoint":
+        return None
+    kept = {
+        name: cell.cell_contents for name, cell in zip(pack.__code__.co_freevars, pack.__closure__ or (), strict=True)
+    }
+    if "frame" in kept:  # first forward pass
+        return kept["frame"]
+    return kept["target_frame_ref"]() if "target_frame_ref" in kept else None  # run again
+
+
+def in_reentrant_checkpoint() -> bool:
+    """Return whether a forward pass under ``checkpoint(..., use_reentrant=True)`` is among the calls that run now."""
+    wanted = inspect.unwrap(CheckpointFunction.forward).__code__
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code is not wanted:
+        frame = frame.f_back
+    return frame is not None
 
 
 def copy_each_(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:

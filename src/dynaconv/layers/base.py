@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dynaconv.counting import LayerCount, layer_count
 from dynaconv.ops import Geometry, Plan, check_choice, mix, plan_of
-from dynaconv.routing import SigmoidRouter, SoftmaxRouter, check_experts
+from dynaconv.routing import ScopedRouter, SigmoidRouter, SoftmaxRouter, as_node, check_experts
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -121,6 +121,16 @@ class DynamicLayer(nn.Module):
         if routing is None:
             routing = self.router(self._router_view(x))
         return mix(x, self.weight, routing, self.bias, geometry=geometry or self.geometry, strategy=self.strategy)
+
+    def _as_node(self, x: Tensor, routing: Tensor | None, *between: Any) -> Tensor:
+        """This call as one node of the graph that torch.fx is tracing.
+
+        Routing weights that a scope shares come from outside the layer, so in the graph they become its argument.
+        """
+        if routing is None and isinstance(self.router, ScopedRouter):
+            routing = self.router(x)
+        node: Tensor = as_node(self, x, *between, routing)
+        return node
 
     def _router_view(self, x: Tensor) -> Tensor:
         """The input as the router reads it, ``(B, C, *space)``."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dynaconv.layers.base import CondConvDefaults, DynamicLayer, Option, RouterFactory, check_channels
 from dynaconv.ops import Geometry, as_tuple, output_space
+from dynaconv.routing import is_traced
 
 
 class _DynamicConvTranspose(DynamicLayer):
@@ -86,6 +87,8 @@ class _DynamicConvTranspose(DynamicLayer):
 
     def forward(self, x: Tensor, output_size: Sequence[int] | None = None, routing: Tensor | None = None) -> Tensor:
         """``output_size`` as in torch; ``routing`` ``(B, K)`` takes the place of the router's weights."""
+        if is_traced(x, routing):
+            return self._as_node(x, routing, output_size)
         if x.dim() == self.dims + 1:
             if output_size is not None and len(output_size) == self.dims + 1:
                 output_size = output_size[1:]

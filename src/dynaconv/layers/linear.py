@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dynaconv.layers.base import CondConvDefaults, DynamicLayer, RouterFactory, check_channels
 from dynaconv.ops import Geometry
+from dynaconv.routing import is_traced
 
 
 class DynamicLinear(DynamicLayer):
@@ -59,6 +60,8 @@ class DynamicLinear(DynamicLayer):
 
     def forward(self, x: Tensor, routing: Tensor | None = None) -> Tensor:
         """``routing`` ``(B, K)`` takes the place of the router's weights when it is given."""
+        if is_traced(x, routing):
+            return self._as_node(x, routing)
         if x.dim() == 1:
             return self._mix(x.unsqueeze(0), routing).squeeze(0)
         return self._mix(x, routing)

@@ -11,6 +11,7 @@ from dynaconv.routing.router import (
 )
 from dynaconv.routing.scope import Place, Scope, ScopedRouter, scopes_of, share_router
 from dynaconv.routing.temperature import TemperatureSchedule, set_temperature, temperatures
+from dynaconv.routing.tracing import as_node, is_traced
 
 __all__ = [
     "Place",
@@ -21,9 +22,11 @@ __all__ = [
     "SigmoidRouter",
     "SoftmaxRouter",
     "TemperatureSchedule",
+    "as_node",
     "check_experts",
     "drop_experts",
     "global_average_pool",
+    "is_traced",
     "scopes_of",
     "set_temperature",
     "share_router",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dynaconv.routing.temperature import check_temperature
+from dynaconv.routing.tracing import as_node, is_traced
 
 
 class Router(nn.Module):
@@ -84,6 +85,9 @@ class PooledRouter(Router):
         self.fc = nn.Linear(width if hidden is None else hidden, experts, bias=bias)
 
     def forward(self, x: Tensor, previous: Tensor | None = None) -> Tensor:
+        if is_traced(x, previous):
+            node: Tensor = as_node(self, x, previous)
+            return node
         with _without_autocast(x):
             routing = self.weigh(self.logits(self._features(x, previous)))
             if self.training and self.expert_dropout:

@@ -3,6 +3,10 @@
 While a block runs, its routing weights stand in a table of the running thread, under the scope's key. Two threads that
 run one model never see each other's; a block that is run again (activation checkpointing) fills its entry anew; copies
 of a model have keys of their own.
+
+A *part* of a block may be checkpointed too (``use_reentrant=False``). It is run again in the backward pass, when the
+block is not running, perhaps after other passes and in another thread. So the routing weights that such a part reads
+are kept with the checkpoint itself, as long as the graph of that pass lives.
 """
 
 from __future__ import annotations
@@ -10,10 +14,14 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 
 from dynaconv.routing.router import Router
+from dynaconv.routing.tracing import is_traced
+from dynaconv.torch_private import checkpointed_part, in_reentrant_checkpoint
 
 
 class Scope:
@@ -27,11 +35,24 @@ class Scope:
 
 
 class _Table(threading.local):
+    """Of the scopes that are open in this thread: the routing weights, and whether gradients were enabled then."""
+
     def __init__(self) -> None:
         self.routing: dict[Scope, Tensor] = {}
+        self.gradients: dict[Scope, bool] = {}
+
+    def open(self, scope: Scope, routing: Tensor) -> None:
+        self.routing[scope], self.gradients[scope] = routing, torch.is_grad_enabled()
+
+    def close(self, scope: Scope) -> None:
+        self.routing.pop(scope, None)
+        self.gradients.pop(scope, None)
 
 
 _TABLE = _Table()
+
+# Checkpointed part -> the routing weights that it read. A part goes when the graph of its pass goes.
+_KEPT: WeakKeyDictionary[Any, dict[Scope, Tensor]] = WeakKeyDictionary()
 
 
 class ScopedRouter(Router):
@@ -46,12 +67,30 @@ class ScopedRouter(Router):
 
     def forward(self, x: Tensor) -> Tensor:
         routing = _TABLE.routing.get(self.scope)
+        part = None if torch.compiler.is_compiling() else checkpointed_part()
+        if routing is None and part is not None:
+            routing = _KEPT.get(part, {}).get(self.scope)
+        elif routing is not None and not is_traced(routing):
+            self._keep(routing, part)
         if routing is None:
             raise RuntimeError(
                 f"this layer shares the router of {self.scope.name!r}, which is not running; "
-                "call that block, or pass routing weights: layer(x, routing)"
+                "call that block, or pass routing weights: layer(x, routing). (Inside the block one level of "
+                "activation checkpointing with use_reentrant=False is possible)"
             )
         return routing
+
+    def _keep(self, routing: Tensor, part: Any) -> None:
+        """Keep the routing weights for the time when the checkpointed part that is running now is run again."""
+        if part is not None:
+            kept = routing.detach().requires_grad_(routing.requires_grad)
+            _KEPT.setdefault(part, {})[self.scope] = kept
+        elif _TABLE.gradients[self.scope] and not torch.is_grad_enabled() and in_reentrant_checkpoint():
+            raise RuntimeError(
+                f"a part of {self.scope.name!r} is checkpointed with use_reentrant=True, and its layers share the "
+                "router of the block, which gets no gradient from such a part; pass use_reentrant=False to "
+                "torch.utils.checkpoint.checkpoint, or give the layers routers of their own (share='layer')"
+            )
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, scope={self.scope.name!r}"
@@ -72,14 +111,14 @@ class _Open:
 
     def __call__(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         x = self._read(args, kwargs)
-        if not isinstance(x, Tensor):
+        if not isinstance(x, Tensor) and not is_traced(x):
             raise TypeError(
                 f"{self.scope.name!r} shares one router and got {type(x).__name__} as its input; expected one tensor: "
                 "give its layers routers of their own (share='layer')"
             )
         router = block.get_submodule("router")
         if self.after is None:
-            _TABLE.routing[self.scope] = router(x)
+            _TABLE.open(self.scope, router(x))
             return
         previous = _TABLE.routing.get(self.after)
         if previous is None:
@@ -87,7 +126,7 @@ class _Open:
                 f"{self.scope.name!r} needs the routing weights of {self.after.name!r}, which is not running; call the "
                 "whole network (hierarchical routing cannot recompute a part of it)"
             )
-        _TABLE.routing[self.scope] = router(x, previous)
+        _TABLE.open(self.scope, router(x, previous))
 
 
 class _Close:
@@ -97,7 +136,7 @@ class _Close:
         self.scope = scope
 
     def __call__(self, block: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        _TABLE.routing.pop(self.scope, None)
+        _TABLE.close(self.scope)
 
 
 def share_router(
