@@ -245,7 +245,7 @@ def _describe_scope(network: nn.Module, place: Place) -> Description:
             f"{place.block} shares {_kind(router)}, a router of your own: give a factory of the dynamic network"
         )
     named = {"name": place.scope.name, "block": place.block, "until": place.until, "after": place.after}
-    return {**named, "router": described}
+    return {**named, "reads": place.reads, "router": described}
 
 
 def _open_scopes(base: nn.Module, scopes: list[Description]) -> None:
@@ -257,6 +257,7 @@ def _open_scopes(base: nn.Module, scopes: list[Description]) -> None:
             name=scope["name"],
             until=None if scope["until"] == scope["block"] else base.get_submodule(scope["until"]),
             after=None if scope["after"] is None else opened[scope["after"]],
+            reads=scope["reads"],
         )
 
 

@@ -160,7 +160,6 @@ def share_router(
             router for many blocks; Hierarchical routing). ``block`` itself by default.
         after: the scope whose routing weights are fed to ``router`` as its second argument (Hierarchical routing of
             Yang et al. 2019, Table 3); it must still be known when ``block`` runs, see ``until``.
-
         reads: which argument of ``block`` the router reads: its position, or its keyword. The first one by default.
 
     Raises:
@@ -189,12 +188,13 @@ class Place:
     block: str
     until: str
     after: str | None
+    reads: int | str | None = None
 
 
 def scopes_of(network: nn.Module) -> list[Place]:
     """Every scope of a network; one that reads another's routing weights (``after``) comes behind it."""
     opened = {
-        hook.scope: (name, hook.after)
+        hook.scope: (name, hook.after, hook.reads)
         for name, module in network.named_modules()
         for hook in module._forward_pre_hooks.values()
         if isinstance(hook, _Open)
@@ -206,8 +206,8 @@ def scopes_of(network: nn.Module) -> list[Place]:
         if isinstance(hook, _Close)
     }
     places = [
-        Place(scope, block, closed.get(scope, block), None if after is None else opened[after][0])
-        for scope, (block, after) in opened.items()
+        Place(scope, block, closed.get(scope, block), None if after is None else opened[after][0], reads)
+        for scope, (block, after, reads) in opened.items()
     ]
 
     def depth(place: Place) -> int:
