@@ -18,7 +18,7 @@ from dynaconv.tasks.task import Metric, TaskOptions
 from dynaconv.train import fit
 from dynaconv.train.profile import profile
 from dynaconv.train.recipe import Recipe
-from dynaconv.train.run_folder.weights import load_weights
+from dynaconv.train.run_folder.weights import read_weights
 from dynaconv.train.settings import LoopSettings, settings_class
 
 Strips = list[tuple[Tensor, Tensor]]  # (3, 4, W) with a width of its own, and two numbers to be found
@@ -172,7 +172,7 @@ def test_it_trains_resumes_and_leaves_its_own_metrics(settings: LoopSettings, tm
     assert [float(row["worst"]) for row in rows] == [record.worst for record in result.history]
     assert "top1" not in rows[0]
     best = min(result.history, key=lambda record: record.worst)
-    about = load_weights(tmp_path / "best.safetensors")[1]
+    about = read_weights(tmp_path / "best.safetensors")[1]
     assert (about["task"], about["epoch"], about["numbers"]) == ("regression", best.epoch, ["mean", "first"])
     assert json.loads((tmp_path / "run.json").read_text())["rows"] == 4
     assert (tmp_path / "curves.png").stat().st_size > 1000

@@ -52,8 +52,8 @@ def test_evaluation_over_two_is_that_of_one(tmp_path: Path) -> None:
         "from dynaconv.train.accelerator import make_accelerator\n"
         "from dynaconv.tasks.classification import Classification\n"
         "from dynaconv.train.evaluation import evaluate\n"
-        "from dynaconv.train.run_folder.weights import load_weights\n"
-        f"tensors, _ = load_weights(Path({str(tmp_path / 'two' / 'last.safetensors')!r}))\n"
+        "from dynaconv.train.run_folder.weights import read_weights\n"
+        f"tensors, _ = read_weights(Path({str(tmp_path / 'two' / 'last.safetensors')!r}))\n"
         "model = Tiny(); model.load_state_dict(tensors)\n"
         "print(json.dumps(evaluate(model, digits().eval_loader, Classification(10), make_accelerator(settings()))))"
     )

@@ -16,7 +16,7 @@ from dynaconv.__main__ import main
 from dynaconv.errors import UserError
 from dynaconv.train import fit
 from dynaconv.train.run_folder.checkpoint import read_checkpoint
-from dynaconv.train.run_folder.weights import finetune_from, load_weights, save_weights
+from dynaconv.train.run_folder.weights import finetune_from, read_weights, save_weights
 from train.tiny import digits, newest, settings, tiny
 
 
@@ -67,7 +67,7 @@ def test_run_json_is_a_recipe_and_says_what_it_came_to(run: Path) -> None:
 
 
 def test_weights_hold_the_averaged_model_and_how_to_use_it(run: Path) -> None:
-    tensors, about = load_weights(run / "last.safetensors")
+    tensors, about = read_weights(run / "last.safetensors")
     saved = read_checkpoint(newest(run))
     assert all(torch.equal(tensors[name], tensor) for name, tensor in saved["ema"].items())
     assert about["classes"][7] == "7"
@@ -80,7 +80,7 @@ def test_weights_hold_the_averaged_model_and_how_to_use_it(run: Path) -> None:
 def test_best_weights_are_those_of_the_best_epoch(run: Path) -> None:
     history = read_checkpoint(newest(run))["history"]
     best = max(history, key=lambda record: record["metrics"]["top1"])
-    assert load_weights(run / "best.safetensors")[1]["epoch"] == best["epoch"]
+    assert read_weights(run / "best.safetensors")[1]["epoch"] == best["epoch"]
 
 
 def test_flipped_byte_in_weights(run: Path, tmp_path: Path) -> None:
@@ -88,16 +88,16 @@ def test_flipped_byte_in_weights(run: Path, tmp_path: Path) -> None:
     content[-20] ^= 1
     (tmp_path / "w.safetensors").write_bytes(content)
     with pytest.raises(UserError, match="is damaged: its tensors do not match their checksum"):
-        load_weights(tmp_path / "w.safetensors")
+        read_weights(tmp_path / "w.safetensors")
 
 
 def test_truncated_and_pickled_weights(run: Path, tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes((run / "best.safetensors").read_bytes()[:-30])
     with pytest.raises(UserError, match="not a whole safetensors file"):
-        load_weights(tmp_path / "w.safetensors")
+        read_weights(tmp_path / "w.safetensors")
     torch.save({"a": torch.ones(1)}, tmp_path / "w.pt")
     with pytest.raises(UserError, match=r"Pickled weights .* are not read here"):
-        load_weights(tmp_path / "w.pt")
+        read_weights(tmp_path / "w.pt")
 
 
 def test_the_same_weights_are_the_same_file(tmp_path: Path) -> None:

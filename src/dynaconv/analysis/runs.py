@@ -22,7 +22,7 @@ from dynaconv.train.accelerator import make_accelerator
 from dynaconv.train.evaluation import evaluate
 from dynaconv.train.progress import Progress
 from dynaconv.train.run_folder.folder import CHECKPOINTS
-from dynaconv.train.run_folder.weights import LAST, load_weights
+from dynaconv.train.run_folder.weights import LAST, read_weights
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def run_one(
         fitted = fit(network, data, training, out=folder, resume="auto", progress=progress, about={"model": spec})
     except Stopped as stopped:
         raise _stopped(stopped, variant, seed) from stopped
-    network.load_state_dict(load_weights(folder / LAST)[0])
+    network.load_state_dict(read_weights(folder / LAST)[0])
     last = fitted.history[-1]
     correct = classified_rightly(network, data, settings)
     entropies = list(last.routing_entropy.values())

@@ -7,7 +7,16 @@
 
 from __future__ import annotations
 
-from dynaconv.models import efficientnet, keypoints, mnasnet, mobilenetv1, mobilenetv2, mobilenetv3, resnet, ssd  # noqa: F401 - register  # noqa: F401 - register
+from dynaconv.models import (  # noqa: F401 - each of these files registers its networks
+    efficientnet,
+    keypoints,
+    mnasnet,
+    mobilenetv1,
+    mobilenetv2,
+    mobilenetv3,
+    resnet,
+    ssd,
+)
 from dynaconv.models.builder import ZOO, build
 from dynaconv.models.from_timm import from_timm, to_timm
 from dynaconv.models.hub import load_pretrained, push_to_hub, save_pretrained

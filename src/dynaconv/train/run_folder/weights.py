@@ -35,7 +35,7 @@ def save_weights(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
     write_whole(path, lambda file: file.write(save(tensors, metadata)))
 
 
-def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a safetensors file and its ``about`` (empty if another program wrote it).
 
     Raises:
@@ -101,7 +101,7 @@ def load_trained(path: Path, options: TaskOptions | None = None) -> Trained:
     """
     if path.is_dir():
         path = next((path / name for name in (BEST, LAST) if (path / name).is_file()), path / BEST)
-    tensors, about = load_weights(path)
+    tensors, about = read_weights(path)
     try:
         task, model = task_class(about.get("task", "classification")).of_weights(about, options)
     except UserError as error:
@@ -157,7 +157,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     if path.is_dir():
         path = path / BEST
     if path.suffix != ".pt":
-        return load_weights(path)[0]
+        return read_weights(path)[0]
     try:
         state: dict[str, Any] = read_checkpoint(path)
     except DamagedCheckpoint as damage:
