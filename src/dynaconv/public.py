@@ -5,6 +5,7 @@ from __future__ import annotations
 from dynaconv.conversion import dynamize, load_static
 from dynaconv.counting import cost
 from dynaconv.inference import freeze, load, save
+from dynaconv.kernels.cpu import keep_freed_memory
 from dynaconv.layers import (
     CondConv1d,
     CondConv2d,
@@ -22,7 +23,7 @@ from dynaconv.layers import (
     DynamicLinear,
     tune,
 )
-from dynaconv.ops import Geometry, mix
+from dynaconv.ops import Geometry, convolve_each, mix
 from dynaconv.routing import (
     Router,
     SigmoidRouter,
@@ -52,9 +53,11 @@ __all__ = [
     "SigmoidRouter",
     "SoftmaxRouter",
     "TemperatureSchedule",
+    "convolve_each",
     "cost",
     "dynamize",
     "freeze",
+    "keep_freed_memory",
     "load",
     "load_static",
     "mix",

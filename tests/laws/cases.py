@@ -100,7 +100,8 @@ def cases(
 
     ``pointwise`` asks for kernels of one tap, or for others. ``moved=False`` asks for transposed convolutions that keep
     their positions: no stride, padding or output padding. ``kind`` asks for plain convolutions, none transposed:
-    ``"dense"`` in one group, or ``"depthwise"`` with as many output channels as input channels.
+    ``"dense"`` in one group, ``"depthwise"`` with as many output channels as input channels, or ``"small"``: either,
+    of few channels.
     """
     rank = draw(st.sampled_from(dims))
     per_axis = lambda low, high: draw(st.tuples(*[st.integers(low, high)] * rank))  # noqa: E731
@@ -155,6 +156,9 @@ WIDE = (2, 7, 15, 16, 17, 33, 65)
 
 def _channels(draw: st.DrawFn, rank: int, kind: str | None) -> tuple[int, int, int]:
     """Groups, input and output channels."""
+    if kind == "small":
+        groups = draw(st.sampled_from((1, 3))) if rank else 1
+        return (3, 3, 3) if groups == 3 else (1, draw(st.integers(1, 5)), draw(st.integers(1, 18)))
     if kind == "dense":
         sizes = st.sampled_from((1, 2, 3, *WIDE))
         return 1, draw(sizes), draw(sizes)

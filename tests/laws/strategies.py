@@ -105,7 +105,7 @@ EVERY: dict[str, Subject] = {
     "triton": Subject(
         accepts=lambda case: _plain(case, 0, 1, 2) and (case.geometry.groups == 1 or _depthwise(case)),
         refusal="its kernels are for|its kernels know one group",
-        fitting={"dims": (0, 1, 2), "kind": "dense"},
+        fitting={"dims": (0, 1, 2), "kind": "small"},
         **OWN,
     ),
 }
@@ -126,7 +126,7 @@ HERE = [name for name in EVERY if _here(name)]
 
 def examples(number: int) -> hypothesis.settings:
     """How many calls are drawn; the interpreter takes a second for each."""
-    return hypothesis.settings(max_examples=max(2, number // 10) if INTERPRETED else number)
+    return hypothesis.settings(max_examples=max(2, number // 20) if INTERPRETED else number)
 
 
 assert set(EVERY) == set(CHOICES), "every strategy has its line"

@@ -59,7 +59,7 @@ def fit(
         about: JSON types saved with the weights, e.g. how the model was built.
         keep_memory: ask the C library to keep freed memory, for the rest of this process, as the commands do at their
             start: steps are quicker, and which strategy pays depends on it (see
-            :func:`dynaconv.kernels.cpu.keep_freed_memory`). ``False`` leaves it as it is.
+            :func:`dynaconv.keep_freed_memory`). ``False`` leaves it as it is.
 
     Raises:
         UserError: settings, data and model do not go together; ``out`` cannot be used; the checkpoint is another run's.

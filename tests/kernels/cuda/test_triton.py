@@ -23,25 +23,16 @@ from kernels.cuda.triton_cases import BROKEN, PARTLY, QUICK, THOROUGH, TritonCas
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
+CASES = "tests/kernels/cuda/triton_in_interpreter.py"
 NO_TESTS = 5  # what pytest exits with where all were skipped while they were collected
 SPILLED = 16  # bytes a thread may keep outside its registers: a few cost nothing, hundreds do
 
 
-def in_interpreter(marked: str) -> None:
-    """Run triton_in_interpreter.py in a process of its own; its report stands in the message if it fails."""
+def in_interpreter(*arguments: str) -> None:
+    """Run tests in a process of its own whose Triton interprets; its report stands in the message if it fails."""
     pytest.importorskip("triton", reason="triton is not installed")
     answer = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-m",
-            marked,
-            "tests/kernels/cuda/triton_in_interpreter.py",
-        ],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
         cwd=REPOSITORY,
         env={**os.environ, "TRITON_INTERPRET": "1"},
         capture_output=True,
@@ -56,13 +47,28 @@ def in_interpreter(marked: str) -> None:
 
 @pytest.mark.timeout(300)  # about 20 s of one processor; other work on the machine must not decide
 def test_interpreted_kernels_equal_the_reference() -> None:
-    in_interpreter("not slow")
+    in_interpreter("-m", "not slow", CASES)
+
+
+LAWS = ["tests/laws/test_strategies.py", "tests/laws/test_laws.py"]
+# A law of each kind that the kernels can break; all of them are `slow`.
+QUICK_LAWS = "second or forward or batched or vmap or dtype or threads or given or nan or one_hot or leaks"
+
+
+def test_interpreted_kernels_obey_the_laws() -> None:
+    in_interpreter("-m", "not slow", "-k", QUICK_LAWS, *LAWS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_interpreted_kernels_obey_all_the_laws() -> None:
+    in_interpreter("-m", "not slow", *LAWS)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_interpreted_kernels_equal_the_reference_in_every_layout_and_option() -> None:
-    in_interpreter("slow")
+    in_interpreter("-m", "slow", CASES)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here; the interpreter and the compiler stand in")

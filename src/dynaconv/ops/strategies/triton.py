@@ -35,6 +35,8 @@ def refuses(call: Call) -> str | None:
         return f"its kernels are for float32, float16 and bfloat16; this input is {call.dtype}"
     if call.exporting:
         return "an exported graph cannot hold operators of our own"
+    if not call.plain:
+        return "the call is transformed or watched, and torch does not see into a kernel of our own"
     if call.device != "cuda" and not interpreted():
         return f"its kernels run on CUDA; this call is on {call.device}"
     if not _INSTALLED:
