@@ -32,6 +32,7 @@ def main(words: list[str] | None = None) -> int:
         print(f"making {folder.name} failed (exit code {error.returncode}); the reason is above", file=sys.stderr)
         return 1
     rooms = [f"tests/{room}" for room in options.rooms or ROOMS]
+    # The project itself is not installed: its sources are on the path.
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
     command = [str(python), "-m", "pytest", "-n", options.workers, "-m", "not slow", *rooms, *more]
     return subprocess.run(command, cwd=REPOSITORY, env=environment, check=False).returncode
@@ -53,12 +54,11 @@ def make(folder: Path, python: Path, torch: str) -> None:
     print(f"making {folder.name} with Python {sys.version.split()[0]} (torch brings gigabytes)", flush=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
     wanted = "torch" if torch == "newest" else f"torch=={torch}"
-    install(python, wanted, "torchvision", "setuptools")
+    install(python, wanted, "torchvision")
     pins = (REPOSITORY / "requirements.txt").read_text(encoding="utf-8").splitlines()
     others = folder / "others.txt"
     others.write_text("\n".join(pin for pin in pins if not OF_TORCH.match(pin)) + "\n", encoding="utf-8")
     install(python, "--no-deps", "--requirement", str(others))
-    install(python, "--no-deps", "--no-build-isolation", "--editable", ".")
 
 
 def install(python: Path, *words: str) -> None:

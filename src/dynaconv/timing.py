@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+CPU = torch.device("cpu")
+
 
 def interleave(
     actions: Sequence[Callable[[], object]],
@@ -77,6 +79,30 @@ def quartiles(values: Sequence[float]) -> tuple[float, float]:
         return values[0], values[0]
     first, _, third = statistics.quantiles(values, n=4, method="inclusive")
     return first, third
+
+
+def find_device(word: str) -> torch.device:
+    """Return the device that a word means, if it is here.
+
+    Args:
+        word: ``auto`` (the accelerator that torch finds, or else the processor), ``cpu``, ``cuda``, ``cuda:1``
+            or ``mps``.
+
+    Raises:
+        ValueError: another word, or a device that this machine (or this torch) does not have.
+    """
+    if word == "auto":
+        return (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None) or CPU
+    kind, colon, index = word.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (colon and (kind != "cuda" or not index.isdecimal())):
+        raise ValueError(f"device is {word!r}; expected auto, cpu, cuda, cuda:1 (the second GPU) or mps")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {word!r}, and torch finds no CUDA device here; choose cpu or auto")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device is {word!r}, and torch finds no Apple GPU here; choose cpu or auto")
+    if colon and int(index) >= torch.cuda.device_count():
+        raise ValueError(f"device is {word!r}, and the last GPU here is cuda:{torch.cuda.device_count() - 1}")
+    return torch.device(word)
 
 
 def processor_name() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from itertools import pairwise
 
 import matplotlib.image
@@ -11,7 +12,7 @@ import pytest
 
 from dynaconv.analysis.comparison import Comparison, Row
 from dynaconv.analysis.figure import draw
-from dynaconv.analysis.report import HEADINGS, cells, count, markdown, notes
+from dynaconv.analysis.report import HEADINGS, cells, count, markdown, notes, unstable
 from dynaconv.analysis.statistics import paired_difference, spread
 
 
@@ -66,15 +67,37 @@ def comparison(seeds: int = 3) -> Comparison:
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_two_panels_with_every_network(seeds: int) -> None:
+def test_three_panels_with_every_network(seeds: int) -> None:
     figure = draw(comparison(seeds))
-    left, right = figure.axes
+    left, right, differences = figure.axes
     assert left.get_xlabel() == "MAdds per image (32x32)"
     lines = right.get_lines()
     assert [line.get_label() for line in lines] == ["static", "dynamic K=4", "condconv K=8"]
     for look in ("color", "marker", "linestyle"):
         assert len({getattr(line, f"get_{look}")() for line in lines}) == 3, look
     assert len(right.collections) == (3 if seeds > 1 else 0)  # bands
+    assert [label.get_text() for label in differences.get_yticklabels()] == ["dynamic K=4", "condconv K=8"]
+    means = [line.get_xdata()[0] for line in differences.get_lines() if line.get_marker() in ("s", "^")]
+    assert means == pytest.approx([row.difference.mean for row in comparison(seeds).rows if row.difference])
+
+
+def test_the_interval_that_decides_is_drawn() -> None:
+    *_, differences = draw(comparison()).axes
+    drawn = [list(line.get_xdata()) for line in differences.get_lines() if line.get_marker() == "|"]
+    assert drawn == [[row.difference.low, row.difference.high] for row in comparison().rows if row.difference]
+    assert "95 % interval" in differences.get_title(loc="left")
+    assert "no interval" in draw(comparison(1)).axes[2].get_title(loc="left")
+
+
+def test_an_unsteady_timing_is_marked() -> None:
+    assert unstable((1.0, 1.2))
+    assert not unstable((1.0, 1.05))
+    steady = comparison()
+    rows = (steady.rows[0], replace(steady.rows[1], train_ratio_quartiles=(2.0, 2.5)), steady.rows[2])
+    shaky = replace(steady, rows=rows)
+    assert cells(shaky.rows[1])[6] == "1.5\nx2.25?"
+    assert any(note.startswith("? marks") for note in notes(shaky))
+    assert not any(note.startswith("?") for note in notes(steady))
 
 
 def test_no_text_overlaps() -> None:

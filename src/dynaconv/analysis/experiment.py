@@ -22,6 +22,7 @@ from dynaconv.tasks.classification import ImageData
 from dynaconv.train.accelerator import make_accelerator
 from dynaconv.train.optimizer import build_optimizer
 from dynaconv.train.progress import Progress
+from dynaconv.train.sanity import check_experts, check_losses, check_sizes
 
 Costs = list[tuple[int, float]]
 
@@ -100,16 +101,19 @@ def compare(settings: CompareSettings, out: str | Path, watcher: Watcher | None 
 
 def check(chosen: Sequence[Variant], settings: CompareSettings, data: ImageData) -> Costs:
     """Build every network once and count it, so that mistakes show before anything is written."""
-    answer = []
+    costs = []
+    check_experts([variant.experts for variant in chosen])
     for variant in chosen:
         network = variant.build(settings, data, settings.seeds[0])
+        if variant.experts is None:
+            check_sizes(network, data, accumulate=settings.training.accumulate)
         build_optimizer(network, settings.training)
         with blame_input():
             report = cost(network, (data.channels, data.image_size, data.image_size))
-        answer.append((report.parameters.total, report.total))
+        costs.append((report.parameters.total, report.total))
     if data.eval_size < 2:
         raise UserError(f"{data.name} has {data.eval_size} test images; expected at least 2.")
-    return answer
+    return costs
 
 
 def _measure(
@@ -158,6 +162,7 @@ def _run(
     result = run_one(variant, seed, settings, place, watcher.run(variant.label, seed, work))
     folder.keep_result(variant, result)
     forget_checkpoints(place)
+    check_losses(result.train_loss, f"{variant.label}, seed {seed}")
     watcher.finished(variant.label, result)
     return result
 

@@ -1,54 +1,60 @@
-"""The picture: accuracy against MAdds, and the learning curves."""
+"""The picture of a comparison: accuracy against MAdds, the learning curves, the differences with their intervals."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dynaconv.analysis.comparison import Comparison, Row
 from dynaconv.analysis.report import count
 from dynaconv.analysis.statistics import mean, spread
+from dynaconv.figures import FONT, Style, new_figure, style, with_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; markers and dashes say the same in grey print.
-STYLES = (
-    ("#000000", "o", "-"),
-    ("#0072B2", "s", "--"),
-    ("#D55E00", "^", "-."),
-    ("#009E73", "D", ":"),
-    ("#CC79A7", "v", "--"),
-    ("#E69F00", "P", "-."),
-    ("#56B4E9", "X", ":"),
-)
-FONT = 9
 MARKED_EPOCHS = 20  # more markers would touch each other
 
 
 def draw(comparison: Comparison) -> Figure:
-    """Two panels; bars and bands are one standard deviation over the seeds to either side, small dots single runs."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    """Three panels: accuracy over MAdds, the learning curves, and the difference to static with its 95 % interval.
 
-    with matplotlib.rc_context(
-        {"font.size": FONT, "pdf.fonttype": 42, "axes.spines.top": False, "axes.spines.right": False}
-    ):
-        figure = Figure(figsize=(7.2, 3.3), layout="constrained")
-        FigureCanvasAgg(figure)  # no display is needed, and no global state of pyplot touched
-        left, right = figure.subplots(1, 2)
-        for row, style in zip(comparison.rows, _styles(len(comparison.rows)), strict=True):
-            _point(figure, left, row, style)
-            _curve(right, row, style)
-        _dress(left, right, comparison)
+    In the first two, bars and bands are one standard deviation over the seeds to either side, small dots single runs.
+    What decides is the third: a difference is shown where its interval leaves zero out.
+    """
+    with new_figure(10.4, 3.3) as figure:
+        left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 0.85))
+        for index, row in enumerate(comparison.rows):
+            _point(figure, left, row, style(index))
+            _curve(middle, row, style(index))
+        _differences(right, comparison)
+        _dress(left, middle, comparison)
     return figure
 
 
-def _point(figure: Figure, axes: Axes, row: Row, style: tuple[str, str, str]) -> None:
+def _differences(axes: Axes, comparison: Comparison) -> None:
+    """Every twin's difference to static, one row each, from the top in the order of the table."""
+    twins = [(index, row, row.difference) for index, row in enumerate(comparison.rows) if row.difference is not None]
+    for place, (index, _, difference) in enumerate(twins):
+        colour, marker, _ = style(index)
+        if difference.low is not None and difference.high is not None:
+            axes.plot(
+                [difference.low, difference.high], [place] * 2, color=colour, linewidth=1.6, marker="|", markersize=9
+            )
+        axes.plot([difference.mean], [place], color=colour, marker=marker, markersize=7, markeredgecolor="white")
+    axes.axvline(0, color=style(0).colour, linewidth=0.9, linestyle="-")
+    axes.set_yticks(range(len(twins)), [row.label for _, row, _ in twins])
+    axes.set_ylim(len(twins) - 0.4, -0.6)
+    axes.set_xlabel("top-1 less static's, points")
+    interval = len(comparison.seeds) > 1
+    axes.set_title("95 % interval over the seeds" if interval else "one seed: no interval", fontsize=FONT, loc="left")
+    with_grid(axes)
+
+
+def _point(figure: Figure, axes: Axes, row: Row, look: Style) -> None:
     from matplotlib.transforms import offset_copy
 
-    colour, marker, _ = style
+    colour, marker, _ = look
     beside = offset_copy(axes.transData, fig=figure, x=7, units="points")  # the bar would hide the dots
     axes.plot(
         [row.madds] * len(row.top1),
@@ -77,8 +83,8 @@ def _point(figure: Figure, axes: Axes, row: Row, style: tuple[str, str, str]) ->
     )
 
 
-def _curve(axes: Axes, row: Row, style: tuple[str, str, str]) -> None:
-    colour, marker, dash = style
+def _curve(axes: Axes, row: Row, look: Style) -> None:
+    colour, marker, dash = look
     epochs = [epoch for epoch, _ in row.curve]
     centre = [mean(values) for _, values in row.curve]
     shown = marker if len(epochs) <= MARKED_EPOCHS else ""
@@ -105,15 +111,10 @@ def _dress(left: Axes, right: Axes, comparison: Comparison) -> None:
     right.set_ylabel("top-1 accuracy, %")
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.legend(frameon=False, loc="lower right", handlelength=2.6)
-    for axes in (left, right):
-        axes.grid(alpha=0.25, linewidth=0.6)
-        axes.set_axisbelow(True)
+    with_grid(left)
+    with_grid(right)
 
 
 def _title(comparison: Comparison) -> str:
     seeds = len(comparison.seeds)
     return f"{comparison.backbone}, " + (f"mean ± s.d. of {seeds} seeds" if seeds > 1 else "one seed")
-
-
-def _styles(rows: int) -> list[Any]:
-    return [STYLES[index % len(STYLES)] for index in range(rows)]

@@ -11,6 +11,8 @@ from dynaconv.analysis.comparison import Comparison, Row
 from dynaconv.analysis.folder import CompareFolder
 
 NAME = "compare"  # of the files
+STEADY = 0.1
+SHAKY = "?"
 FEW = 5  # seeds, below which the table says that they are few
 
 HEADINGS = (
@@ -35,10 +37,17 @@ def cells(row: Row) -> list[str]:
         count(row.madds),
         f"{row.top1_mean:.2f}" + ("" if row.top1_spread is None else f" ± {row.top1_spread:.2f}"),
         _difference(row),
-        _with_ratio(f"{1e3 * row.train_seconds_per_image:.3g}", row, row.train_ratio),
-        _with_ratio(f"{1e3 * row.latency_seconds:.3g}", row, row.latency_ratio),
+        _with_ratio(
+            f"{1e3 * row.train_seconds_per_image:.3g}", row, row.train_ratio, unstable(row.train_ratio_quartiles)
+        ),
+        _with_ratio(f"{1e3 * row.latency_seconds:.3g}", row, row.latency_ratio, unstable(row.latency_ratio_quartiles)),
         _with_ratio(f"{row.step_bytes / 1e6:,.0f}", row, row.step_bytes_ratio),
     ]
+
+
+def unstable(quartiles: tuple[float, float] | None) -> bool:
+    """Return whether the middle half of a ratio's rounds lies further apart than a tenth."""
+    return quartiles is not None and quartiles[1] - quartiles[0] > STEADY * quartiles[0]
 
 
 def count(number: float) -> str:
@@ -81,6 +90,13 @@ def notes(comparison: Comparison) -> list[str]:
         f"Training (a step at that batch, loading left out), latency (one image) and memory (peak of a step): measured "
         f"in turns with static on {comparison.about['device']}{_threads(comparison.about)}; below, times static's."
     )
+    shaky = [
+        row for row in comparison.rows if unstable(row.train_ratio_quartiles) or unstable(row.latency_ratio_quartiles)
+    ]
+    if shaky:
+        lines.append(
+            f"{SHAKY} marks a timing that was not steady: the middle half of its rounds differs by over a tenth."
+        )
     return lines
 
 
@@ -102,8 +118,8 @@ def _difference(row: Row) -> str:
     return f"{first}\n[{row.difference.low:+.2f}, {row.difference.high:+.2f}]"
 
 
-def _with_ratio(text: str, row: Row, ratio: float) -> str:
-    return text if row.experts is None else f"{text}\nx{ratio:.2f}"
+def _with_ratio(text: str, row: Row, ratio: float, shaky: bool = False) -> str:
+    return text if row.experts is None else f"{text}\nx{ratio:.2f}{SHAKY if shaky else ''}"
 
 
 def _interval_note(comparison: Comparison) -> str:

@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dynaconv.bench.sweep import Point
+from dynaconv.figures import FONT, new_figure, style, with_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; markers and dashes say the same in grey print.
+NAMES = ("best static", "ours", "usual (groups = batch)", "timm")
 STYLES = {
-    "static": ("best static", "#000000", "o", "-"),
-    "ours": ("ours", "#0072B2", "s", "--"),
-    "usual": ("usual (groups = batch)", "#D55E00", "^", "-."),
-    "timm": ("timm", "#009E73", "D", ":"),
+    role: (name, *style(index))
+    for index, (role, name) in enumerate(zip(("static", "ours", "usual", "timm"), NAMES, strict=True))
 }
 LABELS = {
     "experts": "experts K",
@@ -27,21 +26,12 @@ LABELS = {
     "threads": "threads",
 }
 DOUBLING = ("experts", "batch", "threads")
-FONT = 9
 
 
 def draw(points: Sequence[Point]) -> Figure:
     """Left the time per image, its quartiles as a band; right the peak memory, where it was measured."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     memory = all(point.result.environment["peak_memory_mib"] for point in points)
-    with matplotlib.rc_context(
-        {"font.size": FONT, "pdf.fonttype": 42, "axes.spines.top": False, "axes.spines.right": False}
-    ):
-        figure = Figure(figsize=(7.2 if memory else 3.8, 3.3), layout="constrained")
-        FigureCanvasAgg(figure)  # no display is needed, and no global state of pyplot touched
+    with new_figure(7.2 if memory else 3.8, 3.3) as figure:
         panels = figure.subplots(1, 2 if memory else 1, squeeze=False)[0]
         _times(panels[0], points)
         if memory:
@@ -95,8 +85,7 @@ def _dress(axes: Axes, points: Sequence[Point]) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xlabel(LABELS[what])
     axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.set_axisbelow(True)
+    with_grid(axes)
     axes.legend(frameon=False, handlelength=2.6)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from dynaconv.errors import suggest
+from dynaconv.timing import find_device
 
 MODES = ("infer", "train")
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
@@ -59,8 +60,7 @@ class BenchSettings:
         for name in ("batch", "threads", "rounds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"device is {self.device!r}, and torch finds no CUDA device here; choose cpu")
+        object.__setattr__(self, "device", str(find_device(self.device)))  # "auto" is what it found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,10 +67,17 @@ def prepare(threads: int | None = None, first_process: bool = True) -> None:
     logger = logging.getLogger("dynaconv")
     logger.setLevel(logging.INFO if first_process else logging.WARNING)
     if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = _ToStandardError()
         handler.setFormatter(logging.Formatter("dynaconv: %(levelname)s: %(message)s"))
         logger.addHandler(handler)
         logger.propagate = False
+
+
+class _ToStandardError(logging.Handler):
+    """Writes to the standard error as it is then: it may have been put elsewhere since."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
 
 
 def _widths(rows: Sequence[Sequence[str]]) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from os import environ
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -144,6 +145,7 @@ def _train(
     from dynaconv.train.accelerator import is_first_process
     from dynaconv.train.progress import Bar
     from dynaconv.train.run_folder.weights import finetune_from
+    from dynaconv.train.sanity import check_experts, check_losses, check_sizes
 
     first = is_first_process()
     prepare(threads, first)
@@ -152,6 +154,8 @@ def _train(
     network = build_model(recipe.model, len(data.classes), pretrained=pretrained, image_size=data.image_size)
     if finetune is not None:
         finetune_from(network, finetune)
+    check_sizes(network, data, accumulate=recipe.settings.accumulate, processes=int(environ.get("WORLD_SIZE", "1")))
+    check_experts([recipe.model.experts, recipe.model.args.get("experts")])
     if first:
         print(f"{recipe.model.name} on {data.description}; into {out}")
     result = fit(
@@ -163,6 +167,7 @@ def _train(
         progress=Bar() if first and not quiet else None,
         about={"model": recipe.model.model_dump(mode="json"), "recipe": recipe.model_dump(mode="json")},
     )
+    check_losses([record.train_loss for record in result.history])
     if first:
         print(f"{result.summary()}; weights in {out / 'best.safetensors'}")
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dynaconv.errors import RunError, UserError, blame_input
+from dynaconv.timing import find_device
 from dynaconv.train.settings import LoopSettings
 
 
@@ -25,10 +26,11 @@ def make_accelerator(settings: LoopSettings) -> Any:
         # accelerate remembers device and precision for the whole process; another run may want others
         AcceleratorState._reset_state(reset_partial_state=True)
     with blame_input():
+        device = _device(settings.device)
         accelerator = Accelerator(
             mixed_precision=settings.amp,
             # accelerate joins a launcher's processes on a machine without a GPU only if it is told that it has none
-            cpu=settings.device == "cpu" or not torch.accelerator.is_available(),
+            cpu=device.type == "cpu",
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=settings.timeout))],
         )
     started = int(environ.get("WORLD_SIZE", "1"))
@@ -42,6 +44,18 @@ def make_accelerator(settings: LoopSettings) -> Any:
             "Use --amp bf16, or a GPU."
         )
     return accelerator
+
+
+def _device(word: str) -> torch.device:
+    """The device by its word; a GPU with a number becomes the one that "cuda" means in this process."""
+    device = find_device(word)
+    if device.type == "cuda" and ":" in word:
+        if int(environ.get("WORLD_SIZE", "1")) > 1:
+            raise UserError(
+                f"device is {word!r} and several processes were launched, each with a GPU of its own: say cuda"
+            )
+        torch.cuda.set_device(device)
+    return device
 
 
 @contextmanager

@@ -34,7 +34,7 @@ class LoopSettings(TaskOptions):
             less.
         amp: ``no``, ``bf16`` or ``fp16`` (mixed precision).
         compile, channels_last, deterministic: torch's switches of these names.
-        device: ``auto`` (what accelerate finds) or ``cpu``.
+        device: ``auto`` (what accelerate finds), ``cpu``, ``cuda``, ``cuda:1`` (the second GPU) or ``mps``.
         temperature_start, temperature_end, temperature_epochs, temperature_per: annealing of softmax routers (30 to 1
             in 10 epochs: Chen et al. 2020, section 4.2); nothing happens to a model without them.
         eval_every: epochs between evaluations; the last epoch is always evaluated.
@@ -74,7 +74,7 @@ class LoopSettings(TaskOptions):
     amp: Literal["no", "bf16", "fp16"] = "no"
     compile: bool = False
     deterministic: bool = False
-    device: Literal["auto", "cpu"] = "auto"
+    device: str = "auto"
 
     temperature_start: float = Field(default=30.0, gt=0)
     temperature_end: float = Field(default=1.0, gt=0)

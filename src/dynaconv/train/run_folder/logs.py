@@ -6,12 +6,15 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dynaconv.files import write_text
 from dynaconv.tasks.task import Metric
 from dynaconv.train.records import EpochRecord
 from dynaconv.train.settings import LoopSettings
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class Logs:
@@ -90,45 +93,53 @@ def _wandb(folder: Path, recipe: dict[str, Any]) -> Any:
 
 def draw_curves(history: list[EpochRecord], metrics: Sequence[Metric], path: Path) -> None:
     """Losses, metrics in percent, and learning rate with the mean routing entropy, over the epochs."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from dynaconv.figures import new_figure, style, with_grid
 
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)  # no display is needed, and no global state of pyplot touched
-    loss, shares, schedule = figure.subplots(1, 3)
-    epochs = [record.epoch + 1 for record in history]
-    loss.plot(epochs, [record.train_loss for record in history], label="training", marker=".")
-    for metric in metrics:
-        evaluated = [record for record in history if metric.name in record.metrics]
-        at = [record.epoch + 1 for record in evaluated]
-        values = [record.metrics[metric.name] * (100 if metric.percent else 1) for record in evaluated]
-        label = "evaluation" if metric.label == "loss" else metric.label
-        (shares if metric.percent else loss).plot(at, values, label=label, marker=".")
-    loss.set_title("loss")
-    shares.set_title("evaluation, %")
-    for axes in (loss, shares):
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend()
+    with new_figure(10.4, 3.3) as figure:
+        loss, shares, schedule = figure.subplots(1, 3)
+        epochs = [record.epoch + 1 for record in history]
+        drawn = [record.train_loss for record in history]
+        loss.plot(epochs, drawn, color=style(0).colour, marker=style(0).marker, markersize=4, label="training")
+        places = {id(loss): 1, id(shares): 0}
+        for metric in metrics:
+            evaluated = [record for record in history if metric.name in record.metrics]
+            if not evaluated:
+                continue
+            values = [record.metrics[metric.name] * (100 if metric.percent else 1) for record in evaluated]
+            axes = shares if metric.percent else loss
+            colour, marker, dash = style(places[id(axes)])
+            places[id(axes)] += 1
+            label = "evaluation" if metric.label == "loss" else metric.label
+            at = [record.epoch + 1 for record in evaluated]
+            axes.plot(at, values, color=colour, marker=marker, linestyle=dash, markersize=4, label=label)
+        loss.set_ylabel("loss")
+        shares.set_ylabel("evaluation, %")
+        rates = [record.lr for record in history]
+        schedule.plot(epochs, rates, color=style(0).colour, linestyle=style(0).dash, label="learning rate")
+        schedule.set_ylabel("learning rate")
+        _routing(schedule, history)
+        for axes in (loss, shares, schedule):
+            axes.set_xlabel("epoch")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            with_grid(axes)
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(frameon=False, handlelength=2.6)
+        figure.savefig(path, dpi=150)
 
-    schedule.plot(epochs, [record.lr for record in history], color="tab:gray", label="learning rate")
-    schedule.set_title("learning rate")
-    _routing(schedule.twinx(), history)
-    for axes in (loss, shares, schedule):
-        axes.set_xlabel("epoch")
-        axes.grid(alpha=0.3)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    figure.savefig(path, dpi=150)
 
+def _routing(schedule: Axes, history: list[EpochRecord]) -> None:
+    """The routers' mean entropy, on an axis of its own to the right of the learning rate's, in its legend."""
+    from dynaconv.figures import style
 
-def _routing(axes: object, history: list[EpochRecord]) -> None:
-    from matplotlib.axes import Axes
-
-    assert isinstance(axes, Axes)
     routed = [record for record in history if record.routing_entropy]
     if not routed:
-        axes.set_axis_off()
         return
+    colour, marker, dash = style(2)
     means = [sum(record.routing_entropy.values()) / len(record.routing_entropy) for record in routed]
-    axes.plot([record.epoch + 1 for record in routed], means, color="tab:red", marker=".")
-    axes.set_ylabel("mean routing entropy / log K", color="tab:red")
+    axes = schedule.twinx()
+    axes.spines["right"].set_visible(True)
+    at = [record.epoch + 1 for record in routed]
+    axes.plot(at, means, color=colour, marker=marker, linestyle=dash, markersize=4)
+    schedule.plot([], [], color=colour, marker=marker, linestyle=dash, markersize=4, label="routing entropy")
+    axes.set_ylabel("mean routing entropy / log K")
     axes.set_ylim(0, 1.05)

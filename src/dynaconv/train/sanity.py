@@ -1,0 +1,94 @@
+"""Settings that are allowed and can hardly be meant: said before the training, or refused where it cannot work."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dynaconv.data.decode import BadImage
+from dynaconv.errors import UserError
+
+log = logging.getLogger(__name__)
+
+SCALED_UP = 8  # times; a picture has no detail for that
+FELL = 0.01  # share of the first epoch's loss by which it must fall
+FEWEST_EPOCHS = 3
+
+
+def check_sizes(network: nn.Module, data: Any, *, accumulate: int = 1, processes: int = 1) -> None:
+    """Warn of images smaller than the network's stride, and of pictures that are scaled up far.
+
+    Args:
+        network: as it will be trained.
+        data: images opened for training, with ``image_size``, ``batch_size`` and ``training_source``.
+        accumulate: parts into which a batch is cut.
+        processes: that share a batch.
+
+    Raises:
+        UserError: a forward pass sees one image, and the network has batch norm, which cannot be trained on one.
+    """
+    at_once = math.ceil(data.batch_size / (accumulate * processes))
+    if at_once < 2 and any(isinstance(module, _BatchNorm) for module in network.modules()):
+        raise UserError(
+            f"The network has batch norm, and a forward pass would see {at_once} image (--batch-size is "
+            f"{data.batch_size}, in {accumulate} parts on {processes} processes); statistics of one image train "
+            "nothing. Choose a --batch-size of at least 2 for each part and process."
+        )
+    reduction = stride_of(network)
+    if reduction is not None and data.image_size < reduction:
+        log.warning(
+            "images are %d pixels a side and the network's stride is %d: its last maps are one pixel; expected an "
+            "--image-size of at least %d",
+            *(data.image_size, reduction, reduction),
+        )
+    try:
+        side = min(data.training_source.image(0).size)
+    except BadImage:  # the loader says so in its own words
+        return
+    if data.image_size >= SCALED_UP * side:
+        log.warning(
+            "pictures of %d pixels a side are scaled up to %d, %.0f times: that costs time and adds no detail; a "
+            "smaller --image-size does as well",
+            *(side, data.image_size, data.image_size / side),
+        )
+
+
+def stride_of(network: nn.Module) -> int | None:
+    """Return by how much a network of timm shrinks its input in all; None where it does not tell."""
+    info = getattr(network, "feature_info", None)
+    try:
+        return max(int(stage["reduction"]) for stage in info) if info else None
+    except (TypeError, KeyError):
+        return None
+
+
+def check_experts(counts: Sequence[int | None]) -> None:
+    """Warn of one expert in a layer that is to be dynamic."""
+    if 1 in counts:
+        log.warning(
+            "with one expert a dynamic layer is an ordinary one that costs more; expected 2 or more (the papers use 4 "
+            "and 8)"
+        )
+
+
+def check_losses(losses: Sequence[float], label: str = "") -> None:
+    """Warn of a training loss that never fell.
+
+    Args:
+        losses: of every epoch, the mean.
+        label: what was trained, where there are several.
+    """
+    if len(losses) < FEWEST_EPOCHS:
+        return
+    first, best = losses[0], min(losses[1:])
+    if not best < first - FELL * abs(first):
+        log.warning(
+            "%sthe training loss never fell: %.4g in the first epoch, %.4g at best in the %d after it; another --lr, "
+            "or the labels, may be the reason",
+            *(f"{label}: " if label else "", first, best, len(losses) - 1),
+        )
