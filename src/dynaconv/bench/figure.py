@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NAMES = ("best static", "ours", "usual (groups = batch)", "timm")
 STYLES = {
-    role: (name, *style(index))
-    for index, (role, name) in enumerate(zip(("static", "ours", "usual", "timm"), NAMES, strict=True))
+    "static": ("best static", *style(0)),
+    "ours": ("ours", *style(1)),
+    "usual": ("usual (groups = batch)", *style(2)),
+    "timm": ("timm", *style(3)),
 }
 LABELS = {
     "experts": "experts K",
