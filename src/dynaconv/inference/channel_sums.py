@@ -48,6 +48,8 @@ def why_not_readable(x: Tensor) -> str | None:
     """Why kernels of our own may not read ``x``, or None: an ordinary float32 map in channels_last, unwatched."""
     if x.dtype != torch.float32 or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return "it computes in float32 on a CPU"
+    if is_wrapped(x):  # and cannot be asked for its layout
+        return "the call is transformed (vmap), and torch does not see into a kernel of our own"
     if x.dim() != 4 or not x.is_contiguous(memory_format=torch.channels_last):
         return "the input is no map in channels_last"
     if x.numel() == 0:
@@ -56,7 +58,7 @@ def why_not_readable(x: Tensor) -> str | None:
         return "the input needs a gradient, and this kernel has none"
     if torch.compiler.is_compiling():
         return "torch.compile or torch.export traces the call"
-    if not is_plain(x) or is_wrapped(x):
+    if not is_plain(x):
         return "the call is transformed or watched, and torch does not see into a kernel of our own"
     reason = why_not()
     return None if reason is None else f"the kernels are not available: {reason}"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dynaconv import ops
-from dynaconv.inference import one_call
+from dynaconv.inference import one_call, operator
 from dynaconv.inference.bank import ALONG, lay_out, layout_of, mix_bank, read, reduce_bank
 from dynaconv.inference.channel_sums import why_not_readable
 from dynaconv.inference.norm_folding import Affine, along_output
@@ -141,9 +141,10 @@ class FrozenLayer(nn.Module):
             routing = self.router(x if dims else x.movedim(-1, 1))
         if routing is not None:
             self._check_routing(x, routing)
-            refusal = refusal or one_call.why_not_take(routing)
+            if refusal is None and not torch.compiler.is_compiling():
+                refusal = one_call.why_not_take(routing)
         if refusal is None:
-            return one_call.run(self, padded, routing, geometry)
+            return (operator if torch.compiler.is_compiling() else one_call).run(self, padded, routing, geometry)
         assert routing is not None
         if self.strategy == FROZEN and x.shape[0]:
             raise ValueError(f"strategy {FROZEN!r} cannot run this call: {refusal}; freeze with another, or None")
@@ -183,6 +184,8 @@ class FrozenLayer(nn.Module):
             return "it is for convolutions over images, in one group or depthwise"
         if self.dtype != torch.float32:
             return "it computes in float32 on a CPU"
+        if torch.compiler.is_compiling():
+            return operator.why_not_compiled(x, asked=self.strategy == FROZEN)
         return why_not_readable(x)
 
     def _check_input(self, x: Tensor) -> None:

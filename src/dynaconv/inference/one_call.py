@@ -32,7 +32,7 @@ class Frozen(Protocol):
     _buffers: dict[str, Tensor | None]
 
 
-class _Prepared(NamedTuple):
+class Prepared(NamedTuple):
     """A layer at one input size, as the kernel takes it. Addresses are held against the layer's before every use."""
 
     layer: PreparedLayer
@@ -42,7 +42,7 @@ class _Prepared(NamedTuple):
 _SIZES = 16  # input sizes that a layer is kept prepared for
 
 # Outside the layers, which are copied and pickled.
-_prepared: weakref.WeakKeyDictionary[Frozen, dict[Any, _Prepared]] = weakref.WeakKeyDictionary()
+_prepared: weakref.WeakKeyDictionary[Frozen, dict[Any, Prepared]] = weakref.WeakKeyDictionary()
 
 
 def can_route(layer: Frozen, x: Tensor) -> bool:
@@ -73,30 +73,35 @@ def forget(layer: Frozen) -> None:
 
 
 def run(layer: Frozen, x: Tensor, routing: Tensor | None, geometry: Geometry) -> Tensor:
-    """``activation(conv(x[b], kernel[b]) + bias[b])``, and its sums remembered on; ``x`` is ``readable``.
+    """``activation(conv(x[b], kernel[b]) + bias[b])``, and its sums remembered; ``x`` is ``readable``.
 
     ``routing`` None: the layer's router runs too; see :func:`can_route`.
     """
     known = remembered(x) if routing is None else None
-    weights = None if routing is None else routing.to(torch.float32).contiguous()
-    y, sums = frozen_layer(_of(layer, x, geometry).layer, x, weights, known)
+    y, sums = call(_of(layer, x, geometry), x, routing, known)
     remember(y, sums)
     return y
 
 
-def _of(layer: Frozen, x: Tensor, geometry: Geometry) -> _Prepared:
+def call(prepared: Prepared, x: Tensor, routing: Tensor | None, known: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The output and its sums over space; ``known`` are those of ``x``, which are read from it where they are None."""
+    weights = None if routing is None else routing.to(torch.float32).contiguous()
+    return frozen_layer(prepared.layer, x, weights, known)
+
+
+def _of(layer: Frozen, x: Tensor, geometry: Geometry) -> Prepared:
     sizes = _prepared.setdefault(layer, {})
     key = (*x.shape[2:], geometry.padding)
-    addresses = tuple(None if tensor is None else tensor.data_ptr() for tensor in _tensors(layer))
+    addresses = tuple(None if tensor is None else tensor.data_ptr() for tensor in tensors_of(layer))
     found = sizes.get(key)
     if found is None or found.addresses != addresses:
         if len(sizes) >= _SIZES:
             sizes.clear()
-        found = sizes[key] = _prepare(layer, x, geometry, addresses)
+        found = sizes[key] = prepare(layer, x, geometry, addresses)
     return found
 
 
-def _tensors(layer: Frozen) -> tuple[Tensor | None, ...]:
+def tensors_of(layer: Frozen) -> tuple[Tensor | None, ...]:
     own, router = layer._buffers, layer.router
     if type(router) is not FrozenRouter:
         return own["bank"], own["scale"], own["bias"], own["biases"], None, None, None, None
@@ -105,9 +110,9 @@ def _tensors(layer: Frozen) -> tuple[Tensor | None, ...]:
     return own["bank"], own["scale"], own["bias"], own["biases"], *last
 
 
-def _prepare(layer: Frozen, x: Tensor, geometry: Geometry, addresses: tuple[int | None, ...]) -> _Prepared:
+def prepare(layer: Frozen, x: Tensor, geometry: Geometry, addresses: tuple[int | None, ...]) -> Prepared:
     _check(layer)
-    bank, scale, bias, biases, hidden_weight, hidden_bias, fc_weight, fc_bias = _tensors(layer)
+    bank, scale, bias, biases, hidden_weight, hidden_bias, fc_weight, fc_bias = tensors_of(layer)
     assert bank is not None, "a frozen layer has a bank"
     router = None
     if fc_weight is not None and layer.router.in_channels == x.shape[1]:
@@ -123,12 +128,12 @@ def _prepare(layer: Frozen, x: Tensor, geometry: Geometry, addresses: tuple[int 
         activation=layer.activation or IDENTITY,
         router=router,
     )
-    return _Prepared(prepared, addresses)
+    return Prepared(prepared, addresses)
 
 
 def _check(layer: Frozen) -> None:
     """Raise ValueError unless the kernel can read every tensor of the layer, once for all calls with these tensors."""
-    for index, tensor in enumerate(_tensors(layer)):
+    for index, tensor in enumerate(tensors_of(layer)):
         stored = set(KINDS) if index == 0 else {torch.float32}
         if tensor is not None and not (
             tensor.dtype in stored and tensor.device.type == "cpu" and tensor.is_contiguous()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dynaconv.kernels.cpu import keeps_memory
 from dynaconv.ops.geometry import Geometry
-from dynaconv.torch_private import forward_ad_active, is_exporting, is_watched
+from dynaconv.torch_private import forward_ad_active, is_exporting, is_watched, is_wrapped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,9 @@ class Call:
             autocast=autocast_dtype(x.device.type),
             exporting=is_exporting(),
             compiling=compiling,
-            channels_last=x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last),
+            channels_last=x.dim() == 4
+            and (compiling or not is_wrapped(x))  # under vmap a tensor cannot be asked
+            and x.is_contiguous(memory_format=torch.channels_last),
             plain=compiling or is_plain(*tensors),
             keeps_memory=x.device.type == "cpu" and keeps_memory(),
         )
