@@ -17,6 +17,7 @@ from dynaconv.analysis.variants import Variant
 from dynaconv.errors import UserError
 from dynaconv.train import TrainSettings
 from dynaconv.train.run_folder.lock import FolderLock
+from tasks.pictures import write_folder
 
 SETTINGS = CompareSettings(
     backbone="test_resnet",
@@ -216,3 +217,24 @@ def test_one_seed_gives_no_interval(done: tuple[Path, Comparison, Notes]) -> Non
     assert row.difference.low is None
     assert "no interval" in row.conclusion
     compare(SETTINGS, done[0])  # the folder as it was
+
+
+class StopsAtOnce(Nobody):
+    """Raises as soon as the folder is held and its facts are written."""
+
+    def measuring(self, what: str) -> None:
+        raise KeyboardInterrupt
+
+
+def test_changed_data_is_named(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data")
+    chosen = SETTINGS.model_copy(update={"data": str(root), "image_size": 32, "train_images": None, "batch_size": 4})
+    with pytest.raises(KeyboardInterrupt):
+        compare(chosen, tmp_path / "out", StopsAtOnce())
+    with pytest.raises(KeyboardInterrupt):
+        compare(chosen, tmp_path / "out", StopsAtOnce())
+    (root / "train" / "cat" / "001.png").write_bytes(b"another picture")
+    with pytest.raises(
+        UserError, match=r"other settings: images of train/cat is '8 images, digest .*' there and '8 im"
+    ):
+        compare(chosen, tmp_path / "out", StopsAtOnce())

@@ -92,6 +92,15 @@ def test_when_one_dies_the_other_ends(tmp_path: Path) -> None:
         assert damage_of(path) is None
 
 
+def test_a_signal_is_heeded_however_short_the_epochs(tmp_path: Path) -> None:
+    """Three steps and one round of evaluation: never a fourth step of an epoch, at which the two could agree."""
+    processes = start_two(tmp_path, settings={"epochs": 100_000}, data={"batch_size": 64})
+    wait_for_epoch_1(tmp_path)
+    os.kill(processes[1].pid or 0, signal.SIGTERM)
+    assert ended(processes, within=400) == [143, 143]
+    assert damage_of(newest(tmp_path)) is None
+
+
 def test_other_number_of_processes_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "run"
     processes = start_two(out, settings={"checkpoint_every": 2})

@@ -91,7 +91,7 @@ def compare(settings: CompareSettings, out: str | Path, watcher: Watcher | None 
     data = open_for(settings, settings.seeds[0])
     costs = check(chosen, settings, data)
     folder = CompareFolder(Path(out))
-    with folder.held(settings.facts()):
+    with folder.held({**settings.facts(), **data.listing()}):
         measured = _measure(folder, chosen, settings, data, watcher)
         results = _train(folder, chosen, settings, data, measured, watcher)
         comparison = _summarise(chosen, settings, data, costs, measured, results)

@@ -7,10 +7,11 @@ Training, evaluation and prediction of every task decode here. Always RGB; the E
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterable
 from os import PathLike
-from typing import IO
+from typing import IO, cast
 
 from PIL import Image, ImageOps
 
@@ -19,6 +20,7 @@ from dynaconv.errors import RunError, UserError
 log = logging.getLogger(__name__)
 
 POLICIES = ("error", "skip")
+WHITE_16 = 65535
 MAX_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb: twice its warning limit
 
 
@@ -48,6 +50,8 @@ def decode(source: str | PathLike[str] | IO[bytes], name: str | None = None) -> 
         BadImage: missing, empty, truncated, not an image, or larger than ``MAX_PIXELS``.
     """
     called = str(source) if name is None else name
+    if isinstance(source, (str, PathLike)) and os.path.exists(source) and not os.path.isfile(source):
+        raise BadImage(called, "it is no ordinary file")  # a pipe would be waited for for ever
     try:
         with warnings.catch_warnings():
             # Pillow warns from half of MAX_PIXELS on, and on palettes with transparency: neither damages the picture.
@@ -57,7 +61,7 @@ def decode(source: str | PathLike[str] | IO[bytes], name: str | None = None) -> 
                     raise BadImage(called, f"{image.width}x{image.height} pixels; at most {MAX_PIXELS:,} are read")
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
-                return _to_rgb(image)
+                return _to_rgb(image, called)
     except BadImage:
         raise
     except MemoryError:
@@ -66,10 +70,16 @@ def decode(source: str | PathLike[str] | IO[bytes], name: str | None = None) -> 
         raise BadImage(called, _reason(error)) from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode == "I":
-        # 16-bit grey: Pillow's own conversion clips at 255 instead of scaling
-        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+def _to_rgb(image: Image.Image, called: str) -> Image.Image:
+    if image.mode == "F":
+        raise BadImage(called, "its pixels are floating-point numbers, of which nobody says what white is")
+    if image.mode.startswith("I"):
+        image = image.convert("I")
+        low, high = cast(tuple[int, int], image.getextrema())
+        if low < 0 or high > WHITE_16:
+            raise BadImage(called, f"its pixels are integers from {low} to {high}; expected 0 to {WHITE_16}")
+        # Pillow's own conversion clips at 255 instead of scaling
+        image = image.point(lambda value: value * (1 / 257)).convert("L")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

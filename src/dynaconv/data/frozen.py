@@ -14,7 +14,7 @@ from dynaconv.errors import UserError, suggest
 class Frozen(BaseModel):
     """A pydantic model whose mistakes raise :class:`~dynaconv.errors.UserError` and name the nearest known field."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     def __init__(self, /, **values: Any) -> None:
         known = type(self).model_fields

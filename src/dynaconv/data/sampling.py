@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
+from dynaconv.errors import UserError
+
 TRAINING_ORDER = 1  # keeps the order's stream apart from the examples' own
 
 
@@ -33,12 +35,12 @@ class TrainBatches(Sampler[list[Draw]]):
 
     def __init__(self, size: int, batch_size: int, *, seed: int, processes: int = 1, process: int = 0) -> None:
         if batch_size % processes:
-            raise ValueError(
+            raise UserError(
                 f"batch_size {batch_size} does not divide over {processes} processes; "
                 f"take a multiple of {processes}, e.g. {batch_size // processes * processes or processes}"
             )
         if size < processes:
-            raise ValueError(f"{size} training examples are too few for {processes} processes")
+            raise UserError(f"{size} training examples are too few for {processes} processes")
         self.size = size
         # a data set smaller than a batch is one batch
         self.share = min(batch_size, size) // processes

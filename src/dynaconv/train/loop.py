@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from signal import SIGTERM
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dynaconv.errors import RunError
+from dynaconv.errors import RunError, UserError
 from dynaconv.tasks.task import Batch, Task, TaskData
 from dynaconv.train.accelerator import copy_buffers_from_first_process
 from dynaconv.train.evaluation import WATCHED_BATCHES, RoutingWatch, evaluate
@@ -21,7 +22,7 @@ from dynaconv.train.records import EpochRecord
 from dynaconv.train.run_folder.saver import Saver
 from dynaconv.train.settings import LoopSettings
 from dynaconv.train.signals import Stopped, StopSignals
-from dynaconv.train.state import BufferGuard, TrainState
+from dynaconv.train.state import BufferGuard, TrainState, weights_are_finite
 
 AGREE_EVERY = 4  # steps between the processes' agreements on whether one of them was asked to stop
 
@@ -65,6 +66,7 @@ class Loop:
         # Stays on the device: reading it waits for the device. One sum from first to last, so that a resumed run adds
         # in the same order.
         self._loss_sum = torch.tensor(state.position.loss_sum, dtype=torch.float64, device=accelerator.device)
+        self._looks = 0
         self._watch = RoutingWatch()
 
     @property
@@ -99,7 +101,7 @@ class Loop:
             now = time.perf_counter()
             position.seconds, began = position.seconds + now - began, now
             self._report(size)
-            if self._asked_to_stop(position.step):
+            if self._asked_to_stop():
                 self._stop()
             if position.step % self.settings.checkpoint_every == 0 and position.step < len(self.train_batches):
                 self.save()
@@ -129,7 +131,7 @@ class Loop:
         for index, part in enumerate(parts):
             last = index == len(parts) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.prepared):
-                with self.accelerator.autocast():
+                with self.accelerator.autocast(), _blame_batch_of_one(self.task.size(part)):
                     loss = self.task.loss(self.prepared, part) * (self.task.size(part) / size)
                 self.accelerator.backward(loss)
             total += loss.detach()
@@ -223,23 +225,27 @@ class Loop:
         if batch == WATCHED_BATCHES:
             self._watch.stop()
         self.progress.evaluating(self.state.position.epoch, batch, batches)
-        if self._asked_to_stop(batch):
+        if self._asked_to_stop():
             self._stop()
 
     def _is_best(self, record: EpochRecord) -> bool:
         metric = next(metric for metric in self.task.metrics_shown if metric.name == self.task.best)
         value = record.metrics.get(metric.name, math.nan)
         earlier = [old.metrics[metric.name] for old in self.state.history[:-1] if metric.name in old.metrics]
-        return math.isfinite(value) and all(metric.better(value, old) for old in earlier if math.isfinite(old))
+        if not math.isfinite(value) or not all(metric.better(value, old) for old in earlier if math.isfinite(old)):
+            return False
+        return weights_are_finite(self.evaluated)
 
-    def _asked_to_stop(self, count: int) -> bool:
+    def _asked_to_stop(self) -> bool:
         """Whether to stop now: in several processes all must do the same, so they ask each other now and then."""
         asked = self.signals.received is not None
         if self.accelerator.num_processes == 1:
             return asked
         if asked:
             self.accelerator.set_trigger()
-        return count % AGREE_EVERY == 0 and self.accelerator.check_trigger()
+        # One count over the whole run: an epoch, or an evaluation, may have fewer than AGREE_EVERY of them.
+        self._looks += 1
+        return self._looks % AGREE_EVERY == 0 and self.accelerator.check_trigger()
 
     def _stop(self) -> None:
         raise Stopped(self.signals.received or SIGTERM, self.save())
@@ -281,3 +287,17 @@ class Loop:
 
         found = next(temperatures(self.state.model), None)
         return None if found is None else float(found)
+
+
+@contextmanager
+def _blame_batch_of_one(size: int) -> Iterator[None]:
+    """Batch norm over one example at one position has no statistics; torch raises a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        if size > 1 or "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            "One example in a forward pass leaves batch norm one value per channel, and it needs at least two in "
+            "training. Take a larger batch_size, fewer processes, or a lower accumulate."
+        ) from error

@@ -28,7 +28,7 @@ def build_optimizer(model: nn.Module, settings: LoopSettings) -> Optimizer:
             filter_bias_and_bn=not settings.decay_all,
             **settings.opt_args,
         )
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise UserError(f"{settings.opt} does not take opt_args {settings.opt_args}: {error}") from error
 
 

@@ -12,6 +12,8 @@ from dynaconv.tasks import task_class
 from dynaconv.tasks.classification.task import ClassificationOptions
 from dynaconv.tasks.task import TaskOptions
 
+LARGEST_SEED = 2**32 - 1  # numpy takes no larger one
+
 
 class LoopSettings(TaskOptions):
     """Settings of a training run that are the same for every task; the task's own are added to them.
@@ -49,10 +51,10 @@ class LoopSettings(TaskOptions):
     """
 
     epochs: int = Field(default=10, ge=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
 
     opt: str = "sgd"
-    lr: float = Field(default=0.05, gt=0)
+    lr: float = Field(default=0.05, gt=0, le=1e4)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=4e-5, ge=0)
     decay_all: bool = False
@@ -76,8 +78,8 @@ class LoopSettings(TaskOptions):
     deterministic: bool = False
     device: str = "auto"
 
-    temperature_start: float = Field(default=30.0, gt=0)
-    temperature_end: float = Field(default=1.0, gt=0)
+    temperature_start: float = Field(default=30.0, ge=1e-4, le=1e6)
+    temperature_end: float = Field(default=1.0, ge=1e-4, le=1e6)
     temperature_epochs: int = Field(default=10, ge=0)
     temperature_per: Literal["step", "epoch"] = "epoch"
 

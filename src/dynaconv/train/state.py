@@ -89,6 +89,11 @@ class TrainState:
         self.history = [EpochRecord(**record) for record in saved["history"]]
 
 
+def weights_are_finite(model: nn.Module) -> bool:
+    """Whether no parameter or buffer holds a NaN or an infinity."""
+    return all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values() if tensor.is_floating_point())
+
+
 def random_state(device: torch.device) -> dict[str, Any]:
     """This process's generators: Python's, numpy's, torch's, the device's."""
     version, numbers, gauss = random.getstate()

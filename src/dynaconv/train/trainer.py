@@ -75,7 +75,8 @@ def fit(
     accelerator = make_accelerator(settings)
     set_seed(settings.seed, device_specific=True)
     if task is None:
-        task = data.task(settings, data.batch_size // accelerator.num_processes)
+        # a data set smaller than a batch is one batch
+        task = data.task(settings, min(data.batch_size, data.train_size) // accelerator.num_processes)
     folder = None if out is None else _folder(Path(out), task, data, settings, about or {}, resume)
     saver = Saver(folder, data, accelerator, on_epoch)
     with ExitStack() as stack:
@@ -116,7 +117,11 @@ def _prepare(
     model: nn.Module, data: TaskData, settings: LoopSettings, accelerator: Any
 ) -> tuple[TrainState, nn.Module, Any]:
     """The state, and model and optimizer as accelerate wraps them."""
-    steps = len(data.training_batches(settings, processes=accelerator.num_processes))
+    batches = data.training_batches(settings, processes=accelerator.num_processes)
+    share = batches.whole // accelerator.num_processes
+    if settings.accumulate > share:
+        raise UserError(f"accumulate is {settings.accumulate}; expected at most {share}, the batch of one process")
+    steps = len(batches)
     model.to(accelerator.device)
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)

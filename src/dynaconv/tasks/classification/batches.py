@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from dynaconv.data import BadImages, Batches, EvaluationBatches, Examples, TrainBatches
+from dynaconv.data import BadImage, BadImages, Batches, EvaluationBatches, Examples, TrainBatches
 from dynaconv.tasks.classification.folder import Folder
 from dynaconv.tasks.classification.source import Source
 from dynaconv.tasks.classification.transforms import Augment, Preprocess, Transform
@@ -27,7 +27,11 @@ class LabelledImages:
         return len(self.source)
 
     def __getitem__(self, row: int) -> tuple[Tensor, int]:
-        return self.transform(self.source.image(row)), int(self.source.labels[row])
+        image = self.source.image(row)
+        try:
+            return self.transform(image), int(self.source.labels[row])
+        except BadImage as error:
+            raise BadImage(self.source.name(row), error.reason) from error
 
 
 def collate(examples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:

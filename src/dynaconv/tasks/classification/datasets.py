@@ -13,9 +13,12 @@ from dynaconv.data import BadImages, Batches, EvaluationBatches, TrainBatches, d
 from dynaconv.data.decode import POLICIES
 from dynaconv.errors import UserError, suggest
 from dynaconv.tasks.classification.batches import labelled_batches, timms_loader
-from dynaconv.tasks.classification.source import Source, Splits
+from dynaconv.tasks.classification.source import Source, Splits, listing
 from dynaconv.tasks.classification.task import Classification, ClassificationOptions
 from dynaconv.tasks.classification.transforms import Augment, Preprocess, evaluation_transform, training_transform
+
+MOST_WORKERS = 1024
+LARGEST_SEED = 2**32 - 1
 
 
 class ImageData:
@@ -149,7 +152,11 @@ class ImageData:
 
     def facts(self, options: Augment) -> dict[str, Any]:
         """What must be the same when a run is resumed, beside :meth:`about`."""
-        return {"augment": self.resolve(options).model_dump(mode="json")}
+        return {"augment": self.resolve(options).model_dump(mode="json"), **self.listing()}
+
+    def listing(self) -> dict[str, str]:
+        """For every split and class a digest of its pictures' names and sizes, see :func:`listing`."""
+        return {f"images of {name}": line for name, line in listing(self._splits).items()}
 
     def other_loader(self, options: Augment, device: torch.device) -> tuple[str, Iterable[Any]]:
         """timm's loader over the same pictures, to compare speeds with."""
@@ -270,6 +277,10 @@ def _check(
         least["eval_batch_size"] = (eval_batch_size, 1)
     if image_size is not None:
         least["image_size"] = (image_size, 1)
+    if workers > MOST_WORKERS:
+        raise UserError(f"workers is {workers}; expected at most {MOST_WORKERS} loader processes")
+    if seed > LARGEST_SEED:
+        raise UserError(f"seed is {seed}; expected at most {LARGEST_SEED}")
     for what, (value, smallest) in least.items():
         if value < smallest:
             raise UserError(f"{what} is {value}; expected at least {smallest}")

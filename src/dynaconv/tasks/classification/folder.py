@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +21,12 @@ EVALUATION_NAMES = ("val", "validation", "valid", "eval", "test")
 
 @dataclass(frozen=True)
 class Folder:
-    """The images below one folder."""
+    """The images below one folder; ``sizes`` are those of the files, in bytes."""
 
     paths: Sequence[str]
     labels: Sequence[int]
+    root: str
+    sizes: Sequence[int]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -32,6 +36,9 @@ class Folder:
 
     def name(self, index: int) -> str:
         return self.paths[index]
+
+    def listed(self, index: int) -> tuple[str, int]:
+        return os.path.relpath(self.paths[index], self.root), self.sizes[index]
 
 
 def open_folder(root: Path) -> Splits:
@@ -62,9 +69,9 @@ def open_one_folder(root: Path, classes: list[str] | None) -> tuple[Source, list
 
 def class_names(root: Path) -> list[str]:
     """The folders in ``root`` in alphabetical order; at least two are expected."""
-    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    classes = sorted(entry.name for entry in _entries(root) if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
-        loose = sum(entry.suffix.lower() in EXTENSIONS for entry in root.iterdir())
+        loose = sum(entry.suffix.lower() in EXTENSIONS for entry in _entries(root))
         hint = f" It holds {loose} images beside each other: move them into a folder per class." if loose else ""
         raise UserError(f"{root} holds no class folders. Expected {root}/CLASS/IMAGE for at least two classes.{hint}")
     if len(classes) == 1:
@@ -77,7 +84,7 @@ def class_names(root: Path) -> list[str]:
 def read_classes(root: Path, classes: list[str]) -> Folder:
     """Every image below the class folders of ``root``, labelled by its folder's place in ``classes``."""
     unknown = sorted(
-        {entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")} - set(classes)
+        {entry.name for entry in _entries(root) if entry.is_dir() and not entry.name.startswith(".")} - set(classes)
     )
     if unknown:
         raise UserError(
@@ -87,13 +94,53 @@ def read_classes(root: Path, classes: list[str]) -> Folder:
         )
     paths: list[str] = []
     labels: list[int] = []
+    sizes: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(str(path) for path in (root / name).rglob("*") if path.suffix.lower() in EXTENSIONS)
-        paths += found
+        found = images_below(root / name) if (root / name).is_dir() else []
+        paths += [path for path, _ in found]
+        sizes += [size for _, size in found]
         labels += [label] * len(found)
     if not paths:
         raise UserError(f"{root} holds class folders and no images in them ({', '.join(EXTENSIONS)} are read).")
-    return Folder(paths, labels)
+    return Folder(paths, labels, str(root), sizes)
+
+
+def images_below(folder: Path) -> list[tuple[str, int]]:
+    """Path and size of every image file below a folder, in order.
+
+    Raises:
+        UserError: a folder cannot be read, or what has an image's name is no file (a pipe would be waited for).
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(
+            f"The folder {error.filename} cannot be read: {error.strerror}. Make it readable, or remove it."
+        )
+
+    found = []
+    for parent, _, names in os.walk(folder, onerror=refuse):
+        for name in names:
+            if os.path.splitext(name)[1].lower() in EXTENSIONS:
+                path = os.path.join(parent, name)
+                found.append((path, _size_of(path)))
+    return sorted(found)
+
+
+def _size_of(path: str) -> int:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0  # a link to nowhere: an unreadable image like others
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{path} is named like an image and is no ordinary file. Remove or rename it.")
+    return status.st_size
+
+
+def _entries(root: Path) -> list[Path]:
+    try:
+        return list(root.iterdir())
+    except OSError as error:
+        raise UserError(f"The folder {root} cannot be read: {error.strerror}. Make it readable.") from error
 
 
 def _split_one_level(root: Path) -> Splits:
@@ -130,3 +177,6 @@ class Files:
 
     def name(self, index: int) -> str:
         return str(self.paths[index])
+
+    def listed(self, index: int) -> tuple[str, int]:
+        return str(self.paths[index]), _size_of(str(self.paths[index]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from PIL.Image import Image
 
-from dynaconv.data.decode import BadImage, decode
+from dynaconv.data.decode import decode
 from dynaconv.errors import UserError, suggest
 from dynaconv.tasks.classification.source import Source, Splits
 
@@ -48,13 +49,17 @@ class Pairs:
         return len(self.pairs)
 
     def image(self, index: int) -> Image:
-        try:
-            return self.pairs[index][0].convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise BadImage(self.name(index), f"{type(error).__name__}: {error}") from error
+        picture = self.pairs[index][0]  # read by our decoder (see _torch_split), or made from an array
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
 
     def name(self, index: int) -> str:
         return f"{self.called}[{index}]"
+
+    def listed(self, index: int) -> tuple[str, int]:
+        files = getattr(self.pairs, "imgs", None)
+        if files is None or not os.path.isfile(files[index][0]):
+            return self.name(index), 0
+        return os.path.relpath(files[index][0], getattr(self.pairs, "root", None)), os.path.getsize(files[index][0])
 
 
 def _open_torch(
@@ -90,6 +95,8 @@ def _torch_split(name: str, root: str | Path | None, split: str, download: bool)
     except Exception as error:  # torchvision raises RuntimeError, URLError, OSError and more for the same two causes
         hint = "Is there a network?" if download else "Pass --download to fetch it."
         raise UserError(f"torch/{name} cannot be opened in {root}: {error}. {hint}") from error
+    if hasattr(pairs, "loader"):
+        pairs.loader = decode  # torchvision's own applies no EXIF orientation, and a bomb stops it
     labels = getattr(pairs, "targets", None)
     if labels is None:
         labels = [label for _, label in pairs.samples]
@@ -121,6 +128,9 @@ class HuggingFace:
 
     def name(self, index: int) -> str:
         return f"{self.called}[{index}]"
+
+    def listed(self, index: int) -> tuple[str, int]:
+        return self.name(index), 0
 
 
 def _open_hugging_face(name: str, root: str | Path | None, train_split: str | None, eval_split: str | None) -> Splits:

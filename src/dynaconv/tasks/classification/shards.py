@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import io
 import json
-import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from PIL.Image import Image
 
-from dynaconv.data.decode import decode
+from dynaconv.data import decode
+from dynaconv.data.tar import tar_members
 from dynaconv.errors import UserError
 from dynaconv.tasks.classification.folder import EVALUATION_NAMES, EXTENSIONS, TRAIN_NAMES
 from dynaconv.tasks.classification.source import Source, Splits, stratified_split
+
+MOST_CLASSES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,10 @@ class Shards:
     def name(self, index: int) -> str:
         member = self.members[index]
         return f"{self.paths[member.shard]}:{member.key}"
+
+    def listed(self, index: int) -> tuple[str, int]:
+        member = self.members[index]
+        return f"{Path(self.paths[member.shard]).name}:{member.key}", member.size
 
 
 def open_shards(root: Path, train_split: str | None, eval_split: str | None) -> Splits:
@@ -98,23 +105,27 @@ def read_shards(paths: Sequence[Path]) -> Shards:
 def _index(shard: int, path: Path) -> tuple[dict[str, Member], dict[str, int]]:
     images: dict[str, Member] = {}
     classes: dict[str, int] = {}
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for entry in archive:
-                folder, _, name = entry.name.rpartition("/")
-                stem, _, suffix = name.partition(".")  # webdataset: the key ends at the first dot
-                key = f"{folder}/{stem}" if folder else stem
-                if not entry.isfile():
-                    continue  # links and devices mean nothing here; nothing is ever unpacked
-                if f".{suffix.lower()}" in EXTENSIONS:
-                    images[key] = Member(shard, key, entry.offset_data, entry.size)
-                elif suffix == "cls":
-                    content = archive.extractfile(entry)
-                    assert content is not None
-                    classes[key] = _class_number(content.read(), path, entry.name)
-    except (tarfile.TarError, EOFError) as error:
-        raise UserError(f"{path} is not a whole, uncompressed tar file: {error}.") from error
+    with open_shard(path) as file:
+        for entry in tar_members(path):
+            folder, _, name = entry.name.rpartition("/")
+            stem, _, suffix = name.partition(".")  # webdataset: the key ends at the first dot
+            key = f"{folder}/{stem}" if folder else stem
+            if f".{suffix.lower()}" in EXTENSIONS:
+                images[key] = Member(shard, key, entry.offset, entry.size)
+            elif suffix == "cls":
+                file.seek(entry.offset)
+                classes[key] = _class_number(file.read(min(entry.size, 32)), path, entry.name)
     return images, classes
+
+
+def open_shard(path: Path) -> IO[bytes]:
+    """Open a shard; a FIFO of that name would be waited for."""
+    if not path.is_file():
+        raise UserError(f"{path} is not an ordinary file; expected a shard.")
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def _class_number(content: bytes, path: Path, name: str) -> int:
@@ -122,8 +133,8 @@ def _class_number(content: bytes, path: Path, name: str) -> int:
         number = int(content)
     except ValueError:
         number = -1
-    if number < 0:
-        raise UserError(f"{path}: {name} holds {content[:20]!r}; expected a class number from 0 on.")
+    if not 0 <= number < MOST_CLASSES:
+        raise UserError(f"{path}: {name} holds {content[:20]!r}; expected a class number below {MOST_CLASSES:,}.")
     return number
 
 
@@ -138,12 +149,23 @@ def _find(root: Path, names: Sequence[str]) -> list[Path]:
 def _class_names(root: Path, *splits: Source) -> list[str]:
     count = 1 + max(max(split.labels) for split in splits)
     names = [str(number) for number in range(count)]
-    if (root / "classes.json").is_file():
-        names = list(map(str, json.loads((root / "classes.json").read_text())))
-    elif (root / "classes.txt").is_file():
-        names = (root / "classes.txt").read_text().splitlines()
+    for path in (root / "classes.json", root / "classes.txt"):
+        if path.is_file():
+            names = _read_names(path)
+            break
     if len(names) < count:
         raise UserError(f"{root} names {len(names)} classes and its shards hold class number {count - 1}.")
     if len(names) < 2:
         raise UserError(f"{root} holds one class only; a classifier needs at least two.")
     return names
+
+
+def _read_names(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        names = json.loads(text) if path.suffix == ".json" else text.splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as names of classes: {error}.") from error
+    if not isinstance(names, list) or not all(isinstance(name, (str, int)) for name in names):
+        raise UserError(f"{path} does not hold a list of names; expected one for every class number, in order.")
+    return [str(name) for name in names]

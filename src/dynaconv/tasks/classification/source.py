@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +29,11 @@ class Source(Protocol):
         """What to call it in a message: usually its path."""
         ...
 
+    def listed(self, index: int) -> tuple[str, int]:
+        """What tells that the picture is still the same one: its name wherever the data lies, and its size in bytes (0
+        where it has none)."""
+        ...
+
 
 class Subset:
     """Some rows of another source."""
@@ -45,6 +51,9 @@ class Subset:
     def name(self, index: int) -> str:
         return self.whole.name(self.indices[index])
 
+    def listed(self, index: int) -> tuple[str, int]:
+        return self.whole.listed(self.indices[index])
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -60,6 +69,24 @@ class Splits:
     crop_pct: float = 0.875
     crop: str = "resized"  # how training crops, see Augment
     hflip: float = 0.5
+
+
+def listing(splits: Splits) -> dict[str, str]:
+    """For every split and class how many pictures it has and a digest of their names and sizes.
+
+    Two listings differ where a picture was added, removed, renamed, replaced by one of another size, or put into
+    another class; where the data lies does not matter. Contents are not read.
+    """
+    lines: dict[str, str] = {}
+    for name, source in (("train", splits.train), ("eval", splits.evaluation)):
+        digests = [blake2b(digest_size=8) for _ in splits.classes]
+        counts = [0] * len(splits.classes)
+        for row, label in enumerate(source.labels):
+            digests[label].update(repr(source.listed(row)).encode())
+            counts[label] += 1
+        for label, called in enumerate(splits.classes):
+            lines[f"{name}/{called}"] = f"{counts[label]} images, digest {digests[label].hexdigest()}"
+    return lines
 
 
 def stratified_split(source: Source, share: float, seed: int = 0) -> tuple[Subset, Subset]:
@@ -97,6 +124,9 @@ class Digits:
 
     def name(self, index: int) -> str:
         return f"digits[{index}]"
+
+    def listed(self, index: int) -> tuple[str, int]:
+        return self.name(index), 0
 
 
 def open_digits() -> Splits:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
-from dynaconv.data import Frozen
+from dynaconv.data import BadImage, Frozen
 from dynaconv.errors import UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+MOST_RATIO = 100.0
+MOST_RESIZED = 50_000_000  # pixels of a picture after resizing, before cropping
 Transform = Callable[["Image"], "Tensor"]
 
 
@@ -53,6 +55,15 @@ class Augment(Frozen):
     auto_augment: str | None = None
     random_erasing: float = Field(default=0.0, ge=0, le=1)
     interpolation: Literal["nearest", "bilinear", "bicubic", "random"] = "bilinear"
+
+    @field_validator("scale", "ratio")
+    @classmethod
+    def _a_range(cls, value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
+        low, high = value
+        most = 1.0 if info.field_name == "scale" else MOST_RATIO
+        if not 0 < low <= high <= most:
+            raise ValueError(f"{info.field_name} is {value}; expected two numbers with 0 < first <= second <= {most:g}")
+        return value
 
 
 def training_transform(preprocess: Preprocess, augment: Augment) -> Transform:
@@ -104,16 +115,42 @@ def _check_policy(policy: str | None) -> None:
         ) from error
 
 
-def evaluation_transform(preprocess: Preprocess) -> Transform:
-    """Resize, crop the centre. Shapes: PIL RGB of any size -> ``(3, S, S)`` uint8."""
-    from timm.data import create_transform
+class ResizableTo:
+    """Refuses pictures that resizing of the short side would blow up: 20,000x1 would become 5,120,000x256.
 
-    return create_transform(
+    Args:
+        side: to which the short side is resized.
+    """
+
+    def __init__(self, side: int) -> None:
+        self.side = side
+
+    def __call__(self, image: Image) -> Image:
+        short, long = sorted(image.size)
+        pixels = self.side * self.side * long // max(short, 1)
+        most = max(MOST_RESIZED, 8 * self.side * self.side)
+        if pixels > most:
+            what = f"{image.width}x{image.height} pixels would be resized to {pixels:,}; at most {most:,} are"
+            raise BadImage("picture", what)
+        return image
+
+
+def evaluation_transform(preprocess: Preprocess) -> Transform:
+    """Resize, crop the centre. Shapes: PIL RGB of any size -> ``(3, S, S)`` uint8.
+
+    Raises:
+        BadImage: when called, for a picture so long and thin that its resized self would not fit into memory.
+    """
+    from timm.data import create_transform
+    from torchvision.transforms import Compose
+
+    plain = create_transform(
         (3, preprocess.image_size, preprocess.image_size),
         interpolation=preprocess.interpolation,
         crop_pct=preprocess.crop_pct,
         use_prefetcher=True,
     )
+    return Compose([ResizableTo(int(preprocess.image_size / preprocess.crop_pct)), plain])
 
 
 def _whole_picture(preprocess: Preprocess, augment: Augment) -> list[Any]:
@@ -122,6 +159,7 @@ def _whole_picture(preprocess: Preprocess, augment: Augment) -> list[Any]:
     size = preprocess.image_size
     name = "bilinear" if augment.interpolation == "random" else augment.interpolation
     steps: list[Any] = [
+        ResizableTo(size),
         transforms.Resize(size, interpolation=transforms.InterpolationMode(name)),
         transforms.CenterCrop(size),
     ]

@@ -19,6 +19,7 @@ from dynaconv.files import CHECKSUM, TEMPORARY, sha256_of, sync_folder, write_te
 log = logging.getLogger(__name__)
 
 NAME = re.compile(r"epoch_(\d+)_step_(\d+)\.pt")
+FORMAT = 2  # grows when what a checkpoint holds changes
 PLAIN = (type(None), bool, int, float, str, Tensor)
 
 
@@ -107,6 +108,7 @@ class Checkpoints:
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write ``state`` so that ``path`` is whole or not there, whatever happens meanwhile."""
+    state = {"format": FORMAT, **state}
     check_plain(state)
     path.unlink(missing_ok=True)  # only a damaged one can be in the way; its checksum must not meet the new content
     unnamed = path.with_name(path.name + ".unnamed" + TEMPORARY)
@@ -128,7 +130,7 @@ def damage_of(path: Path) -> str | None:
         return "it is empty"
     try:
         expected = _checksum_file(path).read_text().split()[0]
-    except (OSError, IndexError):
+    except (OSError, IndexError, ValueError):
         return f"its checksum {_checksum_file(path).name} is missing"
     if sha256_of(path) != expected:
         return f"its content ({path.stat().st_size:,} bytes) does not match its checksum"
@@ -147,10 +149,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of foreign pickles, which are refused just below
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            return state
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise DamagedCheckpoint(f"it is no checkpoint of plain types: {str(error).splitlines()[0]}") from error
+    found = state.get("format") if isinstance(state, dict) else None
+    if found != FORMAT:
+        raise DamagedCheckpoint(f"another version of dynaconv wrote it (its format is {found}, expected {FORMAT})")
+    return cast(dict[str, Any], state)
 
 
 def check_plain(value: Any, where: str = "state") -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 import dynaconv
-from dynaconv.errors import UserError
+from dynaconv.errors import RunError, UserError
 from dynaconv.files import write_text
 from dynaconv.tasks.task import Metric
 from dynaconv.train.records import EpochRecord
@@ -21,6 +21,23 @@ from dynaconv.train.run_folder.lock import FolderLock
 from dynaconv.train.run_folder.weights import BEST, LAST, save_weights
 from dynaconv.train.settings import LoopSettings
 from dynaconv.train.state import TrainState
+
+
+@contextmanager
+def run_error_on_full_disk(path: Path) -> Iterator[None]:
+    """Turn the error of a file that cannot be written into one line that says what to do.
+
+    Raises:
+        RunError: the disk is full, or the folder was made unwritable during the run.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"Cannot write {path}: {error.strerror or error}. The checkpoints before it are whole. Free some space, or "
+            "make the folder writable, and go on with --resume auto."
+        ) from error
+
 
 CHECKPOINTS = "checkpoints"
 RECIPE = "run.json"
@@ -54,6 +71,7 @@ class RunFolder:
         metrics: Sequence[Metric] = (),
     ) -> None:
         self.metrics = metrics
+        self._lock: FolderLock | None = None
         self.path, self.settings, self.about, self.facts, self.resume = folder, settings, about, facts, resume
         self.checkpoints = Checkpoints(folder / CHECKPOINTS, settings.keep)
 
@@ -66,7 +84,7 @@ class RunFolder:
             (self.path / ".writable").unlink()
         except OSError as error:
             raise UserError(f"Cannot write to --out {self.path}: {error.strerror or error}.") from error
-        with FolderLock(self.path):
+        with FolderLock(self.path) as self._lock:
             self.checkpoints.clean()
             if self.resume == "never" and any(self.checkpoints.newest_first()):
                 raise UserError(
@@ -89,7 +107,8 @@ class RunFolder:
 
     def write_recipe(self) -> None:
         """The resolved recipe, beside the checkpoints."""
-        write_text(self.path / RECIPE, json.dumps(self.recipe(), indent=2) + "\n")
+        with run_error_on_full_disk(self.path / RECIPE):
+            write_text(self.path / RECIPE, json.dumps(self.recipe(), indent=2) + "\n")
 
     def recipe(self) -> dict[str, Any]:
         """The run as a recipe (``--recipe run.json`` repeats it), and what it came to."""
@@ -103,6 +122,8 @@ class RunFolder:
 
     def save(self, state: dict[str, Any], best: bool, evaluated: nn.Module) -> Path:
         """Write a checkpoint, and the inference weights if this epoch is the best so far."""
+        if self._lock is not None:
+            self._lock.check()
         position, history = state["position"], state["history"]
         if best:
             self._save_weights(BEST, evaluated, history[-1])
@@ -111,14 +132,19 @@ class RunFolder:
 
     def finish(self, history: list[EpochRecord], evaluated: nn.Module) -> None:
         """The last weights and, if it is wanted, the picture."""
+        if self._lock is not None:
+            self._lock.check()
         self._save_weights(LAST, evaluated, history[-1].plain())
         if self.settings.curves:
             from dynaconv.train.run_folder.logs import draw_curves
 
-            draw_curves(history, self.metrics, self.path / "curves.png")
+            with run_error_on_full_disk(self.path / "curves.png"):
+                draw_curves(history, self.metrics, self.path / "curves.png")
 
     def _save_weights(self, name: str, model: nn.Module, record: dict[str, Any]) -> None:
-        save_weights(self.path / name, model, {**self.about, "epoch": record["epoch"], "metrics": record["metrics"]})
+        about = {**self.about, "epoch": record["epoch"], "metrics": record["metrics"]}
+        with run_error_on_full_disk(self.path / name):
+            save_weights(self.path / name, model, about)
 
 
 def checkpoint_bytes(state: TrainState) -> int:

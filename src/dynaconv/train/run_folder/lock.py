@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -11,7 +12,7 @@ from typing import IO
 
 from typing_extensions import Self
 
-from dynaconv.errors import UserError
+from dynaconv.errors import RunError, UserError
 
 NAME = ".lock"
 _held: set[Path] = set()  # the operating system does not keep a process from locking its own file twice
@@ -36,10 +37,15 @@ class FolderLock:
         file = open(self.path, "a+")
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             file.seek(0)
             owner = file.read()
             file.close()
+            if error.errno not in (errno.EACCES, errno.EAGAIN):  # what POSIX says for a lock that another one holds
+                raise UserError(
+                    f"{self.path} cannot be locked ({error.strerror or error}), so nothing would keep a second run "
+                    "out of it. Choose an --out on a disk that can lock files."
+                ) from error
             raise UserError(
                 f"Another run is writing to {self.path.parent}{_who(owner)}. Wait for it, stop it, or choose another "
                 "--out."
@@ -51,6 +57,27 @@ class FolderLock:
         self._file = file
         _held.add(self.path)
         return self
+
+    def check(self) -> None:
+        """See to it that the folder is still ours.
+
+        Raises:
+            RunError: the lock file, or the folder with it, was removed or replaced: another run may have been let in.
+        """
+        assert self._file is not None
+        try:
+            here = os.stat(self.path)
+        except OSError as error:
+            raise RunError(
+                f"{self.path} has gone ({error.strerror}): somebody removed it, or the run's folder, during the run. "
+                "What it would write now could meet another run's files; it stops here."
+            ) from error
+        mine = os.fstat(self._file.fileno())
+        if (here.st_dev, here.st_ino) != (mine.st_dev, mine.st_ino):
+            raise RunError(
+                f"{self.path} is not the file that this run has locked: somebody removed it, and another run may be "
+                "writing here. This run stops."
+            )
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:

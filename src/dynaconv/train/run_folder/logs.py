@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dynaconv.files import write_text
+from dynaconv.files import write_text, write_whole
 from dynaconv.tasks.task import Metric
 from dynaconv.train.records import EpochRecord
 from dynaconv.train.settings import LoopSettings
@@ -124,7 +124,9 @@ def draw_curves(history: list[EpochRecord], metrics: Sequence[Metric], path: Pat
             with_grid(axes)
             if axes.get_legend_handles_labels()[0]:
                 axes.legend(frameon=False, handlelength=2.6)
-        figure.savefig(path, dpi=150)
+        picture = io.BytesIO()
+        figure.savefig(picture, dpi=150, format="png")
+    write_whole(path, lambda file: file.write(picture.getvalue()))
 
 
 def _routing(schedule: Axes, history: list[EpochRecord]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from torch import nn
 from dynaconv.errors import UserError
 from dynaconv.tasks.task import TaskData
 from dynaconv.train.records import EpochRecord
-from dynaconv.train.run_folder.checkpoint import DamagedCheckpoint, read_checkpoint
-from dynaconv.train.run_folder.folder import RunFolder
+from dynaconv.train.run_folder.checkpoint import DamagedCheckpoint, damage_of, read_checkpoint
+from dynaconv.train.run_folder.folder import RunFolder, run_error_on_full_disk
 from dynaconv.train.run_folder.logs import Logs
 from dynaconv.train.run_folder.weights import differences
 from dynaconv.train.settings import OPERATIONAL
@@ -77,12 +78,14 @@ class Saver:
     def step(self, step: int, values: dict[str, float]) -> None:
         """Log values after an optimizer step."""
         if self._logs is not None:
-            self._logs.step(step, values)
+            with self._writing("tensorboard"):
+                self._logs.step(step, values)
 
     def epoch(self, state: TrainState) -> None:
         """An epoch is done and saved."""
         if self._logs is not None:
-            self._logs.epoch(state.position.total_steps, state.history)
+            with self._writing("log.csv"):
+                self._logs.epoch(state.position.total_steps, state.history)
         if self.on_epoch is not None:
             self.on_epoch(state.history[-1])
 
@@ -92,8 +95,16 @@ class Saver:
             self.folder.finish(state.history, evaluated)
 
     def close(self) -> None:
+        """Close the logs; what of them cannot be written any more is said, and hides no other error."""
         if self._logs is not None:
-            self._logs.close()
+            try:
+                self._logs.close()
+            except OSError as error:
+                log.warning("the last lines of the logs could not be written: %s", error.strerror or error)
+
+    def _writing(self, name: str) -> AbstractContextManager[None]:
+        assert self.folder is not None
+        return run_error_on_full_disk(self.folder.path / name)
 
     def _last_checkpoint(self) -> Path | None:
         """Every process must go on from the same one: the first chooses. ``out`` is on a disk that all of them see."""
@@ -112,13 +123,29 @@ class Saver:
         try:
             saved = read_checkpoint(path)
         except DamagedCheckpoint as damage:
-            raise UserError(f"{path} was whole a moment ago and now is not: {damage}.") from damage
-        check_resumable(saved, self.folder, state.model, path)
-        self.folder.checkpoints.best = saved["best_checkpoint"]
-        state.restore(saved)
-        self.data.bad_images.load_state_dict(saved["bad_images"])
-        self._restore_own(state, saved["processes"])
+            raise UserError(f"{path} cannot be used: {damage}. {self._older(path)}") from damage
+        try:
+            check_resumable(saved, self.folder, state.model, path)
+            self.folder.checkpoints.best = saved["best_checkpoint"]
+            state.restore(saved)
+            self.data.bad_images.load_state_dict(saved["bad_images"])
+            self._restore_own(state, saved["processes"])
+        except UserError:
+            raise
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{path} is whole, but not what this version of dynaconv writes ({type(error).__name__}: {error}). "
+                f"{self._older(path)}"
+            ) from error
         log.info("going on from %s: epoch %d, step %d", path, state.position.epoch, state.position.step)
+
+    def _older(self, path: Path) -> str:
+        assert self.folder is not None
+        older = [other.name for other in self.folder.checkpoints.newest_first() if other.name < path.name]
+        good = next((name for name in older if damage_of(path.with_name(name)) is None), None)
+        if good is None:
+            return "There is no other checkpoint to go on from: begin anew with another --out."
+        return f"Remove it to go on from the one before it, {good}."
 
     def _restore_own(self, state: TrainState, processes: list[dict[str, Any]]) -> None:
         now, index = self.accelerator.num_processes, self.accelerator.process_index

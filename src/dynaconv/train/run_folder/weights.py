@@ -31,7 +31,7 @@ def save_weights(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
 
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     # One key: safetensors writes several in a random order, and the same weights should be the same file.
-    metadata = {KEY: json.dumps({**about, "sha256": _digest(tensors)})}
+    metadata = {KEY: json.dumps({**about, "sha256": _digest(tensors, about)})}
     write_whole(path, lambda file: file.write(save(tensors, metadata)))
 
 
@@ -54,14 +54,24 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} is not a whole safetensors file ({error}). Pickled weights (.pt, .pth, .bin) are not read here: "
             "they may run code. Use a run's best.safetensors, or its folder."
         ) from error
-    about = json.loads(metadata.get(KEY, "{}"))
-    if about.pop("sha256", None) not in (None, _digest(tensors)):
-        raise UserError(f"{path} is damaged: its tensors do not match their checksum. Use another copy.")
+    if KEY not in metadata:
+        return tensors, {}
+    try:
+        about = json.loads(metadata[KEY])
+        whole = about.pop("sha256") == _digest(tensors, about)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise UserError(
+            f"{path} is damaged: its tensors and what is said about them do not match their checksum. Use another "
+            "copy, or the checkpoint of that run."
+        )
     return tensors, about
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    whole = hashlib.sha256()
+def _digest(tensors: dict[str, Tensor], about: dict[str, Any]) -> str:
+    """Of the tensors and of what is said about them: a flipped bit in a class name is a wrong prediction."""
+    whole = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
