@@ -134,7 +134,9 @@ def _class_number(content: bytes, path: Path, name: str) -> int:
     except ValueError:
         number = -1
     if not 0 <= number < MOST_CLASSES:
-        raise UserError(f"{path}: {name} holds {content[:20]!r}; expected a class number below {MOST_CLASSES:,}.")
+        raise UserError(
+            f"{path}: {name} holds {content[:20]!r}; expected a class number from 0 on, below {MOST_CLASSES:,}."
+        )
     return number
 
 

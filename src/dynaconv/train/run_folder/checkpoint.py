@@ -152,7 +152,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise DamagedCheckpoint(f"it is no checkpoint of plain types: {str(error).splitlines()[0]}") from error
-    found = state.get("format") if isinstance(state, dict) else None
+    found = state.pop("format", None) if isinstance(state, dict) else None
     if found != FORMAT:
         raise DamagedCheckpoint(f"another version of dynaconv wrote it (its format is {found}, expected {FORMAT})")
     return cast(dict[str, Any], state)
