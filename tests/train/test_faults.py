@@ -21,7 +21,7 @@ from dynaconv.train import TrainSettings, fit
 from dynaconv.train.progress import Silent
 from dynaconv.train.run_folder.checkpoint import CHECKSUM, read_checkpoint, write_checkpoint
 from dynaconv.train.run_folder.lock import FolderLock
-from dynaconv.train.run_folder.weights import load_weights, save_weights
+from dynaconv.train.run_folder.weights import read_weights, save_weights
 from tasks.pictures import write_folder
 from train.tiny import Tiny, digits, newest, settings, tiny
 
@@ -33,13 +33,13 @@ def test_flipped_bit_in_what_is_said_about_weights(tmp_path: Path) -> None:
     place = whole.index(b"airplane")
     path.write_bytes(whole.replace(b"airplane", b"irplanes"))
     with pytest.raises(UserError, match=r"w\.safetensors is damaged"):
-        load_weights(path)
+        read_weights(path)
     for bit in range(8):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << bit
         path.write_bytes(damaged)
         with pytest.raises(UserError, match=r"is damaged|not a whole safetensors file"):
-            load_weights(path)
+            read_weights(path)
 
 
 def checkpoint_as_of(path: Path, change: Any) -> None:
