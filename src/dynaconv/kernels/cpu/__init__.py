@@ -2,5 +2,6 @@
 
 from dynaconv.kernels.cpu.build import SWITCH, cache_folder, instruction_set, why_not
 from dynaconv.kernels.cpu.memory import keep_freed_memory, keeps_memory
+from dynaconv.kernels.cpu.worth import pays
 
-__all__ = ["SWITCH", "cache_folder", "instruction_set", "keep_freed_memory", "keeps_memory", "why_not"]
+__all__ = ["SWITCH", "cache_folder", "instruction_set", "keep_freed_memory", "keeps_memory", "pays", "why_not"]
