@@ -63,6 +63,7 @@ def pictures() -> Tensor:
     return torch.randn(8, 8, 9, 9).contiguous(memory_format=torch.channels_last).requires_grad_()
 
 
+@pytest.mark.filterwarnings("ignore:Warning. Profiler clears events:UserWarning")  # torch 2.11, at every use
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_a_compiled_network_keeps_the_kernels_in_one_graph_and_trains(backend: str) -> None:
     torch.compiler.reset()
