@@ -9,7 +9,6 @@ import os
 import platform
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 
 from dynaconv.kernels.cpu import cache_folder
 from dynaconv.ops.call import Call
+from dynaconv.timing import interleave, processor_name
 
 Times = dict[str, float]
 
@@ -51,36 +51,16 @@ def remember(call: Call, strategies: Collection[str], measure: Callable[[], Time
 
 def milliseconds(runs: dict[str, Callable[[], Any]], rounds: int) -> Times:
     """Medians of several rounds, all runs in turns, after one round that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for index in range(rounds + 1):
-        for name, run in runs.items():
-            _wait()
-            start = time.perf_counter()
-            run()
-            _wait()
-            if index:
-                times[name].append(1000 * (time.perf_counter() - start))
-    return {name: round(statistics.median(own), 4) for name, own in times.items()}
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    times = interleave(list(runs.values()), rounds=rounds, fewest=rounds, device=device)
+    return {name: round(statistics.median(own), 4) for name, own in zip(runs, times, strict=True)}
 
 
 def cache_file() -> Path:
     """One file for every processor or GPU, version of torch and number of threads."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    facts = [platform.machine(), _processor(), device, torch.__version__, str(torch.get_num_threads())]
+    facts = [platform.machine(), processor_name(), device, torch.__version__, str(torch.get_num_threads())]
     return cache_folder() / f"strategies-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.json"
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line
-    return platform.processor()
 
 
 def _key(call: Call) -> str:
