@@ -19,7 +19,7 @@ from dynaconv.conversion import dynamize
 from dynaconv.errors import RunError, suggest
 from dynaconv.inference import freeze
 from dynaconv.layers import DynamicLayer
-from dynaconv.models.from_timm import to_timm
+from dynaconv.models.timm_weights import to_timm
 
 # Relative to the largest output, by mode; a wrong kernel is off by about 1. In training, batch norm over a small batch
 # amplifies roundings, and low precision cannot be told from noise: such steps are compared in float32.

@@ -3,7 +3,7 @@
 Which data sets there are, and what an example of them is, belongs to the tasks (:mod:`dynaconv.tasks`).
 """
 
-from dynaconv.data.decode import BadImage, BadImages, decode, default_cap
+from dynaconv.data.decoding import BadImage, BadImages, decode, default_cap
 from dynaconv.data.examples import Examples, Loaded, Reader
 from dynaconv.data.frozen import Frozen
 from dynaconv.data.loader import Batches

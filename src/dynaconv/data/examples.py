@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from dynaconv.data.decode import BadImage
+from dynaconv.data.decoding import BadImage
 from dynaconv.data.sampling import Draw
 
 REPLACEMENTS = 100  # unreadable images in a row before a source counts as unreadable
@@ -28,7 +28,7 @@ class Reader(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, row: int) -> Any:
-        """Raises :class:`~dynaconv.data.decode.BadImage` for an image that cannot be read."""
+        """Raises :class:`~dynaconv.data.decoding.BadImage` for an image that cannot be read."""
         ...
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from dynaconv.data.decode import BadImages
+from dynaconv.data.decoding import BadImages
 from dynaconv.data.examples import Examples, Loaded
 from dynaconv.data.sampling import Draw, EvaluationBatches, TrainBatches
 from dynaconv.errors import RunError

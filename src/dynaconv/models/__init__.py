@@ -18,10 +18,10 @@ from dynaconv.models import (  # noqa: F401 - each of these files registers its 
     ssd,
 )
 from dynaconv.models.builder import ZOO, build
-from dynaconv.models.from_timm import from_timm, to_timm
 from dynaconv.models.hub import load_pretrained, push_to_hub, save_pretrained
 from dynaconv.models.options import CONVOLUTIONS, ROUTINGS, Options
 from dynaconv.models.spec import Architecture, NetworkSpec
+from dynaconv.models.timm_weights import from_timm, to_timm
 from dynaconv.models.weights import load_weights
 
 __all__ = [

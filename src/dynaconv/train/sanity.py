@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dynaconv.data.decode import BadImage
+from dynaconv.data.decoding import BadImage
 from dynaconv.errors import UserError
 
 log = logging.getLogger(__name__)

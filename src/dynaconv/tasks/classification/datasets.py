@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dynaconv.data import BadImages, Batches, EvaluationBatches, TrainBatches, default_cap
-from dynaconv.data.decode import POLICIES
+from dynaconv.data.decoding import POLICIES
 from dynaconv.errors import UserError, suggest
 from dynaconv.tasks.classification.batches import labelled_batches, timms_loader
 from dynaconv.tasks.classification.source import Source, Splits, listing

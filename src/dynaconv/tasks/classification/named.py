@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL.Image import Image
 
-from dynaconv.data.decode import decode
+from dynaconv.data.decoding import decode
 from dynaconv.errors import UserError, suggest
 from dynaconv.tasks.classification.source import Source, Splits
 
