@@ -241,3 +241,38 @@ def test_an_augmentation_policy_that_timm_does_not_know(policy: str, tmp_path: P
         training_transform(preprocess, Augment(auto_augment=policy))
     for known in ("original", "v0r", "3a", "rand-m9-mstd0.5", "augmix-m3-w3"):
         assert training_transform(preprocess, Augment(auto_augment=known))
+
+
+def test_predict_draws_on_copies(run: Path, pictures: Path, tmp_path: Path) -> None:
+    (pictures / "1.png").write_text("<html>")
+    (pictures / "again").mkdir()
+    Image.new("RGB", (40, 30)).save(pictures / "again" / "0.png")
+    out = tmp_path / "drawn"
+    assert main(["predict", str(run), str(pictures), "--bad-images", "skip", "--draw", str(out)]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["0-3.png", "0.png", "2.png"]
+    with Image.open(out / "0-3.png") as drawn:
+        assert drawn.size == (40, 30)
+        assert drawn.getextrema() != ((0, 0), (0, 0), (0, 0)), "the class stands on it"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--task", "clasification"], "There is no task 'clasification'. Did you mean 'classification'?"),
+        (["--image-size", "16x"], "image_size is '16x'; expected a number, or height and width such as 256x192"),
+        (["--image-size", "0"], "image_size is '0'; expected at least 1 pixel"),
+        (["--image-size", "32x16"], "image_size is (32, 16); pictures to classify are square"),
+    ],
+)
+def test_task_and_size_are_checked(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(NETWORK, "--data", "digits", "--out", tmp_path / "run", *words) == 2
+    assert message in said(capsys)
+
+
+def test_options_of_another_task_are_refused() -> None:
+    from dynaconv.tasks import task_class
+
+    with pytest.raises(UserError, match=r"The task classification has no option 'boxs'. Known: "):
+        task_class("classification").open_data("digits", boxs="file.json", image_size=None)

@@ -98,6 +98,7 @@ class Reader:
 class StripData:
     """Opened data of the task."""
 
+    image_size = 4
     name, description, batch_size, workers, seed = "strips", "strips", 8, 0, 0
     train_size = eval_size = 24
 

@@ -14,9 +14,9 @@ from dynaconv.errors import UserError
 from dynaconv.train.sanity import check_experts, check_losses, check_sizes, stride_of
 
 
-def images(size: int = 64, batch: int = 8, picture: int = 64) -> Any:
-    source = SimpleNamespace(image=lambda index: Image.new("RGB", (picture, 2 * picture)))
-    return SimpleNamespace(image_size=size, batch_size=batch, training_source=source)
+def images(size: int | tuple[int, int] = 64, batch: int = 8, picture: int = 64) -> Any:
+    first = Image.new("RGB", (picture, 2 * picture))
+    return SimpleNamespace(image_size=size, batch_size=batch, first_picture=lambda: first)
 
 
 def network(stride: int = 32) -> nn.Module:
@@ -43,7 +43,11 @@ def test_a_batch_of_one_under_batch_norm_is_refused(batch: int, accumulate: int,
 
 @pytest.mark.parametrize(
     ("data", "text"),
-    [(images(size=16), "stride is 32"), (images(size=512), "scaled up to 512, 8 times")],
+    [
+        (images(size=16), "stride is 32"),
+        (images(size=(64, 16)), "stride is 32"),
+        (images(size=512), "scaled up to 512, 8 times"),
+    ],
 )
 def test_sizes(data: Any, text: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
 from dynaconv.cli import options
 from dynaconv.cli.options import Given, takes
 from dynaconv.cli.terminal import prepare, sentences, width
+
+if TYPE_CHECKING:
+    from dynaconv.tasks.task import Task
 
 
 @takes(
@@ -29,49 +32,39 @@ def evaluate(
     opening: Given,
 ) -> None:
     """Measure a trained network on a data set. Several processes (torchrun) give the number of one."""
-    from dynaconv.data import BadImages, default_cap
-    from dynaconv.tasks.classification import Preprocess
-    from dynaconv.tasks.classification.prediction import evaluation_source, plain_batches
+    from dynaconv.tasks import call_with_options
+    from dynaconv.tasks.task import TaskOptions
     from dynaconv.train.accelerator import make_accelerator
     from dynaconv.train.evaluation import evaluate as measure
     from dynaconv.train.run_folder.weights import load_trained
-    from dynaconv.train.settings import TrainSettings
+    from dynaconv.train.settings import LoopSettings
 
-    settings = TrainSettings.of(on)
-    trained = load_trained(run, settings)
-    source = evaluation_source(
-        data,
-        trained.classes,
-        everything=everything,
-        root=opening.get("data_root"),
-        eval_split=opening.get("eval_split"),
-    )
+    settings = LoopSettings.of(on)
+    trained = load_trained(run, TaskOptions(channels_last=settings.channels_last))
     accelerator = make_accelerator(settings)
     prepare(threads, accelerator.is_main_process)
-    policy = BadImages(opening["bad_images"], opening.get("max_bad_images", default_cap(len(source))))
-    batches = plain_batches(
-        source,
-        Preprocess(**trained.about["preprocess"]),
+    if "data_root" in opening:
+        opening["root"] = opening.pop("data_root")
+    batches = call_with_options(
+        trained.task.labelled_batches,
+        f"the task {trained.task.name}",
+        data,
         batch_size=batch_size,
-        workers=opening["workers"],
-        bad_images=policy,
         processes=accelerator.num_processes,
         process=accelerator.process_index,
         device=accelerator.device,
+        everything=everything or None,
+        **opening,
     )
     metrics = measure(trained.model.to(accelerator.device), batches, trained.task, accelerator)
     batches.close()
     if accelerator.is_main_process:
-        measured = {"weights": str(trained.path), "data": data, "images": len(source), **metrics}
-        print(
-            json.dumps(measured, indent=2) if as_json else sentences(_sentence(measured, len(policy.reasons)), width())
-        )
+        measured = {"weights": str(trained.path), "data": data, "images": batches.size, **metrics}
+        text = _sentence(measured, trained.task, len(batches.bad_images.reasons))
+        print(json.dumps(measured, indent=2) if as_json else sentences(text, width()))
 
 
-def _sentence(measured: dict[str, object], skipped: int) -> str:
+def _sentence(measured: dict[str, Any], task: Task, skipped: int) -> str:
     left_out = f" ({skipped} unreadable ones left out)" if skipped else ""
-    return (
-        f"top-1 {100 * float(str(measured['top1'])):.2f} %, top-5 {100 * float(str(measured['top5'])):.2f} %, "
-        f"loss {float(str(measured['eval_loss'])):.4f} on {measured['images']} images{left_out} of {measured['data']}, "
-        f"weights {measured['weights']}"
-    )
+    values = ", ".join(f"{metric.label} {metric.text(measured[metric.name])}" for metric in task.metrics_shown)
+    return f"{values} on {measured['images']} images{left_out} of {measured['data']}, weights {measured['weights']}"

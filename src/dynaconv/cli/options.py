@@ -178,7 +178,9 @@ NETWORK = Group(
 SIZES = Group(
     {
         "batch_size": Annotated[int | None, Option(help="Examples of one optimizer step, over all processes.")],
-        "image_size": Annotated[int | None, Option(help="Height and width that the network sees.")],
+        "image_size": Annotated[
+            str | None, Option(help="What the network sees: the side of a square, or height and width such as 256x192.")
+        ],
     },
     "dynaconv.train.recipe:Recipe",
 )

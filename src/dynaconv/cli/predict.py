@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,7 @@ from dynaconv.cli.terminal import prepare
 from dynaconv.errors import UserError, suggest
 
 if TYPE_CHECKING:
-    pass
+    from dynaconv.tasks.task import Task
 
 FORMATS = ("csv", "json")
 
@@ -26,9 +27,12 @@ def predict(
     *,
     run: Annotated[Path, Argument(help="A run's folder (its best weights) or a .safetensors file.")],
     images: Annotated[list[Path], Argument(help="Image files, and folders of them.")],
-    top: Annotated[int, Option(min=1, help="Classes named for every image.")] = 5,
+    top: Annotated[int | None, Option(min=1, help="Classes named for every image. Default: 5.")] = None,
     out: Annotated[Path | None, Option(help="File to write (.csv or .json). Default: CSV on the terminal.")] = None,
     format: Annotated[str | None, choice(*FORMATS, help="csv or json; by default as --out ends.")] = None,
+    draw: Annotated[
+        Path | None, Option(help="Folder for copies of the images with what was found drawn on them.")
+    ] = None,
     batch_size: options.BatchSize = 64,
     threads: options.Threads = None,
     bad_images: Annotated[
@@ -40,33 +44,50 @@ def predict(
     on: Given,
     opening: Given,
 ) -> None:
-    """Classify images; every row names the file and its most probable classes."""
+    """Show images to a trained network; the result names every file and what was found in it."""
     from dynaconv.data import BadImages
     from dynaconv.files import write_text
+    from dynaconv.tasks import call_with_options
     from dynaconv.tasks.classification.prediction import find_images
+    from dynaconv.tasks.task import TaskOptions
     from dynaconv.train.accelerator import make_accelerator
     from dynaconv.train.run_folder.weights import load_trained
-    from dynaconv.train.settings import TrainSettings
+    from dynaconv.train.settings import LoopSettings
 
     style = format or (out.suffix.lstrip(".") if out is not None else "csv")
     if style not in FORMATS:
         raise UserError(f"The format is {style!r}; expected csv or json. {suggest(style, FORMATS)}")
-    settings = TrainSettings.of(on)
+    settings = LoopSettings.of(on)
     prepare(threads)
     paths = find_images(images)
-    trained = load_trained(run, settings)
+    trained = load_trained(run, TaskOptions(channels_last=settings.channels_last))
+    task, called = trained.task, f"the task {trained.task.name}"
     accelerator = make_accelerator(settings)
     policy = BadImages(bad_images, len(paths))
-    batches = trained.task.file_batches(
-        paths, batch_size=batch_size, workers=opening["workers"], bad_images=policy, device=accelerator.device
+    batches = call_with_options(
+        task.file_batches,
+        called,
+        paths,
+        batch_size=batch_size,
+        workers=opening["workers"],
+        bad_images=policy,
+        device=accelerator.device,
     )
+    network = trained.model.to(accelerator.device)
     with accelerator.autocast():
-        found = _classify(trained.model.to(accelerator.device), batches, trained.task, top)
-    rows = [
-        {"file": str(path), "error": policy.reasons.get(str(path)), "classes": found.get(index, [])}
-        for index, path in enumerate(paths)
-    ]
-    text = json.dumps(rows, indent=2) + "\n" if style == "json" else _as_csv(rows, min(top, len(trained.classes)))
+        found = _found(batches, lambda batch: call_with_options(task.predict, called, network, batch, top=top))
+    per_file = [found.get(index, []) for index in range(len(paths))]
+    reasons = [policy.reasons.get(str(path)) for path in paths]
+    if draw is not None:
+        _draw(draw, paths, per_file, reasons, task)
+    if style == "json":
+        rows = [
+            {"file": str(path), "error": reason, task.predictions_key: predictions}
+            for path, reason, predictions in zip(paths, reasons, per_file, strict=True)
+        ]
+        text = json.dumps(rows, indent=2) + "\n"
+    else:
+        text = _as_csv(paths, reasons, *task.table(per_file))
     if out is None:
         print(text, end="")
         return
@@ -76,22 +97,41 @@ def predict(
         raise UserError(f"Cannot write --out {out}: {error.strerror or error}.") from error
 
 
-def _classify(model: Any, batches: Any, task: Any, top: int) -> dict[int, list[dict[str, Any]]]:
+def _found(batches: Any, predict: Callable[[Any], list[list[Any]]]) -> dict[int, list[Any]]:
+    """By the file's number, what was found in all its examples."""
     import torch
 
-    found: dict[int, list[dict[str, Any]]] = {}
+    found: dict[int, list[Any]] = {}
     with torch.no_grad():
         for numbers, batch in batches:
-            found.update(zip(numbers, task.predict(model, batch, top), strict=True))
+            for number, predictions in zip(numbers, predict(batch), strict=True):
+                found.setdefault(number, []).extend(predictions)
     return found
 
 
-def _as_csv(rows: list[dict[str, Any]], top: int) -> str:
+def _as_csv(paths: list[Path], reasons: list[str | None], columns: list[str], cells_of: list[list[list[Any]]]) -> str:
+    """A line for every row of a file; one without any, for a file in which nothing was found or that is unreadable."""
     text = io.StringIO()
-    ranks = [name for rank in range(1, top + 1) for name in (f"class_{rank}", f"probability_{rank}")]
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", *ranks, "error"])
-    for row in rows:
-        cells = [cell for one in row["classes"] for cell in (one["class"], one["probability"])]
-        writer.writerow([row["file"], *cells, *[""] * (2 * top - len(cells)), row["error"] or ""])
+    writer.writerow(["file", *columns, "error"])
+    for path, reason, rows in zip(paths, reasons, cells_of, strict=True):
+        for cells in rows or [[]]:
+            writer.writerow([path, *cells, *[""] * (len(columns) - len(cells)), reason or ""])
     return text.getvalue()
+
+
+def _draw(folder: Path, paths: list[Path], found: list[list[Any]], reasons: list[str | None], task: Task) -> None:
+    """Write each readable image with its predictions to ``folder/NAME.png``; names that occur twice get a number."""
+    from dynaconv.data import decode
+
+    taken: set[str] = set()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, (path, predictions, reason) in enumerate(zip(paths, found, reasons, strict=True)):
+            if reason is not None:
+                continue
+            name = path.stem if path.stem not in taken else f"{path.stem}-{number}"
+            taken.add(name)
+            task.draw(decode(path), predictions).save(folder / f"{name}.png")
+    except OSError as error:
+        raise UserError(f"Cannot write into --draw {folder}: {error.strerror or error}.") from error

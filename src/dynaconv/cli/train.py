@@ -13,6 +13,7 @@ from typer import Argument, Option
 from dynaconv.cli import options
 from dynaconv.cli.options import Given, assignments, choice, takes
 from dynaconv.errors import UserError
+from dynaconv.tasks import TASKS
 
 if TYPE_CHECKING:
     from dynaconv.tasks.network import ModelSpec
@@ -46,6 +47,10 @@ def train(
         str,
         choice("auto", "never", help="'auto' goes on from the last whole checkpoint; 'never' wants a new folder."),
     ] = "never",
+    task: Annotated[
+        str | None,
+        choice(*TASKS, help="What the network is trained for. Default: as its name says, or else classification."),
+    ] = None,
     finetune: Annotated[
         Path | None, Option(help="Begin from these weights: a run, a checkpoint, a safetensors file.")
     ] = None,
@@ -73,7 +78,7 @@ def train(
         base,
         model={"name": model, **network, "args": assignments("--arg", arg)},
         settings={**training, **keeping, **assignments("--set", setting)},
-        rest={**sizes, "data": data},
+        rest={**sizes, "data": data, "task": task},
     )
     if show:
         print(json.dumps(resolved.model_dump(mode="json"), indent=2))
@@ -113,10 +118,10 @@ def _recipe(name: str) -> dict[str, Any]:
 
 
 def _open(recipe: Recipe, opening: dict[str, Any]) -> Any:
-    from dynaconv.tasks.classification import open_data
+    from dynaconv.tasks import task_class
 
     assert recipe.data is not None
-    return open_data(
+    return task_class(recipe.task).open_data(
         recipe.data,
         image_size=recipe.image_size,
         batch_size=recipe.batch_size,
@@ -140,7 +145,6 @@ def _train(
     import torch
 
     from dynaconv.cli.terminal import prepare
-    from dynaconv.tasks.network import build_model
     from dynaconv.train import fit
     from dynaconv.train.accelerator import is_first_process
     from dynaconv.train.progress import Bar
@@ -151,7 +155,7 @@ def _train(
     prepare(threads, first)
     data = _open(recipe, opening)
     torch.manual_seed(recipe.settings.seed)
-    network = build_model(recipe.model, len(data.classes), pretrained=pretrained, image_size=data.image_size)
+    network = data.network(recipe.model, pretrained=pretrained)
     if finetune is not None:
         finetune_from(network, finetune)
     check_sizes(network, data, accumulate=recipe.settings.accumulate, processes=int(environ.get("WORLD_SIZE", "1")))
@@ -174,13 +178,11 @@ def _train(
 
 def _profile(recipe: Recipe, opening: dict[str, Any], threads: int | None) -> None:
     from dynaconv.cli.terminal import prepare
-    from dynaconv.tasks.network import build_model
     from dynaconv.train.profile import profile
 
     prepare(threads)
     data = _open(recipe, opening)
-    network = build_model(recipe.model, len(data.classes), image_size=data.image_size)
-    for line in profile(network, data, recipe.settings):
+    for line in profile(data.network(recipe.model), data, recipe.settings):
         print(line, flush=True)
 
 

@@ -101,6 +101,11 @@ class Batches:
         return self.batches.rounds
 
     @property
+    def size(self) -> int:
+        """Examples of the split, over all processes."""
+        return self.batches.size
+
+    @property
     def whole(self) -> int:
         """Examples of a whole batch, over all processes."""
         return self.batches.whole

@@ -44,28 +44,37 @@ class ModelSpec(Frozen):
 
 
 def build_model(
-    spec: ModelSpec, classes: int, *, pretrained: bool = False, image_size: int | None = None, blank: bool = False
+    spec: ModelSpec,
+    classes: int,
+    *,
+    pretrained: bool = False,
+    image_size: int | tuple[int, int] | None = None,
+    blank: bool = False,
+    argument: str = "num_classes",
 ) -> nn.Module:
-    """Build the network for RGB images and ``classes`` classes.
+    """Build the network for RGB images and ``classes`` classes (or keypoints).
 
     The experts of a dynamic twin begin as the network's own initialiser draws them, each anew (as both papers train);
     from pretrained weights they begin as copies of the pretrained kernels plus small noise.
 
     Args:
         pretrained: begin from timm's pretrained weights.
-        image_size: that the network will see; helps to find the blocks of networks of an unusual size.
+        image_size: that the network will see, its side or height and width; helps to find the blocks of networks of an
+            unusual size.
         blank: the weights will be overwritten: do not spend time on drawing every expert.
+        argument: by which the network is told ``classes``.
 
     Raises:
         UserError: no such network; options that it does not take; no pretrained weights or no network to fetch them.
     """
-    model = _static(spec, classes, pretrained)
+    outputs: dict[str, Any] = {argument: classes}
+    model = _static(spec, outputs, pretrained)
     if spec.method is None:
         return model
     from dynaconv.conversion import METHODS, dynamize
 
     experts = spec.experts or METHODS[spec.method].experts
-    donors = [] if pretrained or blank else [_static(spec, classes, False) for _ in range(experts - 1)]
+    donors = [] if pretrained or blank else [_static(spec, outputs, False) for _ in range(experts - 1)]
     with blame_input():
         return dynamize(
             model,
@@ -73,12 +82,17 @@ def build_model(
             experts=experts,
             share=spec.share,
             donors=donors,
-            input_size=None if image_size is None else (3, image_size, image_size),
+            input_size=None if image_size is None else (3, *height_and_width(image_size)),
             inplace=True,
         )
 
 
-def _static(spec: ModelSpec, classes: int, pretrained: bool) -> nn.Module:
+def height_and_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Of a square's side, or of the pair itself."""
+    return (image_size, image_size) if isinstance(image_size, int) else image_size
+
+
+def _static(spec: ModelSpec, outputs: dict[str, Any], pretrained: bool) -> nn.Module:
     import timm
 
     import dynaconv.models  # noqa: F401 - makes the papers' networks known to timm
@@ -88,7 +102,7 @@ def _static(spec: ModelSpec, classes: int, pretrained: bool) -> nn.Module:
     options = {"drop_rate": spec.dropout, "drop_path_rate": spec.drop_path}
     chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     try:
-        return timm.create_model(spec.name, pretrained=pretrained, num_classes=classes, **chosen, **spec.args)
+        return timm.create_model(spec.name, pretrained=pretrained, **outputs, **chosen, **spec.args)
     except Exception as error:  # a wrong option, no weights, no network: each library raises its own
         what = "pretrained weights of" if pretrained else "model"
         raise UserError(f"The {what} {spec.name} cannot be had: {type(error).__name__}: {error}") from error

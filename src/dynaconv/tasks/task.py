@@ -21,6 +21,8 @@ from dynaconv.data import BadImages, Batches, Frozen
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from dynaconv.tasks.network import ModelSpec
+
 Batch = Any
 
 
@@ -90,6 +92,9 @@ class Task(Protocol):
     best: str
     """The name of the metric that chooses the best epoch."""
 
+    predictions_key: str
+    """What the predictions of an image are called in JSON, e.g. ``classes``."""
+
     @classmethod
     def of_weights(cls, about: dict[str, Any], options: Any = None) -> tuple[Task, nn.Module]:
         """The task for evaluation and the network, without its weights, from what :meth:`TaskData.about` saved with
@@ -100,6 +105,19 @@ class Task(Protocol):
 
         Raises:
             UserError: something that is needed is not in ``about``.
+        """
+        ...
+
+    @classmethod
+    def open_data(cls, name: str, *_: Any, **opening: Any) -> TaskData:
+        """Open a data set by name to train on it.
+
+        Args:
+            opening: ``image_size``, ``batch_size``, ``workers``, ``seed``, ``bad_images``, ``max_bad_images``, and what
+                is the task's own.
+
+        Raises:
+            UserError: there is no such data, or it cannot be used.
         """
         ...
 
@@ -123,22 +141,42 @@ class Task(Protocol):
         """Empty metrics for one evaluation."""
         ...
 
-    def file_batches(
-        self, paths: Sequence[Path], *, batch_size: int, workers: int, bad_images: BadImages, device: Any
-    ) -> Batches:
-        """Image files as evaluation sees them, for a task made by :meth:`of_weights`.
+    def labelled_batches(self, name: str, *_: Any, **reading: Any) -> Batches:
+        """One process's share of the evaluation split of a data set, for a task made by :meth:`of_weights`.
 
-        Every batch is a pair: the files' numbers in ``paths`` (those that cannot be read are left out), and what
-        :meth:`predict` takes.
+        Args:
+            reading: ``batch_size``, ``workers``, ``bad_images``, ``max_bad_images``, ``processes``, ``process``,
+                ``device``, and what is the task's own.
+
+        Raises:
+            UserError: there is no such data, or the network was not trained for its labels.
         """
         ...
 
-    def predict(self, model: nn.Module, batch: Batch) -> list[Any]:
-        """What ``model`` says about every example of a batch, in JSON types."""
+    def file_batches(self, paths: Sequence[Path], *_: Any, **reading: Any) -> Batches:
+        """Image files as evaluation sees them, for a task made by :meth:`of_weights`.
+
+        Every batch is a pair: for every example the number of its file in ``paths`` (a file may have several examples;
+        one that cannot be read has none), and what :meth:`predict` takes.
+
+        Args:
+            reading: ``batch_size``, ``workers``, ``bad_images``, ``device``, and what is the task's own.
+        """
+        ...
+
+    def predict(self, model: nn.Module, batch: Batch) -> list[list[Any]]:
+        """What ``model`` finds in every example of a batch, in JSON types: a list of classes, boxes, poses ...
+
+        What it finds in a file is all that it finds in the file's examples. Options of the task's own may follow.
+        """
+        ...
+
+    def table(self, found: Sequence[list[Any]]) -> tuple[list[str], list[list[list[Any]]]]:
+        """The predictions of files as a table: the names of its columns, and for every file its rows of cells."""
         ...
 
     def draw(self, picture: Image, prediction: Any) -> Image:
-        """A copy of ``picture`` with one example's prediction drawn on it."""
+        """A copy of ``picture`` with what was found in it drawn on it."""
         ...
 
 
@@ -158,10 +196,27 @@ class TaskData(Protocol):
         ...
 
     @property
+    def image_size(self) -> int | tuple[int, int]:
+        """Side of the square that the network sees, or its height and width."""
+        ...
+
+    @property
     def train_size(self) -> int: ...
 
     @property
     def eval_size(self) -> int: ...
+
+    def network(self, spec: ModelSpec, *, pretrained: bool = False) -> nn.Module:
+        """The network for this data.
+
+        Raises:
+            UserError: no such network, or it does not fit the data.
+        """
+        ...
+
+    def first_picture(self) -> Image:
+        """The first training picture as it is before it is scaled to the network's size; raises ``BadImage``."""
+        ...
 
     def task(self, options: Any, batch_size: int) -> Task:
         """The task that this data is for; ``batch_size`` is one process's share."""

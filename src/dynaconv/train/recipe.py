@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from dynaconv.data import Frozen
 from dynaconv.errors import UserError
+from dynaconv.tasks import task_of_model
 from dynaconv.tasks.network import ModelSpec
 from dynaconv.train.settings import LoopSettings, TrainSettings, settings_class
 
@@ -33,6 +34,24 @@ class Claim(Frozen):
     notes: str = ""
 
 
+def read_size(value: Any) -> Any:
+    """A size as it is typed, ``224`` or ``256x192`` (height and width), as numbers.
+
+    Raises:
+        ValueError: not such a text, or a number below 1.
+    """
+    numbers = value.lower().split("x") if isinstance(value, str) else value
+    if isinstance(value, str):
+        if not 1 <= len(numbers) <= 2 or not all(number.strip().isdecimal() for number in numbers):
+            raise ValueError(f"image_size is {value!r}; expected a number, or height and width such as 256x192")
+        numbers = [int(number) for number in numbers]
+    sides = numbers if isinstance(numbers, (list, tuple)) else [numbers]
+    for side in sides:
+        if isinstance(side, int) and side < 1:
+            raise ValueError(f"image_size is {value!r}; expected at least 1 pixel")
+    return sides[0] if len(sides) == 1 else tuple(sides)
+
+
 class Recipe(Frozen):
     """One run, resolved.
 
@@ -41,7 +60,8 @@ class Recipe(Frozen):
         task: what it is trained for, see :data:`dynaconv.tasks.TASKS`.
         settings: of the training, the task's among them.
         batch_size: examples of one optimizer step, over all processes.
-        image_size, interpolation, crop_pct: preprocessing; the data set's own where ``None``.
+        image_size: side of the square that the network sees, or height and width (also as text: ``256x192``).
+        interpolation, crop_pct: preprocessing. These three are the data set's own where ``None``.
         data: name of the data set it is for; ``--data`` says where it is.
         claim: what it is meant to reproduce.
     """
@@ -50,7 +70,7 @@ class Recipe(Frozen):
     task: str = "classification"
     settings: SerializeAsAny[LoopSettings] = TrainSettings()
     batch_size: int = Field(default=64, ge=1)
-    image_size: int | None = Field(default=None, ge=1)
+    image_size: Annotated[int | tuple[int, int] | None, BeforeValidator(read_size)] = None
     interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
     crop_pct: float | None = Field(default=None, gt=0, le=1)
     data: str | None = None
@@ -70,10 +90,13 @@ def resolve_recipe(
     base: dict[str, Any], model: dict[str, Any], settings: dict[str, Any], rest: dict[str, Any]
 ) -> Recipe:
     """A recipe's dictionary with the values of the command line laid over it; ``None`` leaves the recipe's."""
+    chosen = _given(rest)
+    if "task" not in chosen and "task" not in base:
+        chosen["task"] = task_of_model(model.get("name") or base.get("model", {}).get("name"))
     return Recipe(
         **{
             **base,
-            **_given(rest),
+            **chosen,
             "model": ModelSpec(**_network(base.get("model", {}), _given(model))),
             "settings": {**base.get("settings", {}), **_given(settings)},
         }

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dynaconv.data.decoding import BadImage
 from dynaconv.errors import UserError
+from dynaconv.tasks.network import height_and_width
+from dynaconv.tasks.task import TaskData
 
 log = logging.getLogger(__name__)
 
@@ -20,12 +21,12 @@ FELL = 0.01  # share of the first epoch's loss by which it must fall
 FEWEST_EPOCHS = 3
 
 
-def check_sizes(network: nn.Module, data: Any, *, accumulate: int = 1, processes: int = 1) -> None:
+def check_sizes(network: nn.Module, data: TaskData, *, accumulate: int = 1, processes: int = 1) -> None:
     """Warn of images smaller than the network's stride, and of pictures that are scaled up far.
 
     Args:
         network: as it will be trained.
-        data: images opened for training, with ``image_size``, ``batch_size`` and ``training_source``.
+        data: opened for training.
         accumulate: parts into which a batch is cut.
         processes: that share a batch.
 
@@ -39,22 +40,23 @@ def check_sizes(network: nn.Module, data: Any, *, accumulate: int = 1, processes
             f"{data.batch_size}, in {accumulate} parts on {processes} processes); statistics of one image train "
             "nothing. Choose a --batch-size of at least 2 for each part and process."
         )
-    reduction = stride_of(network)
-    if reduction is not None and data.image_size < reduction:
+    reduction, size = stride_of(network), height_and_width(data.image_size)
+    if reduction is not None and min(size) < reduction:
         log.warning(
             "images are %d pixels a side and the network's stride is %d: its last maps are one pixel; expected an "
             "--image-size of at least %d",
-            *(data.image_size, reduction, reduction),
+            *(min(size), reduction, reduction),
         )
     try:
-        side = min(data.training_source.image(0).size)
+        width, height = data.first_picture().size
     except BadImage:  # the loader says so in its own words
         return
-    if data.image_size >= SCALED_UP * side:
+    side = min(width, height)
+    if min(size) >= SCALED_UP * side:
         log.warning(
             "pictures of %d pixels a side are scaled up to %d, %.0f times: that costs time and adds no detail; a "
             "smaller --image-size does as well",
-            *(side, data.image_size, data.image_size / side),
+            *(side, min(size), min(size) / side),
         )
 
 

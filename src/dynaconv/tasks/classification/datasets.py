@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
+from torch import nn
 
 from dynaconv.data import BadImages, Batches, EvaluationBatches, TrainBatches, default_cap
 from dynaconv.data.decoding import POLICIES
@@ -16,6 +18,7 @@ from dynaconv.tasks.classification.batches import labelled_batches, timms_loader
 from dynaconv.tasks.classification.source import Source, Splits, listing
 from dynaconv.tasks.classification.task import Classification, ClassificationOptions
 from dynaconv.tasks.classification.transforms import Augment, Preprocess, evaluation_transform, training_transform
+from dynaconv.tasks.network import ModelSpec, build_model
 
 MOST_WORKERS = 1024
 LARGEST_SEED = 2**32 - 1
@@ -98,6 +101,14 @@ class ImageData:
     def eval_loader(self) -> Batches:
         """Evaluation batches in one process, on the CPU."""
         return self.evaluation_batches()
+
+    def network(self, spec: ModelSpec, *, pretrained: bool = False) -> nn.Module:
+        """The network for these classes and this image size."""
+        return build_model(spec, len(self.classes), pretrained=pretrained, image_size=self.image_size)
+
+    def first_picture(self) -> Image:
+        """The first training picture, as it was decoded."""
+        return self.training_source.image(0)
 
     def resolve(self, augment: Augment) -> Augment:
         """The augmentation, with what ``augment`` leaves to the data set filled in."""
@@ -210,6 +221,8 @@ def open_data(
     Raises:
         UserError: unknown or missing data set, empty folder, one class only, a number out of range.
     """
+    if isinstance(image_size, (tuple, list)):
+        raise UserError(f"image_size is {tuple(image_size)}; pictures to classify are square, expected one number")
     _check(batch_size, eval_batch_size, workers, bad_images, image_size, seed)
     splits = open_splits(name, root=root, train_split=train_split, eval_split=eval_split, download=download)
     chosen: dict[str, Any] = {

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dynaconv.data import BadImages, Batches, EvaluationBatches, Examples
+from dynaconv.data import BadImages, Batches, EvaluationBatches, Examples, default_cap
 from dynaconv.errors import UserError
 from dynaconv.tasks.classification.batches import LabelledImages, Normalise, collate
 from dynaconv.tasks.classification.folder import Files
@@ -21,6 +21,8 @@ from dynaconv.tasks.task import Metric, TaskOptions
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from dynaconv.tasks.classification.datasets import ImageData
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W); labels (B,) int64, or (B, classes) when mixed
 
@@ -61,6 +63,7 @@ class Classification:
         Metric("top5", "top-5", percent=True),
     )
     best = "top1"
+    predictions_key = "classes"
 
     def __init__(
         self,
@@ -76,16 +79,23 @@ class Classification:
         self._mix = _mixup(options, len(self.classes), batch_size) if options else None
 
     @classmethod
-    def of_weights(
-        cls, about: dict[str, Any], options: ClassificationOptions | None = None
-    ) -> tuple[Classification, nn.Module]:
+    def of_weights(cls, about: dict[str, Any], options: TaskOptions | None = None) -> tuple[Classification, nn.Module]:
         """See :meth:`dynaconv.tasks.task.Task.of_weights`."""
         missing = [name for name in ("model", "classes", "preprocess") if name not in about]
         if missing:
             raise UserError(f"they do not say their {', '.join(missing)}; expected weights written by 'dynaconv train'")
         size = Preprocess(**about["preprocess"]).image_size
         network = build_model(ModelSpec(**about["model"]), len(about["classes"]), image_size=size, blank=True)
-        return cls(about["classes"], options, preprocess=Preprocess(**about["preprocess"])), network
+        memory = None if options is None else ClassificationOptions(channels_last=options.channels_last)
+        return cls(about["classes"], memory, preprocess=Preprocess(**about["preprocess"])), network
+
+    @classmethod
+    def open_data(cls, name: str, **opening: Any) -> ImageData:
+        """See :func:`dynaconv.tasks.classification.open_data`."""
+        from dynaconv.tasks import call_with_options
+        from dynaconv.tasks.classification.datasets import open_data
+
+        return cast("ImageData", call_with_options(open_data, "the task classification", name, **opening))
 
     def prepare(self, batch: Batch) -> Batch:
         return batch if self._mix is None else self._mix(*batch)
@@ -109,19 +119,59 @@ class Classification:
     def metrics(self, device: Any) -> ClassificationMetrics:
         return ClassificationMetrics(len(self.classes), device, self._format)
 
+    def labelled_batches(
+        self,
+        name: str,
+        *,
+        batch_size: int,
+        workers: int = 0,
+        bad_images: str = "error",
+        max_bad_images: int | None = None,
+        processes: int = 1,
+        process: int = 0,
+        device: Any = "cpu",
+        everything: bool = False,
+        root: Path | None = None,
+        eval_split: str | None = None,
+    ) -> Batches:
+        """See :meth:`dynaconv.tasks.task.Task.labelled_batches`.
+
+        Args:
+            everything: all images below a folder of classes; some of the classes may be absent.
+            root, eval_split: as in ``open_data``.
+        """
+        from dynaconv.tasks.classification.prediction import evaluation_source, plain_batches
+
+        source = evaluation_source(name, self.classes, everything=everything, root=root, eval_split=eval_split)
+        cap = default_cap(len(source)) if max_bad_images is None else max_bad_images
+        return plain_batches(
+            source,
+            self._known_preprocess(),
+            batch_size=batch_size,
+            workers=workers,
+            bad_images=BadImages(bad_images, cap),
+            processes=processes,
+            process=process,
+            device=device,
+        )
+
+    def _known_preprocess(self) -> Preprocess:
+        if self.preprocess is None:
+            raise ValueError("this task does not know its preprocessing; take the task that load_trained returns")
+        return self.preprocess
+
     def file_batches(
         self, paths: Sequence[Path], *, batch_size: int, workers: int, bad_images: BadImages, device: Any
     ) -> Batches:
         """See :meth:`dynaconv.tasks.task.Task.file_batches`."""
-        if self.preprocess is None:
-            raise ValueError("this task does not know its preprocessing; take the task that load_trained returns")
-        normalise = Normalise(self.preprocess)
+        preprocess = self._known_preprocess()
+        normalise = Normalise(preprocess)
 
         def numbered(batch: Batch, device: torch.device) -> tuple[list[int], Batch]:
             return batch[1].tolist(), normalise(batch, device)
 
         return Batches(
-            Examples(LabelledImages(Files(paths), evaluation_transform(self.preprocess)), seed=None),
+            Examples(LabelledImages(Files(paths), evaluation_transform(preprocess)), seed=None),
             EvaluationBatches(len(paths), batch_size),
             bad_images,
             collate=collate,
@@ -140,6 +190,14 @@ class Classification:
                 for share, label in zip(row_shares, row_labels, strict=True)
             ]
             for row_shares, row_labels in zip(shares.tolist(), labels.tolist(), strict=True)
+        ]
+
+    def table(self, found: Sequence[list[Any]]) -> tuple[list[str], list[list[list[Any]]]]:
+        """One row for every image: its classes and their probabilities by falling probability."""
+        top = max((len(classes) for classes in found), default=0)
+        columns = [name for rank in range(1, top + 1) for name in (f"class_{rank}", f"probability_{rank}")]
+        return columns, [
+            [[cell for one in classes for cell in (one["class"], one["probability"])]] for classes in found
         ]
 
     def draw(self, picture: Image, prediction: Any, top: int = 3) -> Image:
