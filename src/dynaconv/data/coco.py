@@ -1,0 +1,318 @@
+"""Annotation files in COCO's format: read, checked, and what is wrong in them named by image and annotation.
+
+Categories may have any ids; a *label* is the place of a category in the file's order of ids, from 0. Boxes are corners
+``x1, y1, x2, y2`` in pixels of the upright picture, as :func:`~dynaconv.data.decode` gives it.
+
+Source: the format of cocodataset.org; keys beyond it are ignored, ``sigmas`` and ``flip_pairs`` of a category apart.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+from PIL.Image import Image
+
+from dynaconv.data.decode import BadImage, decode
+from dynaconv.data.skeleton import Skeleton, read_skeleton
+from dynaconv.errors import UserError
+
+log = logging.getLogger(__name__)
+
+NAMED = 20  # bad annotations that are named in the log; the others are counted
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """A kind of object; ``skeleton`` is ``None`` where the file gives it no keypoints."""
+
+    id: int
+    name: str
+    skeleton: Skeleton | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Annotation:
+    """One object of one picture.
+
+    Attributes:
+        label: place of its category in :attr:`Coco.categories`.
+        box: corners; finite, with an area, and at least partly inside the picture. They may reach out of it.
+        area: the file's (of the mask, usually), by which COCO's metrics tell small from large; else the box's.
+        crowd: the box stands for many objects: not trained on, and detections in it are not counted as wrong.
+        keypoints: ``(K, 3)`` float32 rows ``x, y, visibility`` (0 not labelled, 1 hidden, 2 visible), or ``None``.
+    """
+
+    id: int
+    label: int
+    box: Box
+    area: float
+    crowd: bool
+    keypoints: np.ndarray | None = None
+
+    def box_within(self, width: int, height: int) -> Box:
+        """The part of the box that is inside a picture of this size."""
+        x1, y1, x2, y2 = self.box
+        return max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture of the file, and its objects (none is allowed)."""
+
+    id: int
+    path: Path
+    width: int
+    height: int
+    annotations: tuple[Annotation, ...] = ()
+
+    def decode(self) -> Image:
+        """The upright RGB picture.
+
+        Raises:
+            BadImage: it cannot be read, or its size is not the one that the boxes were drawn for.
+        """
+        image = decode(self.path)
+        if image.size != (self.width, self.height):
+            raise BadImage(
+                str(self.path),
+                f"upright it has {image.width}x{image.height} pixels, and its annotations (image id {self.id}) are for "
+                f"{self.width}x{self.height}",
+            )
+        return image
+
+
+@dataclass(frozen=True, slots=True)
+class BadAnnotation:
+    """An annotation that was left out, and why."""
+
+    image: int
+    annotation: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Coco:
+    """An annotation file.
+
+    Attributes:
+        path: of the file.
+        categories: in rising order of id.
+        pictures: in the file's order.
+        dropped: annotations that could not be used.
+    """
+
+    path: Path
+    categories: tuple[Category, ...]
+    pictures: tuple[Picture, ...]
+    dropped: tuple[BadAnnotation, ...] = ()
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the categories, by label."""
+        return [category.name for category in self.categories]
+
+    @cached_property
+    def labels(self) -> dict[int, int]:
+        """From a category's id to its label; ``categories[label].id`` leads back."""
+        return {category.id: label for label, category in enumerate(self.categories)}
+
+    def held_out(self, share: float = 0.2, seed: int = 0) -> tuple[Coco, Coco]:
+        """These pictures in two parts, the second with ``share`` of them; the same for the same number of pictures."""
+        count = len(self.pictures)
+        order = np.random.default_rng(seed).permutation(count)
+        held = set(order[: min(max(1, round(share * count)), count - 1)].tolist())
+        parts = ([p for row, p in enumerate(self.pictures) if (row in held) == second] for second in (False, True))
+        train, evaluation = (replace(self, pictures=tuple(part)) for part in parts)
+        return train, evaluation
+
+
+def read_coco(path: str | Path, images: str | Path | None = None, *, known: Sequence[Category] | None = None) -> Coco:
+    """Read an annotation file.
+
+    Args:
+        path: of the JSON file.
+        images: the folder that ``file_name`` is in; looked for near the file if ``None``.
+        known: the categories that training had, whose labels are to be used; the file may lack some, not add any.
+
+    Raises:
+        UserError: no such file, broken JSON, or a file that contradicts itself (unknown or repeated ids) or ``known``.
+    """
+    path = Path(path).expanduser()
+    content = _read_json(path)
+    categories = _categories(path, content)
+    if known is not None:
+        _check_known(path, categories, known)
+        categories = tuple(known)
+    records = _by_id(path, content, "images")
+    folder = _images_folder(path, records, None if images is None else Path(images).expanduser())
+    found: dict[int, list[Annotation]] = {number: [] for number in records}
+    dropped: list[BadAnnotation] = []
+    sizes = {number: _size(path, number, record) for number, record in records.items()}
+    labels = {category.id: label for label, category in enumerate(categories)}
+    for number, record in _by_id(path, content, "annotations").items():
+        image, label = _references(path, number, record, records, labels)
+        try:
+            found[image].append(_annotation(number, label, record, sizes[image], categories[label].skeleton))
+        except _Bad as bad:
+            dropped.append(BadAnnotation(image, number, str(bad)))
+    _report(path, dropped)
+    pictures = tuple(
+        Picture(number, folder / _file_name(path, number, record), *sizes[number], tuple(found[number]))
+        for number, record in records.items()
+    )
+    return Coco(path, categories, pictures, tuple(dropped))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"Cannot read the annotation file {path}: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"The annotation file {path} is not whole JSON ({error}). Expected COCO's format; use another copy."
+        ) from error
+    missing = [name for name in ("images", "categories") if not _is_list(content, name)]
+    if missing or not isinstance(content.get("annotations", []), list):
+        raise UserError(
+            f"{path} is not in COCO's format: expected an object with the lists 'images', 'annotations' and "
+            f"'categories'; {' and '.join(missing) or 'annotations'} cannot be found."
+        )
+    return {"annotations": [], **content}
+
+
+def _is_list(content: Any, name: str) -> bool:
+    return isinstance(content, dict) and isinstance(content.get(name), list)
+
+
+def _by_id(path: Path, content: Mapping[str, Any], kind: str) -> dict[int, dict[str, Any]]:
+    """The records of one list, each under its id."""
+    records: dict[int, dict[str, Any]] = {}
+    for place, record in enumerate(content[kind]):
+        number = record.get("id") if isinstance(record, dict) else None
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise UserError(f"{path}: {kind}[{place}] has the id {number!r}; expected a whole number.")
+        if number in records:
+            raise UserError(f"{path}: the id {number} stands twice in '{kind}'. Every id must be there once.")
+        records[number] = record
+    return records
+
+
+def _categories(path: Path, content: Mapping[str, Any]) -> tuple[Category, ...]:
+    records = _by_id(path, content, "categories")
+    if not records:
+        raise UserError(f"{path} names no categories; expected at least one.")
+    return tuple(
+        Category(number, str(record.get("name", number)), read_skeleton(f"{path}: category {number}", record))
+        for number, record in sorted(records.items())
+    )
+
+
+def _check_known(path: Path, found: Sequence[Category], known: Sequence[Category]) -> None:
+    names = {category.id: category.name for category in known}
+    for category in found:
+        if names.get(category.id) != category.name:
+            there = f"was {names[category.id]!r}" if category.id in names else "was not there"
+            raise UserError(f"{path}: the category {category.id} is {category.name!r} here, and {there} in training.")
+
+
+def _size(path: Path, number: int, record: Mapping[str, Any]) -> tuple[int, int]:
+    width, height = record.get("width"), record.get("height")
+    if not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
+        raise UserError(f"{path}: image id {number} has width {width!r} and height {height!r}; expected pixels.")
+    return width, height
+
+
+def _file_name(path: Path, number: int, record: Mapping[str, Any]) -> str:
+    name = record.get("file_name")
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{path}: image id {number} has the file_name {name!r}; expected the name of a picture.")
+    return name
+
+
+def _references(
+    path: Path, number: int, record: Mapping[str, Any], images: Mapping[int, Any], labels: Mapping[int, int]
+) -> tuple[int, int]:
+    """The image id and the label of an annotation."""
+    image, category = record.get("image_id"), record.get("category_id")
+    if not isinstance(image, int) or image not in images:
+        raise UserError(f"{path}: annotation id {number} is of image id {image!r}, which 'images' does not have.")
+    if not isinstance(category, int) or category not in labels:
+        raise UserError(
+            f"{path}: annotation id {number} of image id {image} has the category id {category!r}, which 'categories' "
+            f"does not have ({', '.join(map(str, list(labels)[:10]))}{' ...' if len(labels) > 10 else ''})."
+        )
+    return image, labels[category]
+
+
+class _Bad(ValueError):  # noqa: N818 - what it is, as BadImage
+    """Why an annotation cannot be used."""
+
+
+def _annotation(
+    number: int, label: int, record: Mapping[str, Any], size: tuple[int, int], skeleton: Skeleton | None
+) -> Annotation:
+    box = _box(record.get("bbox"), size)
+    given = record.get("area")
+    area = float(given) if _finite(given) and given >= 0 else (box[2] - box[0]) * (box[3] - box[1])
+    keypoints = None if skeleton is None else _keypoints(record.get("keypoints"), len(skeleton.names))
+    return Annotation(number, label, box, area, record.get("iscrowd") in (1, True), keypoints)
+
+
+def _box(bbox: Any, size: tuple[int, int]) -> Box:
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(_finite(value) for value in bbox):
+        raise _Bad(f"the box {bbox!r} is not four numbers")
+    x, y, width, height = (float(value) for value in bbox)
+    if width <= 0 or height <= 0:
+        raise _Bad(f"the box {bbox} has no area")
+    if x >= size[0] or y >= size[1] or x + width <= 0 or y + height <= 0:
+        raise _Bad(f"the box {bbox} is outside the picture of {size[0]}x{size[1]} pixels")
+    return x, y, x + width, y + height
+
+
+def _keypoints(values: Any, count: int) -> np.ndarray | None:
+    if values is None:
+        return None
+    if not isinstance(values, list) or len(values) != 3 * count or not all(_finite(value) for value in values):
+        raise _Bad(f"its keypoints are not {3 * count} numbers (x, y, visibility of {count})")
+    rows = np.array(values, np.float32).reshape(count, 3)
+    if not np.isin(rows[:, 2], (0, 1, 2)).all():
+        raise _Bad(f"the visibilities of its keypoints are {sorted(set(rows[:, 2].tolist()))}; expected 0, 1 and 2")
+    return rows
+
+
+def _finite(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _images_folder(path: Path, records: Mapping[int, Mapping[str, Any]], given: Path | None) -> Path:
+    """``given``, or the first folder near the file that has one of its first pictures."""
+    if given is not None:
+        if not given.is_dir():
+            raise UserError(f"There is no folder of pictures {given}.")
+        return given
+    # beside the file, or COCO's own layout: annotations/instances_val2017.json and val2017/ or images/val2017/
+    parts = ["", *path.stem.split("_")]
+    roots = [path.parent / "images", path.parent, path.parent.parent / "images", path.parent.parent]
+    folders = [root / part for root in roots for part in parts]
+    names = [str(record.get("file_name", "")) for record in list(records.values())[:10]]
+    for folder in folders:
+        if any(name and (folder / name).is_file() for name in names):
+            return folder
+    return roots[0] if roots[0].is_dir() else roots[1]
+
+
+def _report(path: Path, dropped: list[BadAnnotation]) -> None:
+    for bad in dropped[:NAMED]:
+        log.warning("%s: left out annotation id %d of image id %d: %s", path, bad.annotation, bad.image, bad.reason)
+    if len(dropped) > NAMED:
+        log.warning("%s: left out %d annotations in all", path, len(dropped))
