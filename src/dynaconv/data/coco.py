@@ -20,7 +20,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from PIL.Image import Image
 
-from dynaconv.data.decode import BadImage, decode
+from dynaconv.data.decoding import BadImage, decode
 from dynaconv.data.skeleton import Skeleton, read_skeleton
 from dynaconv.errors import UserError
 
