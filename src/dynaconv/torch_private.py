@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,8 @@ __all__ = [
     "tree_leaves",
     "unwatch_workers",
 ]
+
+T = TypeVar("T")
 
 MISSING: list[str] = []
 """Names that this torch lacks, as dotted paths."""
@@ -120,7 +122,7 @@ def is_batched(tensor: Tensor) -> bool:
     return bool(_in_old_vmap(tensor) or _in_vmap(tensor))
 
 
-def constant_for_compiler(function: Callable[[], Any]) -> Callable[[], Any]:
+def constant_for_compiler(function: Callable[[], T]) -> Callable[[], T]:
     """Return the function, marked: torch.compile runs it once while it traces and keeps what it returned.
 
     ``torch.compiler.assume_constant_result`` sets the same mark, and imports the whole compiler (seconds) to do so.

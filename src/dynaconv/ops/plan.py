@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from dynaconv.errors import suggest
+from dynaconv.kernels import cpu as kernels
 from dynaconv.ops import measured
 from dynaconv.ops.call import Call
 from dynaconv.ops.geometry import output_space
@@ -132,19 +133,22 @@ def _branches(call: Call) -> Rule:
 
 
 def _tiled(call: Call) -> Rule:
-    """Laying out the bank costs a pass over it at every call, which few examples or small kernels do not repay.
+    """As :func:`dynaconv.kernels.cpu.pays` says, and for 1x1 kernels in contiguous maps only where these are small.
 
-    Measured on a CPU, forward and backward (docs/performance.md, steps 16 and 20): 3x3 kernels from 8 examples on; 1x1
-    kernels from 16 examples on where they are of 40,000 numbers and more, in contiguous maps only where these are
-    small. Contiguous maps are converted on the way in and out.
+    Contiguous maps are converted on the way in and out (docs/performance.md, step 20).
     """
-    why = "large kernels are mixed into the cache block by block, never written"
-    if not call.pointwise:
-        return Rule("tiled", call.batch >= 8, why + _converted(call), "laying out the bank needs 8 examples to pay")
-    enough = call.batch >= 16 and math.prod(call.bank_shape[1:]) >= 40_000
-    small = call.channels_last or _positions(call) <= 400
-    why_not = "the maps are contiguous and large" if enough else "laying out the bank needs more examples to pay"
-    return Rule("tiled", enough and small, why + _converted(call), why_not)
+    why = "large kernels are mixed into the cache block by block, never written" + _converted(call)
+    why_not = _packing_is_not_repaid(call)
+    if why_not is None and call.pointwise and not call.channels_last and _positions(call) > 400:
+        why_not = "the maps are contiguous and large; keep them in channels_last"
+    return Rule("tiled", why_not is None, why, why_not or "")
+
+
+def _packing_is_not_repaid(call: Call) -> str | None:
+    if call.device != "cpu" or kernels.why_not() is not None:
+        return "it has no kernel here"
+    numbers = math.prod(call.bank_shape[1:])
+    return kernels.pays("dense", batch=call.batch, pointwise=call.pointwise, numbers=numbers, training=call.needs_grad)
 
 
 def _converted(call: Call) -> str:

@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dynaconv.kernels.cpu.arguments import declare
+from dynaconv.torch_private import constant_for_compiler
 
 SWITCH = "DYNACONV_NATIVE"  # set to 0: never compile, never load
 
@@ -48,6 +49,7 @@ def cache_folder() -> Path:
         raise OSError(f"{error}; set DYNACONV_CACHE to a folder") from None
 
 
+@constant_for_compiler
 def why_not() -> str | None:
     """Why the kernels cannot be used here, or None. The first call compiles them (a few seconds)."""
     found = _load(_flags)
@@ -62,6 +64,7 @@ def library() -> ctypes.CDLL:
     return found
 
 
+@constant_for_compiler
 def instruction_set() -> str:
     """What the library was compiled for: ``"avx512"``, ``"avx2"`` (with FMA), ``"neon"``, or ``"baseline"``."""
     name: bytes = library().dynaconv_instruction_set()

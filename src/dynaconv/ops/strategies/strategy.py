@@ -12,7 +12,6 @@ from dynaconv.kernels import cpu
 from dynaconv.ops.call import Call
 from dynaconv.ops.convolution import mix_biases, mix_kernels
 from dynaconv.ops.geometry import Geometry
-from dynaconv.torch_private import constant_for_compiler
 
 ConvolveEach = Callable[[Tensor, Tensor, Tensor | None, Geometry], Tensor]
 Mix = Callable[[Tensor, Tensor, Tensor, Tensor | None, Geometry], Tensor]
@@ -53,11 +52,6 @@ def in_layout_of(x: Tensor, y: Tensor) -> Tensor:
     return y if x.is_contiguous(memory_format=torch.channels_last) else y.contiguous()
 
 
-@constant_for_compiler
-def _why_no_kernels() -> str | None:
-    return cpu.why_not()
-
-
 def refuses_c_kernel(call: Call) -> str | None:
     """Why the C kernels (:mod:`dynaconv.kernels.cpu`) may not run a call, whatever the layer; else None."""
     if call.device != "cpu" or call.dtype != torch.float32 or call.autocast is not None:
@@ -66,5 +60,5 @@ def refuses_c_kernel(call: Call) -> str | None:
         return "an exported graph must run where this library is not installed"
     if not call.plain:
         return "the call is transformed or watched, and torch does not see into a kernel of our own"
-    reason = _why_no_kernels()
+    reason = cpu.why_not()
     return None if reason is None else f"the kernels are not available: {reason}"
