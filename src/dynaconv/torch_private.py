@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch._ops import OpOverload, OpOverloadPacket
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.autograd import forward_ad
+from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import CheckpointFunction
 
-# These five are classes that extensions of torch are told to use, from modules whose names begin with an underscore.
+# These six are classes that extensions of torch are told to use, from modules whose names begin with an underscore.
 __all__ = [
     "FakeTensor",
     "FakeTensorMode",
@@ -34,7 +35,6 @@ __all__ = [
     "forward_ad_active",
     "hooks_of",
     "in_reentrant_checkpoint",
-    "is_batched",
     "is_exporting",
     "is_hooked",
     "is_watched",
@@ -65,19 +65,14 @@ def _unknown() -> int:
     return 1
 
 
-def _unknown_tensor(tensor: Tensor) -> bool:
-    return True
-
-
 _dispatch_modes: Callable[[], int] = _find("torch._C._len_torch_dispatch_stack", _unknown)
 _function_modes: Callable[[], int] = _find("torch._C._len_torch_function_stack", _unknown)
+_modes_of_functions: Callable[[], list[Any]] = _find("torch.overrides._get_current_function_mode_stack", lambda: [None])
 _transform: Callable[[], Any] = _find("torch._C._functorch.peek_interpreter_stack", _unknown)
 _wrapped_by_func: Callable[[Tensor], bool] = _find(
     "torch._C._functorch.is_functorch_wrapped_tensor", lambda tensor: True
 )
 _wrapped_by_grad: Callable[[Tensor], bool] = _find("torch._C._functorch.is_legacy_batchedtensor", lambda _: True)
-_in_old_vmap: Callable[[Tensor], bool] = _find("torch._C._functorch.is_legacy_batchedtensor", _unknown_tensor)
-_in_vmap: Callable[[Tensor], bool] = _find("torch._C._functorch.is_batchedtensor", _unknown_tensor)
 _foreach_copy_: Callable[[Sequence[Tensor], Sequence[Tensor]], Any] | None = _find("torch._foreach_copy_", None)
 _saved_tensors_hooks: Callable[[bool], Any] = _find(
     "torch._C._autograd._top_saved_tensors_default_hooks", lambda ignore_is_tracing: None
@@ -100,12 +95,18 @@ def is_exporting() -> bool:
 def is_watched() -> bool:
     """Return whether a mode or a transform would see the next operation of torch.
 
-    That is a ``TorchDispatchMode`` (a counter, fake tensors), a ``TorchFunctionMode`` (also ``torch.device`` as a
-    context), or a transform of ``torch.func`` (``vmap``, ``grad``, ``jvp``). They must be given torch's own operations.
+    That is a ``TorchDispatchMode`` (a counter, fake tensors), a ``TorchFunctionMode`` (but for a default device, which
+    only says where new tensors go), or a transform of ``torch.func`` (``vmap``, ``grad``, ``jvp``). They must be given
+    torch's own operations.
     Gradients under ``is_grads_batched=True`` are not seen here: ask :func:`is_wrapped` for each.
     Not for code under torch.compile: ask ``torch.compiler.is_compiling()`` first.
     """
-    return bool(_dispatch_modes() or _function_modes() or _transform() is not None)
+    return bool(_dispatch_modes() or _transform() is not None or (_function_modes() and not _only_default_device()))
+
+
+def _only_default_device() -> bool:
+    """Whether all modes of functions are ``torch.set_default_device`` or ``with torch.device(...)``."""
+    return all(isinstance(mode, DeviceContext) for mode in _modes_of_functions())
 
 
 def is_wrapped(tensor: Tensor) -> bool:
@@ -115,11 +116,6 @@ def is_wrapped(tensor: Tensor) -> bool:
     ``torch.Tensor`` and no mode is active.
     """
     return _wrapped_by_func(tensor) or _wrapped_by_grad(tensor)
-
-
-def is_batched(tensor: Tensor) -> bool:
-    """Return whether a tensor stands for many at once, inside ``vmap`` or a gradient with ``is_grads_batched``."""
-    return bool(_in_old_vmap(tensor) or _in_vmap(tensor))
 
 
 def constant_for_compiler(function: Callable[[], T]) -> Callable[[], T]:

@@ -362,3 +362,16 @@ def test_the_plan_steps_aside_for_what_a_strategy_cannot_do(layout: str, groups:
     with torch.autocast("cpu", torch.bfloat16):
         assert plan_of(x, bank, routing, geometry=geometry).strategy not in own
     assert (usual in own) == (groups == 1 or layout == "channels_last")
+
+
+@pytest.mark.skipif(INTERPRETED, reason="Triton is not for this device")
+@BY_NAME
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_default_device_changes_nothing(strategy: str, device: str) -> None:
+    leaves, geometry = call(strategy, torch.float32)
+    expected = penalty(lambda *args: mix(*args, geometry=geometry, strategy=strategy), leaves)
+    with torch.device(device):
+        actual = penalty(lambda *args: mix(*args, geometry=geometry, strategy=strategy), leaves)
+    for one, two in zip(actual, expected, strict=True):
+        assert one.device.type == "cpu"
+        assert torch.equal(one, two)

@@ -84,9 +84,9 @@ def _are_times(times: Any) -> bool:
 
 def _write(times: dict[str, Times]) -> None:
     """Whole or not at all; a folder that cannot be written costs only the next measurement."""
-    path = cache_file()
     strategies = sorted({name for own in times.values() for name in own})
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # also where there is no home folder
+        path = cache_file()
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
             json.dump({"format": FORMAT, "strategies": strategies, "times": times}, file, indent=1)

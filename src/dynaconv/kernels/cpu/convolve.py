@@ -144,7 +144,9 @@ def pack_bank(bank: Tensor, transposed: bool = False) -> Tensor:
     bank = bank.contiguous()
     strides = _strides(bank.shape, transposed)
     packed = torch.empty(
-        border.packed_shape(strides.experts, strides.channels, strides.columns, strides.taps), dtype=torch.float32
+        border.packed_shape(strides.experts, strides.channels, strides.columns, strides.taps),
+        dtype=torch.float32,
+        device="cpu",
     )
     start = data_ptr("the bank", bank, bank.shape)
     library().dynaconv_pack(ctypes.byref(strides), torch.get_num_threads(), start, packed.data_ptr())
@@ -159,7 +161,7 @@ def unpack_bank(packed: Tensor, shape: Sequence[int]) -> Tensor:
         packed,
         border.packed_shape(strides.experts, strides.channels, strides.columns, strides.taps),
     )
-    bank = torch.empty(tuple(shape), dtype=torch.float32)
+    bank = torch.empty(tuple(shape), dtype=torch.float32, device="cpu")
     library().dynaconv_unpack(ctypes.byref(strides), torch.get_num_threads(), bank.data_ptr(), start)
     return bank
 

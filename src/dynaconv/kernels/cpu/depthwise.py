@@ -83,7 +83,7 @@ def kernel_gradient(gradient: Tensor, x: Tensor, kernel: Pair, stride: Pair, pad
     sizes = border.sizes(shape, 1, channels, kernel, stride, padding, dilation)
     upstream = _upstream(gradient, batch, channels, *sizes.output)
     read = data_ptr("x", x, shape, layout=CHANNELS_LAST)
-    taps = torch.empty(batch, kernel[0] * kernel[1], channels, dtype=torch.float32)
+    taps = torch.empty(batch, kernel[0] * kernel[1], channels, dtype=torch.float32, device="cpu")
     if batch:
         slabs, threads = partition(batch, channels)
         library().dynaconv_depthwise_kernel_gradient(sizes.reference, slabs, threads, read, taps.data_ptr(), upstream)

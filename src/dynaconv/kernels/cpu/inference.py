@@ -122,7 +122,7 @@ def frozen_layer(
     if routing is None and not prepared.routes:
         raise ValueError("routing is None, and the layer has no router that C can run; expected (batch, experts)")
     y = border.new_map(batch, prepared.outputs, *prepared.size)
-    sums_out = torch.empty(batch, prepared.outputs, dtype=torch.float32)
+    sums_out = torch.empty(batch, prepared.outputs, dtype=torch.float32, device="cpu")
     if batch:
         library().dynaconv_frozen_layer(
             prepared.reference,
@@ -142,7 +142,7 @@ def channel_sums(x: Tensor) -> Tensor:
     """``(B, C, H, W)`` float32 in channels_last ``-> (B, C)``, sums over space."""
     shape = batch, channels, height, width = border.map_shape("x", x)
     read = data_ptr("x", x, shape, layout=CHANNELS_LAST)
-    sums = torch.zeros(batch, channels, dtype=torch.float32)
+    sums = torch.zeros(batch, channels, dtype=torch.float32, device="cpu")
     if batch:
         slabs, threads = partition(batch, channels)
         library().dynaconv_channel_sums(batch, height * width, channels, slabs, threads, sums.data_ptr(), read)
@@ -155,7 +155,7 @@ def route(sums: Tensor, pixels: int, router: LinearRouter) -> Tensor:
     experts = router.fc_weight.shape[0]
     width, softmax, *weights = _router(router, channels, experts)
     read = data_ptr("sums", sums, (batch, channels))
-    out = torch.empty(batch, experts, dtype=torch.float32)
+    out = torch.empty(batch, experts, dtype=torch.float32, device="cpu")
     if batch:
         library().dynaconv_route(batch, channels, width, experts, softmax, 1 / pixels, read, *weights, out.data_ptr())
     return out
@@ -175,7 +175,7 @@ def mix(bank: Tensor, scale: Tensor | None, routing: Tensor) -> Tensor:
     numbers = border.bank(bank, scale, (experts, rows, columns), scaled)
     routing = routing.contiguous()
     weights = data_ptr("routing", routing, (batch, experts))
-    out = torch.empty(batch, rows, columns, dtype=torch.float32)
+    out = torch.empty(batch, rows, columns, dtype=torch.float32, device="cpu")
     if out.numel():
         sizes = batch, experts, rows, columns, by_column, torch.get_num_threads()
         library().dynaconv_mix(numbers.kind, *sizes, weights, numbers.numbers, numbers.scale, out.data_ptr())

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dynaconv.kernels import by_torch
 from dynaconv.kernels.cpu import convolve, depthwise
-from dynaconv.torch_private import is_batched
+from dynaconv.torch_private import is_wrapped
 
 _MOVES = "int[2] stride, int[2] padding, int[2] dilation"
 _LIBRARY = torch.library.Library("dynaconv", "FRAGMENT")
@@ -94,7 +94,7 @@ def _depthwise_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]
     needed = ctx.needs_input_grad[:2]
     of_biases = gradient.sum(dim=(2, 3)) if ctx.needs_input_grad[2] else None
     found: Sequence[Tensor | None]
-    if torch.is_grad_enabled() or is_batched(gradient):
+    if torch.is_grad_enabled() or is_wrapped(gradient):
         found = by_torch.gradients(partial(_each_by_torch, ctx.moves), (x, kernels), needed, gradient)
     else:
         found = torch.ops.dynaconv.depthwise_each_backward(gradient, x, kernels, *ctx.moves, list(needed))
@@ -159,7 +159,7 @@ def _mixed_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     inputs, needed = ctx.saved_tensors, ctx.needs_input_grad[:3]
     of_biases = gradient.sum(dim=(2, 3)) if ctx.needs_input_grad[3] else None
     found: Sequence[Tensor | None]
-    if torch.is_grad_enabled() or is_batched(gradient):
+    if torch.is_grad_enabled() or is_wrapped(gradient):
         found = by_torch.gradients(partial(_mix_by_torch, ctx.moves), inputs, needed, gradient)
     else:
         found = torch.ops.dynaconv.mix_conv2d_backward(gradient, *inputs, *ctx.moves, list(needed))

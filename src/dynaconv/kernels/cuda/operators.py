@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dynaconv.kernels import by_torch
 from dynaconv.kernels.cuda.shape import Move, addressable, channels_last
-from dynaconv.torch_private import is_batched
+from dynaconv.torch_private import is_wrapped
 
 _MOVE = "int[] stride, int[] padding, int[] dilation, int groups"
 _INPUTS = f"Tensor x, Tensor bank, Tensor routing, Tensor? bias, {_MOVE}"
@@ -96,7 +96,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     inputs, needed = ctx.saved_tensors, list(ctx.needs_input_grad[:4])
     found: Sequence[Tensor | None]
-    if torch.is_grad_enabled() or is_batched(gradient):
+    if torch.is_grad_enabled() or is_wrapped(gradient):
         found = by_torch.gradients(partial(_by_torch, ctx.moves), inputs, needed, gradient)
     else:
         found = _gradients(gradient, *inputs, *ctx.moves, needed)

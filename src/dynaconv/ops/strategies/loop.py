@@ -21,7 +21,7 @@ from dynaconv.ops.convolution import convolve, mix_biases, mix_kernels
 from dynaconv.ops.geometry import Geometry
 from dynaconv.ops.strategies import matmul
 from dynaconv.ops.strategies.strategy import Strategy
-from dynaconv.torch_private import is_batched
+from dynaconv.torch_private import is_wrapped
 
 # Mixed kernels of a piece: 4 MiB beat 1 MiB in every wide layer; of kernels larger than that a few are mixed together
 # all the same, as every piece reads the whole bank (docs/performance.md, steps 4 and 9).
@@ -115,7 +115,7 @@ class _Remixed(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, bank, routing, bias = ctx.saved_tensors
         need_x, need_bank, need_routing, need_bias = ctx.needs_input_grad[:4]
-        if is_batched(gradient):  # many gradients at once: sums in place are not possible then
+        if is_wrapped(gradient):  # many gradients at once: sums in place are not possible then
             found = by_torch.gradients(
                 partial(_of_four, ctx.geometry), ctx.saved_tensors, ctx.needs_input_grad[:4], gradient
             )
