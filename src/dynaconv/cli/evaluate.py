@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from dynaconv.cli import options
-from dynaconv.cli.options import Given, takes
+from dynaconv.cli.options import Given, assignments, takes
 from dynaconv.cli.terminal import prepare, sentences, width
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def evaluate(
     batch_size: options.BatchSize = 64,
     threads: options.Threads = None,
     as_json: options.AsJson = False,
+    data_arg: options.DataArg = None,
     on: Given,
     opening: Given,
 ) -> None:
@@ -55,6 +56,7 @@ def evaluate(
         device=accelerator.device,
         everything=everything or None,
         **opening,
+        **assignments("--data-arg", data_arg),
     )
     metrics = measure(trained.model.to(accelerator.device), batches, trained.task, accelerator)
     batches.close()

@@ -98,6 +98,10 @@ Arg = Annotated[
 AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, Option("--quiet", help="No progress bar.")]
 Set = Annotated[list[str] | None, Option("--set", help="Any other setting of the training, NAME=VALUE; repeatable.")]
+DataArg = Annotated[
+    list[str] | None,
+    Option("--data-arg", help="What else the task wants to know of its data, NAME=VALUE; repeatable."),
+]
 Pretrained = Annotated[bool, Option("--pretrained", help="Begin from timm's pretrained weights.")]
 Threads = Annotated[
     int | None,

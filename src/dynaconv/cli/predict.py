@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from dynaconv.cli import options
-from dynaconv.cli.options import Given, choice, takes
+from dynaconv.cli.options import Given, assignments, choice, takes
 from dynaconv.cli.terminal import prepare
 from dynaconv.errors import UserError, suggest
 
@@ -33,6 +33,7 @@ def predict(
     draw: Annotated[
         Path | None, Option(help="Folder for copies of the images with what was found drawn on them.")
     ] = None,
+    data_arg: options.DataArg = None,
     batch_size: options.BatchSize = 64,
     threads: options.Threads = None,
     bad_images: Annotated[
@@ -72,6 +73,7 @@ def predict(
         workers=opening["workers"],
         bad_images=policy,
         device=accelerator.device,
+        **assignments("--data-arg", data_arg),
     )
     network = trained.model.to(accelerator.device)
     with accelerator.autocast():

@@ -57,6 +57,7 @@ def train(
     pretrained: options.Pretrained = False,
     arg: options.Arg = None,
     setting: options.Set = None,
+    data_arg: options.DataArg = None,
     threads: options.Threads = None,
     profile: Annotated[
         bool, Option("--profile", help="Print images/s of loader and step, beside timm's loader; do not train.")
@@ -79,6 +80,7 @@ def train(
         model={"name": model, **network, "args": assignments("--arg", arg)},
         settings={**training, **keeping, **assignments("--set", setting)},
         rest={**sizes, "data": data, "task": task},
+        data_args=assignments("--data-arg", data_arg),
     )
     if show:
         print(json.dumps(resolved.model_dump(mode="json"), indent=2))
@@ -92,12 +94,18 @@ def train(
     _train(resolved, opening, folder, resume, finetune, pretrained, quiet, threads)
 
 
-def _resolve(base: dict[str, Any], model: dict[str, Any], settings: dict[str, Any], rest: dict[str, Any]) -> Recipe:
+def _resolve(
+    base: dict[str, Any],
+    model: dict[str, Any],
+    settings: dict[str, Any],
+    rest: dict[str, Any],
+    data_args: dict[str, Any],
+) -> Recipe:
     from dynaconv.train.recipe import resolve_recipe
 
     if model["name"] is None and "model" not in base:
         raise UserError("Which network? Pass a MODEL (e.g. mobilenetv2_050) or a --recipe. 'dynaconv list' names them.")
-    resolved = resolve_recipe(base, model, settings, rest)
+    resolved = resolve_recipe(base, model, settings, rest, data_args)
     if resolved.data is None:
         raise UserError("Which data? Pass --data: 'digits', a folder of images, torch/NAME, hfds/NAME or wds/FOLDER.")
     return resolved
@@ -128,7 +136,7 @@ def _open(recipe: Recipe, opening: dict[str, Any]) -> Any:
         interpolation=recipe.interpolation,
         crop_pct=recipe.crop_pct,
         seed=recipe.settings.seed,
-        **opening,
+        **{**recipe.data_args, **opening},
     )
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from dynaconv.errors import UserError, suggest
 
-TASKS = {"classification": "dynaconv.tasks.classification"}
+TASKS = {"classification": "dynaconv.tasks.classification", "keypoints": "dynaconv.tasks.keypoints"}
 """The package of every task; its ``TASK`` is the task's class."""
 
-FAMILIES: dict[str, str] = {}
+FAMILIES = {"keypoints_": "keypoints"}
 """How the names of networks begin that are for one task alone, and which one it is."""
 
 

@@ -63,6 +63,7 @@ class Recipe(Frozen):
         image_size: side of the square that the network sees, or height and width (also as text: ``256x192``).
         interpolation, crop_pct: preprocessing. These three are the data set's own where ``None``.
         data: name of the data set it is for; ``--data`` says where it is.
+        data_args: what else the task wants to know of the data, such as the ``sigmas`` of keypoints.
         claim: what it is meant to reproduce.
     """
 
@@ -74,6 +75,7 @@ class Recipe(Frozen):
     interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
     crop_pct: float | None = Field(default=None, gt=0, le=1)
     data: str | None = None
+    data_args: dict[str, Any] = Field(default_factory=dict)
     claim: Claim | None = None
 
     @model_validator(mode="before")
@@ -87,7 +89,11 @@ class Recipe(Frozen):
 
 
 def resolve_recipe(
-    base: dict[str, Any], model: dict[str, Any], settings: dict[str, Any], rest: dict[str, Any]
+    base: dict[str, Any],
+    model: dict[str, Any],
+    settings: dict[str, Any],
+    rest: dict[str, Any],
+    data_args: dict[str, Any] | None = None,
 ) -> Recipe:
     """A recipe's dictionary with the values of the command line laid over it; ``None`` leaves the recipe's."""
     chosen = _given(rest)
@@ -99,6 +105,7 @@ def resolve_recipe(
             **chosen,
             "model": ModelSpec(**_network(base.get("model", {}), _given(model))),
             "settings": {**base.get("settings", {}), **_given(settings)},
+            "data_args": {**base.get("data_args", {}), **(data_args or {})},
         }
     )
 
