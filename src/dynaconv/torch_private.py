@@ -29,6 +29,7 @@ __all__ = [
     "TorchDispatchMode",
     "MISSING",
     "carry_hooks",
+    "compiler_pass",
     "constant_for_compiler",
     "checkpointed_part",
     "copy_each_",
@@ -125,6 +126,31 @@ def constant_for_compiler(function: Callable[[], T]) -> Callable[[], T]:
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
+
+
+def compiler_pass(change: Callable[[torch.fx.Graph], None], version: str) -> dict[str, Any]:
+    """Return the options of torch.compile with which inductor calls ``change(graph)`` on every graph.
+
+    In that graph every operation returns new tensors: what changes one in place is rewritten before. ``version`` stands
+    for what the function does, in the key under which inductor keeps what it compiled. Empty where torch has no such
+    option. Imports the whole compiler (seconds).
+    """
+    try:
+        from torch._inductor import config
+        from torch._inductor.custom_graph_pass import CustomGraphPass
+    except ImportError:
+        return {}
+    if not hasattr(config, "post_grad_custom_pre_pass"):
+        return {}
+
+    class Pass(CustomGraphPass):
+        def __call__(self, graph: torch.fx.Graph) -> None:
+            change(graph)
+
+        def uuid(self) -> str:
+            return version
+
+    return {"post_grad_custom_pre_pass": Pass()}
 
 
 def forward_ad_active() -> bool:

@@ -45,13 +45,14 @@ def test_opcheck(kind: str, bank_dtype: str | None, routed: bool) -> None:
     routing = torch.rand(2, layer.experts) if routed else None
     geometry = layer.geometry
     arguments = (
-        *(x, routing, *tensors[:4], *((None,) * 4 if routed else tensors[4:])),
+        *(x, None if routed else x.sum((2, 3)), routing, *tensors[:4], *((None,) * 4 if routed else tensors[4:])),
         *(layer.kernel_shape, geometry.stride, geometry.padding, geometry.dilation, geometry.groups),
         *(layer.router.softmax, "clamp", 0.0, None),
     )
-    y = torch.ops.dynaconv.frozen_layer.default(*arguments)
+    y, sums = torch.ops.dynaconv.frozen_layer.default(*arguments)
     with torch.no_grad():
-        assert torch.equal(y, layer(x, routing).relu())
+        assert_close(y, layer(x, routing).relu())
+    assert_close(sums, y.sum((2, 3)), scale=10)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
     torch.library.opcheck(torch.ops.dynaconv.frozen_layer.default, arguments, test_utils=tests)
 

@@ -1,7 +1,8 @@
 """A network made ready for inference: what is constant is folded, what is mixed lies as it is read."""
 
 from dynaconv.inference.archive import load, save
+from dynaconv.inference.compiled import compile_options
 from dynaconv.inference.freezing import FreezeReport, freeze
 from dynaconv.inference.layer import FrozenLayer
 
-__all__ = ["FreezeReport", "FrozenLayer", "freeze", "load", "save"]
+__all__ = ["FreezeReport", "FrozenLayer", "compile_options", "freeze", "load", "save"]

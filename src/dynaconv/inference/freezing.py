@@ -14,6 +14,7 @@ from dynaconv.conversion.observe import guess_sizes
 from dynaconv.errors import suggest
 from dynaconv.inference.bank import check_bank_dtype
 from dynaconv.inference.comparison import Difference, compare
+from dynaconv.inference.compiled import compile_options
 from dynaconv.inference.layer import CHOICES, FrozenLayer
 from dynaconv.inference.norm_folding import (
     activation_of,
@@ -83,7 +84,8 @@ def freeze(
             quarter (one scale for every output channel of every expert). Reading the bank bounds the time at batch 1.
             Casting the copy later (``.half()`` ...) leaves a reduced bank as it is stored.
         compile: compile the copy with torch.compile (needs a C++ compiler; the first call of every batch size takes a
-            minute). Not saved with the network: call ``network.compile()`` after loading.
+            minute). Not saved with the network: after loading call
+            ``network.compile(**dynaconv.inference.compile_options())``.
         strategy: None or ``"auto"`` chooses for every call (``layer.plan(x)`` says what and why): where it can, a
             kernel of our own that does the whole layer in one call, ``"frozen"``; else one of the ordinary strategies.
             A name is obeyed by every layer; where one cannot, this function raises.
@@ -125,7 +127,7 @@ def freeze(
         layers=layers, norms=norms, error=found.error, top1_agreement=found.top1_agreement, left=left
     )
     if compile:
-        frozen.compile(dynamic=False, options={"freezing": True})
+        frozen.compile(**compile_options())
     return frozen
 
 

@@ -1,7 +1,8 @@
 """The one-call kernel as an operator of torch, ``dynaconv::frozen_layer``: torch.compile keeps it in its graphs.
 
 Eager calls go straight to C (:mod:`~dynaconv.inference.one_call`), without the dispatcher. In a graph no layer can
-remember sums for the next router: the kernel reads the map for them.
+remember sums for the next router. The operator returns them, and takes those of its input where it is given some:
+:mod:`~dynaconv.inference.compiled` joins the two. Without, the kernel reads the map for them.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from dynaconv.torch_private import constant_for_compiler, is_exporting
 
 _LIBRARY = torch.library.Library("dynaconv", "FRAGMENT")
 _LIBRARY.define(
-    "frozen_layer(Tensor x, Tensor? routing, Tensor bank, Tensor? scale, Tensor? bias, Tensor? biases, "
+    "frozen_layer(Tensor x, Tensor? sums, Tensor? routing, Tensor bank, Tensor? scale, Tensor? bias, Tensor? biases, "
     "Tensor? hidden_weight, Tensor? hidden_bias, Tensor? fc_weight, Tensor? fc_bias, int[] kernel_shape, "
     "int[2] stride, int[2] padding, int[2] dilation, int groups, bool softmax, str activation, float? low, "
-    "float? high) -> Tensor",
+    "float? high) -> (Tensor, Tensor)",
     # A compiler may lay out what it computes as it likes, but must hand over what was traced.
     tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides),
 )
@@ -63,10 +64,10 @@ def run(layer: Frozen, x: Tensor, routing: Tensor | None, geometry: Geometry) ->
     tensors = one_call.tensors_of(layer)
     softmax = routing is None and layer.router.softmax
     y: Tensor = torch.ops.dynaconv.frozen_layer.default(
-        *(x, routing, *tensors[:4], *(tensors[4:] if routing is None else (None,) * 4)),
+        *(x, None, routing, *tensors[:4], *(tensors[4:] if routing is None else (None,) * 4)),
         *(layer.kernel_shape, geometry.stride, geometry.padding, geometry.dilation, geometry.groups),
         *(softmax, activation.kind, low, high),
-    )
+    )[0]
     return y
 
 
@@ -89,7 +90,7 @@ class _Layer:
             self.router._buffers.update(zip(names, router, strict=True))
 
 
-def _run(x: Tensor, routing: Tensor | None, *rest: Any) -> Tensor:
+def _run(x: Tensor, sums: Tensor | None, routing: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
     tensors, settings = rest[:8], rest[8:]
     x = x.contiguous(memory_format=torch.channels_last)
     addresses = tuple(None if tensor is None else tensor.data_ptr() for tensor in tensors)
@@ -100,7 +101,7 @@ def _run(x: Tensor, routing: Tensor | None, *rest: Any) -> Tensor:
         if len(_prepared) >= _KEPT:
             _prepared.clear()
         found = _prepared[key] = _prepare(x, tensors, addresses, *settings)
-    return one_call.call(found, x, routing, None)[0]
+    return one_call.call(found, x, routing, sums)
 
 
 def _prepare(
@@ -123,11 +124,12 @@ def _prepare(
     return one_call.prepare(layer, x, geometry, addresses)
 
 
-def _fake(x: Tensor, routing: Tensor | None, *rest: Any) -> Tensor:
+def _fake(x: Tensor, sums: Tensor | None, routing: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
     kernel_shape, stride, padding, dilation, groups = rest[8:13]
     geometry = Geometry(dims=2, stride=stride, padding=padding, dilation=dilation, groups=groups)
     height, width = output_space(x.shape[2:], kernel_shape[2:], geometry)
-    return x.new_empty(x.shape[0], height, width, kernel_shape[0]).permute(0, 3, 1, 2)
+    y = x.new_empty(x.shape[0], height, width, kernel_shape[0]).permute(0, 3, 1, 2)
+    return y, x.new_empty(x.shape[0], kernel_shape[0])
 
 
 _LIBRARY.impl("frozen_layer", _run, "CPU")
