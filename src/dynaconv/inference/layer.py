@@ -21,6 +21,7 @@ from dynaconv.ops.geometry import resolve_padding
 from dynaconv.ops.mixing import EMPTY
 from dynaconv.ops.plan import plan
 from dynaconv.ops.strategies import loop
+from dynaconv.routing import ScopedRouter, as_node, is_traced
 from dynaconv.torch_private import is_exporting
 
 if TYPE_CHECKING:
@@ -131,6 +132,11 @@ class FrozenLayer(nn.Module):
 
     def forward(self, x: Tensor, routing: Tensor | None = None) -> Tensor:
         """``routing`` ``(B, K)`` takes the place of what the router returns when it is given."""
+        if is_traced(x, routing):
+            if routing is None and isinstance(self.router, ScopedRouter):
+                routing = self.router(x)  # it comes from outside the layer, so in the graph it is an argument
+            node: Tensor = as_node(self, x, routing)
+            return node
         dims = self.geometry.dims
         if x.dim() == dims + 1:
             return self.forward(x.unsqueeze(0), routing).squeeze(0)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from dynaconv.inference.channel_sums import readable, sums_of
 from dynaconv.kernels.cpu import inference
-from dynaconv.routing import PooledRouter, SigmoidRouter, SoftmaxRouter, global_average_pool
+from dynaconv.routing import PooledRouter, SigmoidRouter, SoftmaxRouter, as_node, global_average_pool, is_traced
 from dynaconv.torch_private import carry_hooks, is_hooked
 
 if TYPE_CHECKING:
@@ -60,6 +60,9 @@ class FrozenRouter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, *space) -> (B, K)``"""
+        if is_traced(x):
+            node: Tensor = as_node(self, x)
+            return node
         if x.dim() < 2 or x.shape[1] != self.in_channels:
             raise ValueError(
                 f"router got input of shape {tuple(x.shape)}; expected (batch, {self.in_channels}, *space)"
