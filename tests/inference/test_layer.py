@@ -285,3 +285,71 @@ def test_the_plan_says_why_and_why_not_the_others(monkeypatch: pytest.MonkeyPatc
     with monkeypatch.context() as patch:
         patch.setattr("dynaconv.inference.channel_sums.why_not", lambda: "there is no compiler")
         assert frozen.plan(last).others["frozen"] == "the kernels are not available: there is no compiler"
+
+
+@pytest.mark.parametrize("bank_dtype", [None, "bfloat16", "int8"])
+@pytest.mark.parametrize(
+    ("layer", "size"),
+    [
+        (DynamicConv2d(4, 40, 3), (4, 6, 6)),  # in panels
+        (DynamicConv2d(8, 8, 3, groups=8), (8, 6, 6)),  # by taps
+        (DynamicConv2d(8, 4, 3, groups=2), (8, 6, 6)),  # in rows
+        (dynaconv.DynamicConv1d(4, 6, 3), (4, 9)),
+        (dynaconv.DynamicLinear(5, 7), (5,)),
+    ],
+)
+def test_the_experts_can_be_read_as_the_twin_s(layer: nn.Module, size: tuple[int, ...], bank_dtype: str | None) -> None:
+    """Networks read ``conv.weight.dtype`` and ``.device``; what they get is the bank, not a likeness of it."""
+    frozen = freeze(layer, input_size=size, bank_dtype=bank_dtype)
+    weight, largest = layer.weight.detach(), layer.weight.abs().max()
+    assert frozen.weight.dtype == torch.float32
+    assert frozen.weight.device == weight.device
+    if bank_dtype is None:
+        assert torch.equal(frozen.weight, weight)
+    else:
+        assert (frozen.weight - weight).abs().max() <= largest / 127  # a step of int8, two of bfloat16
+    assert frozen.half().weight.dtype == torch.float16
+    assert "weight" not in dict(frozen.named_parameters())
+    assert "weight" not in frozen.state_dict()
+
+
+def test_the_experts_of_a_frozen_layer_hold_its_norm() -> None:
+    layer, norm = DynamicConv2d(4, 8, 3, bias=False), nn.BatchNorm2d(8)
+    norm.running_var.uniform_(0.5, 2)
+    frozen = freeze(nn.Sequential(layer, norm), input_size=(4, 6, 6))[0]
+    scale = (norm.running_var + norm.eps).rsqrt().view(-1, 1, 1, 1)
+    assert_close(frozen.weight, layer.weight.detach() * scale)
+
+
+def test_a_kernel_that_does_not_pay_is_not_chosen_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen = frozen_of(DynamicConv2d(4, 8, 3, padding=1), 4, 6, 6)
+    x = torch.randn(2, 4, 6, 6).to(memory_format=torch.channels_last)
+    expected, asked = frozen(x), []
+
+    def slow_at_one(operation: str, *, batch: int) -> str | None:
+        asked.append(operation)
+        return "it is slow here" if batch == 2 else None
+
+    monkeypatch.setattr("dynaconv.inference.layer.pays", slow_at_one)
+    plan = frozen.plan(x)
+    assert plan.strategy in STRATEGIES
+    assert plan.others["frozen"] == "it is slow here"
+    assert_close(frozen(x), expected)
+    assert set(asked) == {"frozen"}
+    if native.why_not() is None:
+        assert frozen.plan(x[:1]).strategy == "frozen"
+        frozen.strategy = "frozen"
+        assert frozen.plan(x).strategy == "frozen"
+
+
+@pytest.mark.skipif(native.why_not() is not None, reason=f"no kernels of our own here: {native.why_not()}")
+@pytest.mark.parametrize("instructions", ["avx512", "avx2", "baseline", "neon"])
+def test_every_instruction_set_has_the_plan_that_was_measured(
+    instructions: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dynaconv.kernels.cpu.worth.instruction_set", lambda: instructions)
+    x = torch.randn(1, 4, 6, 6).to(memory_format=torch.channels_last)
+    found = frozen_of(DynamicConv2d(4, 8, 3), 4, 6, 6).plan(x)
+    reason = native.pays("frozen", batch=1)
+    assert (found.strategy == "frozen") == (reason is None)
+    assert reason is None or found.others["frozen"] == reason

@@ -14,6 +14,7 @@ from dynaconv.inference import one_call, operator
 from dynaconv.inference.bank import ALONG, lay_out, layout_of, mix_bank, read, reduce_bank
 from dynaconv.inference.channel_sums import why_not_readable
 from dynaconv.inference.norm_folding import Affine, along_output
+from dynaconv.kernels.cpu import pays
 from dynaconv.kernels.cpu.arguments import RELU, Activation
 from dynaconv.ops import STRATEGIES, Call, Geometry, Plan, convolve_each
 from dynaconv.ops.convolution import convolve
@@ -190,6 +191,8 @@ class FrozenLayer(nn.Module):
             return "it is for convolutions over images, in one group or depthwise"
         if self.dtype != torch.float32:
             return "it computes in float32 on a CPU"
+        if self.strategy == "auto" and (reason := pays("frozen", batch=x.shape[0])) is not None:
+            return reason
         if torch.compiler.is_compiling():
             return operator.why_not_compiled(x, asked=self.strategy == FROZEN)
         return why_not_readable(x)
@@ -242,6 +245,17 @@ class FrozenLayer(nn.Module):
             return None if self.bias is None else self.bias.expand(routing.shape[0], -1)
         routed = routing.to(self.dtype) @ self.biases
         return routed if self.bias is None else routed + self.bias
+
+    @property
+    def weight(self) -> Tensor:
+        """``(K, *kernel)``, the experts as they are used (the norm folded in), in ``dtype``; for code that reads it.
+
+        A view of the bank where that is possible. Of a reduced bank, and of a convolution over images in one group, it
+        is computed at every reading: where the dtype or the device is all that is wanted, read ``layer.dtype`` and
+        ``layer.bank.device``.
+        """
+        bank = self.bank.to(self.dtype)
+        return read(bank if self.scale is None else bank * self.scale.to(self.dtype), self.layout, self.kernel_shape)
 
     def extra_repr(self) -> str:
         stored = "" if self.bank_dtype is None else f", bank_dtype={self.bank_dtype!r}"
