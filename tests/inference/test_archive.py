@@ -253,7 +253,7 @@ def test_one_flipped_bit_anywhere_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_cannot_ask_for_weights_or_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dynaconv.inference import archive
+    from dynaconv.inference import archive_file
     from dynaconv.inference.origin import Origin, build
 
     for origin in (
@@ -269,6 +269,6 @@ def test_a_file_cannot_ask_for_weights_or_code(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(ValueError, match=r"refused|knows no network|give factory='os:system'"):
             build(origin)
     path = save(DynamicConv2d(3, 4, 3), tmp_path / "x")
-    monkeypatch.setattr(archive, "FORMAT", 2)
+    monkeypatch.setattr(archive_file, "FORMAT", 2)
     with pytest.raises(ValueError, match=r"has format 1 .* this version reads format 2"):
         load(path)

@@ -2,17 +2,12 @@
 
 The file is a safetensors file. Its metadata hold a description in JSON: how the static network is built
 (:mod:`~dynaconv.inference.origin`), what was made of it (:mod:`~dynaconv.inference.structure`), and a checksum over the
-description and every tensor. Reading it runs no code that the file names.
+description and every tensor (:mod:`~dynaconv.inference.archive_file`). Reading it runs no code that the file names.
 """
 
 from __future__ import annotations
 
-import ctypes
-import hashlib
-import json
-import os
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,13 +18,13 @@ from torch import Tensor, nn
 
 from dynaconv.conversion.report import DynamizeReport, LayerReport
 from dynaconv.errors import UserError
+from dynaconv.inference import archive_file
+from dynaconv.inference.archive_file import FORMAT
+from dynaconv.inference.description import is_described
 from dynaconv.inference.freezing import FreezeReport
 from dynaconv.inference.origin import Factory, Origin, build, find_origin
-from dynaconv.inference.structure import Structure, apply_structure, find_structure, is_described
+from dynaconv.inference.structure import Structure, apply_structure, find_structure
 from dynaconv.torch_private import hooks_of
-
-FORMAT = 1
-_DESCRIPTION, _CHECKSUM = "dynaconv", "sha256"
 
 
 def save(
@@ -65,7 +60,7 @@ def save(
     tensors, description = _describe(network, origin, structure)
     rebuilt = _restore(description, tensors, given)
     _check_alike(network, rebuilt)
-    return _write(Path(path), tensors, description)
+    return archive_file.write(Path(path), tensors, description)
 
 
 def load(path: str | Path, *, factory: Factory | None = None) -> nn.Module:
@@ -83,7 +78,7 @@ def load(path: str | Path, *, factory: Factory | None = None) -> nn.Module:
         UserError: (a ValueError) no such file, a damaged one, one of another format, a factory that is missing or
             builds something else; the message names what.
     """
-    description, tensors = _read(Path(path))
+    description, tensors = archive_file.read(Path(path))
     try:
         return _restore(description, tensors, factory)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -261,67 +256,3 @@ def _read_reports(reports: dict[str, Any]) -> dict[str, Any]:
     if "dynamize" in reports:
         made["dynamize_report"] = DynamizeReport(tuple(LayerReport(**layer) for layer in reports["dynamize"]))
     return made
-
-
-def _checksum(description: str, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(description.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        size = tensor.numel() * tensor.element_size()
-        if size:
-            digest.update((ctypes.c_char * size).from_address(tensor.data_ptr()))
-    return digest.hexdigest()
-
-
-def _write(path: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> Path:
-    """Under another name first, so that ``path`` is never half a file."""
-    from safetensors.torch import save_file
-
-    text = json.dumps(description, allow_nan=False, ensure_ascii=False)
-    metadata = {_DESCRIPTION: text, _CHECKSUM: _checksum(text, tensors)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    os.close(handle)
-    try:
-        save_file(tensors, part, metadata=metadata)
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(part, 0o666 & ~_umask())
-        os.replace(part, path)
-    finally:
-        Path(part).unlink(missing_ok=True)
-    return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise UserError(f"there is no file {path}")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is damaged, or no file that dynaconv.save wrote: {error}") from error
-    text = metadata.get(_DESCRIPTION)
-    if text is None:
-        raise UserError(
-            f"{path} holds tensors without a description: a damaged file, or weights alone, which dynaconv.load cannot "
-            "rebuild a network from"
-        )
-    if _checksum(text, tensors) != metadata.get(_CHECKSUM):
-        raise UserError(f"{path} is damaged: its checksum does not fit. Save the network again")
-    description: dict[str, Any] = json.loads(text)
-    if description.get("format") != FORMAT:
-        raise UserError(
-            f"{path} has format {description.get('format')} and was written by dynaconv "
-            f"{description.get('versions', {}).get('dynaconv')}; this version reads format {FORMAT}"
-        )
-    return description, tensors
