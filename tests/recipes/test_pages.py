@@ -35,8 +35,9 @@ def percent(value: float | None) -> str:
 
 def test_the_table_of_recipes_is_complete_and_right() -> None:
     text = (DOCS / "recipes.md").read_text(encoding="utf-8")
+    text = text.partition("### Keypoints")[0]
     rows = {cells[1].strip("` "): [cell.strip() for cell in cells[2:7]] for cells in _tables(text)}
-    names = [name for name in list_recipes() if not name.endswith("_static")]
+    names = [name for name in list_recipes("classification") if not name.endswith("_static")]
     for name in names:
         claim = resolve(name).claim
         assert claim is not None
@@ -44,6 +45,16 @@ def test_the_table_of_recipes_is_complete_and_right() -> None:
         expected = [f"{claim.paper}, {claim.row}", percent(claim.top1), percent(claim.static_top1), twin, "no"]
         assert rows[name] == expected
     assert set(rows) - {"recipe", "---"} == set(names)
+
+
+def test_the_table_of_keypoint_recipes_is_complete_and_right() -> None:
+    text = (DOCS / "recipes.md").read_text(encoding="utf-8").partition("### Keypoints")[2]
+    rows = {cells[1].strip("` "): [cell.strip() for cell in cells[2:5]] for cells in _tables(text)}
+    for name in list_recipes("keypoints"):
+        claim = resolve(name).claim
+        assert claim is not None
+        assert rows[name] == [f"{claim.paper}, {claim.row}", percent(claim.published.get("ap")), claim.reproduced], name
+    assert set(rows) - {"recipe", "---"} == set(list_recipes("keypoints"))
 
 
 def test_figures_of_the_imagenet_guide_are_the_recipes() -> None:

@@ -27,6 +27,7 @@ from dynaconv.train import fit
 from dynaconv.train.optimizer import build_optimizer, build_schedule
 from dynaconv.train.recipe import Recipe, resolve_recipe
 
+CLASSIFIERS = list_recipes("classification")
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "cost" / "published.csv"
 
 # name: (top-1, the static twin's), in percent, read from the papers' tables
@@ -160,13 +161,13 @@ def shown(name: str, *options: str) -> Recipe:
 
 
 def test_every_row_has_its_recipe_and_its_static_twin() -> None:
-    twins = {f"{name}_static" for name in list_recipes() if f"{name}_static" in list_recipes()}
-    assert set(list_recipes()) == set(TOP1) | twins
+    twins = {f"{name}_static" for name in CLASSIFIERS if f"{name}_static" in CLASSIFIERS}
+    assert set(CLASSIFIERS) == set(TOP1) | twins
     tables = [name for name in TOP1 if not re.search(r"_025_|_temperature_|_layers_|_4e", name)]
     assert {f"{name}_static" for name in tables} == twins
 
 
-@pytest.mark.parametrize("name", list_recipes())
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_recipe_resolves_and_names_a_network_that_takes_its_arguments(name: str) -> None:
     model = resolve(name).model
     spec = ZOO[model.name]
@@ -178,7 +179,7 @@ def test_recipe_resolves_and_names_a_network_that_takes_its_arguments(name: str)
 
 @pytest.mark.slow
 def test_every_recipes_network_can_be_built() -> None:
-    for name in list_recipes():
+    for name in CLASSIFIERS:
         with torch.device("meta"):
             model = build_model(resolve(name).model, classes=10)
         dynamic = any(getattr(module, "is_router", False) for module in model.modules())
@@ -235,7 +236,7 @@ def test_claim_and_header_carry_the_published_figure(name: str) -> None:
     assert re.search(r"^Duration: unknown", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", [name for name in list_recipes() if name.endswith("_static")])
+@pytest.mark.parametrize("name", [name for name in CLASSIFIERS if name.endswith("_static")])
 def test_static_twin_differs_in_its_layers_alone(name: str) -> None:
     twin, dynamic = resolve(name), resolve(name.removesuffix("_static"))
     assert twin.claim is not None
@@ -253,7 +254,7 @@ def test_settings_are_those_that_the_papers_state(name: str) -> None:
 
 
 def test_the_dropout_that_yang_et_al_leave_open_is_within_their_range() -> None:
-    searched = [name for name in list_recipes() if name.startswith("condconv") and resolve(name).settings.mixup]
+    searched = [name for name in CLASSIFIERS if name.startswith("condconv") and resolve(name).settings.mixup]
     assert len(searched) > 10
     for name in searched:
         dropout = resolve(name).model.dropout
@@ -262,7 +263,7 @@ def test_the_dropout_that_yang_et_al_leave_open_is_within_their_range() -> None:
 
 
 def test_no_softmax_router_of_a_condconv_network_is_annealed() -> None:
-    yang = [name for name in list_recipes() if name.startswith("condconv") and "mobilenetv2_050" not in name]
+    yang = [name for name in CLASSIFIERS if name.startswith("condconv") and "mobilenetv2_050" not in name]
     assert {of(resolve(name), "temperature") for name in yang} == {(1, 1, 0)}
 
 

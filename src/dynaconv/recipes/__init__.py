@@ -1,4 +1,4 @@
-"""One file for every row of the papers' classification tables: the claim, the settings, the status.
+"""The rows of the papers' tables, nearly each in a file of its own: the claim, the settings, the status.
 
 >>> from dynaconv.recipes import load
 >>> load("dy_mobilenetv2_050")["settings"]["lr"]

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 ROWS = "dynaconv.recipes.rows"
 
 
-def list_recipes() -> list[str]:
-    """The names of all recipes, in alphabetical order."""
-    return sorted(_found())
+def list_recipes(task: str | None = None) -> list[str]:
+    """The names of all recipes, or of those for one task, in alphabetical order."""
+    found = ((name, recipe.get("task", "classification")) for name, (recipe, _) in _found().items())
+    return sorted(name for name, of in found if task in (None, of))
 
 
 def load(name: str) -> dict[str, Any]:

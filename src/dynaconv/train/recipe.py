@@ -22,6 +22,7 @@ class Claim(Frozen):
         paper, row: where it stands.
         top1: in percent.
         static_top1: of the static twin, in percent.
+        published: figures of other tasks, in percent, by the metric's name.
         reproduced: ``no`` until it is; then what was measured, with a link to the log.
         notes: deviations from the paper, and what it leaves open.
     """
@@ -30,6 +31,7 @@ class Claim(Frozen):
     row: str
     top1: float | None = None
     static_top1: float | None = None
+    published: dict[str, float] = Field(default_factory=dict)
     reproduced: str = "no"
     notes: str = ""
 
