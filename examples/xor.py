@@ -59,8 +59,8 @@ def learned_layer(seed: int = 0, steps: int = 500) -> DynamicLinear:
 def table(title: str, layer: DynamicLinear) -> str:
     """The truth table of the layer's first output, with the routing weights of every point."""
     lines = [title, " x1  x2 | routing weights |      y | XOR"]
-    answers = layer(POINTS)[:, 0].round(decimals=3) + 0.0  # no minus before a zero
-    for point, y, routing, wanted in zip(POINTS, answers, layer.router(POINTS), XOR, strict=True):
+    outputs = layer(POINTS)[:, 0].round(decimals=3) + 0.0  # no minus before a zero
+    for point, y, routing, wanted in zip(POINTS, outputs, layer.router(POINTS), XOR, strict=True):
         weights = ", ".join(f"{weight:5.3f}" for weight in routing.tolist())
         lines.append(f"  {point[0]:.0f}   {point[1]:.0f} |  {weights}   | {y:6.3f} |  {wanted:.0f}")
     return "\n".join(lines)

@@ -30,7 +30,7 @@ hypothesis.settings.load_profile("house")
 
 @pytest.fixture(autouse=True)
 def seed() -> int:
-    """Seed every global generator before every test, so that no test depends on its neighbours; answers the seed."""
+    """Seed every global generator before every test, so that no test depends on its neighbours; return the seed."""
     random.seed(SEED)
     numpy.random.seed(SEED)  # noqa: NPY002 - the global generator is the one that libraries draw from
     torch.manual_seed(SEED)

@@ -25,7 +25,7 @@ def layers_of_contract() -> list[str]:
 
 def test_import_contracts_hold() -> None:
     environment = dict(os.environ, PYTHONPATH=str(REPOSITORY / "src"))
-    answer = subprocess.run(
+    done = subprocess.run(
         [
             sys.executable,
             "-c",
@@ -38,8 +38,8 @@ def test_import_contracts_hold() -> None:
         text=True,
         check=False,
     )
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert re.search(r"Contracts: \d+ kept, 0 broken", answer.stdout), answer.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"Contracts: \d+ kept, 0 broken", done.stdout), done.stdout
 
 
 def test_contract_is_the_documented_one() -> None:

@@ -52,12 +52,12 @@ def without_extras(*but: str) -> str:
 
 
 def test_importing_the_package_imports_not_even_torch() -> None:
-    answer = python("import dynaconv; print(int('torch' in sys.modules), dynaconv.__version__)")
-    assert answer.stdout.split() == ["0", dynaconv.__version__], answer.stderr
+    done = python("import dynaconv; print(int('torch' in sys.modules), dynaconv.__version__)")
+    assert done.stdout.split() == ["0", dynaconv.__version__], done.stderr
 
 
 def test_public_names_are_attributes_of_the_package() -> None:
-    answer = python(
+    done = python(
         "import dynaconv\n"
         "names = [name for name in dir(dynaconv) if not name.startswith('_')]\n"
         "for name in (*dynaconv.public.__all__, 'layers', 'ops'): getattr(dynaconv, name)\n"
@@ -66,13 +66,13 @@ def test_public_names_are_attributes_of_the_package() -> None:
         "assert set(dynaconv.public.__all__) <= set(namespace) & set(names)\n"
         "assert not hasattr(dynaconv, 'nonsense')\n"
     )
-    assert answer.returncode == 0, answer.stderr
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_room_can_be_imported_first_and_by_any_road() -> None:
     # A room that imports another as `from dynaconv import layers` must not load the public names amid its own import.
-    answer = python("from dynaconv.conversion import layer; import dynaconv; assert dynaconv.dynamize and layer")
-    assert answer.returncode == 0, answer.stderr
+    done = python("from dynaconv.conversion import layer; import dynaconv; assert dynaconv.dynamize and layer")
+    assert done.returncode == 0, done.stderr
 
 
 def project() -> dict:
@@ -84,14 +84,14 @@ def test_version_is_one_that_packaging_accepts() -> None:
 
 
 def test_import_needs_torch_alone() -> None:
-    answer = python(without_extras("numpy") + "import dynaconv; dynaconv.mix; print(dynaconv.__version__)")
-    assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.strip() == dynaconv.__version__
+    done = python(without_extras("numpy") + "import dynaconv; dynaconv.mix; print(dynaconv.__version__)")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == dynaconv.__version__
 
 
 def test_import_brings_no_extra_and_is_quick_beside_torch() -> None:
     # Processor time, not the clock: other work on the machine must not decide.
-    answer = python(
+    done = python(
         "import json, time\n"
         "start = time.process_time()\n"
         "import torch\n"
@@ -102,8 +102,8 @@ def test_import_brings_no_extra_and_is_quick_beside_torch() -> None:
         "new = sorted({name.partition('.')[0] for name in set(sys.modules) - before})\n"
         "print(json.dumps([after_torch - start, end - after_torch, new]))\n"
     )
-    assert answer.returncode == 0, answer.stderr
-    torch_seconds, own_seconds, new_modules = json.loads(answer.stdout)
+    assert done.returncode == 0, done.stderr
+    torch_seconds, own_seconds, new_modules = json.loads(done.stdout)
     assert not set(new_modules) & set(EXTRA_OF_MODULE), new_modules
     assert own_seconds < 0.5 * torch_seconds, f"torch took {torch_seconds:.2f} s, dynaconv {own_seconds:.2f} s more"
 
@@ -132,15 +132,15 @@ def failing_import(name: str) -> Callable[[], int]:
 
 
 def test_compare_without_typer_says_which_extra_to_install() -> None:
-    answer = python(
+    done = python(
         without_extras("numpy")
         + "from dynaconv.__main__ import main\n"
         + "sys.argv = ['dynaconv', 'compare', 'resnet10t']\n"
         + "sys.exit(main())"
     )
-    assert answer.returncode == 2, answer.stderr
-    assert answer.stderr.count("\n") == 1, answer.stderr
-    assert "pip install 'dynaconv[train]'" in answer.stderr
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "pip install 'dynaconv[train]'" in done.stderr
 
 
 def test_every_optional_package_is_known_to_the_command() -> None:

@@ -36,7 +36,7 @@ def assert_close(
     """Assert that two tensors have one shape and agree within the table's tolerance times ``scale``.
 
     ``dtype`` is the precision in which the computation ran; by default the coarser of the two tensors' dtypes.
-    Give it where the dtype of the result hides it: autocast runs in bfloat16 and may answer float32.
+    Give it where the dtype of the result hides it: autocast runs in bfloat16 and may return float32.
     Tensors of different dtypes are compared in float64; a difference of shape or device is always an error.
     ``what`` names the compared thing in the message.
     """
@@ -55,6 +55,6 @@ def assert_close(
 
 
 def coarser(first: torch.dtype, second: torch.dtype) -> torch.dtype:
-    """Answer the dtype with the wider tolerance."""
+    """Return the dtype with the wider tolerance."""
     widths = {dtype: tolerance.absolute for dtype, tolerance in TOLERANCES.items()}
     return first if widths.get(first, 0.0) >= widths.get(second, 0.0) else second

@@ -60,7 +60,7 @@ COMPILED = [  # compiling alone takes minutes
 
 
 def main(words: list[str] | None = None) -> int:
-    """Answer the exit code: 0 measured, 1 a case could not run or (where asked for) got slower."""
+    """Return the exit code: 0 measured, 1 a case could not run or (where asked for) got slower."""
     options = _options(words)
     keep_freed_memory()  # as the command does
     cases = _chosen(options)
@@ -105,16 +105,16 @@ def name_of(case: BenchSettings) -> str:
     return ", ".join([case.model, case.mode, f"batch {case.batch}", *forms])
 
 
-def record(case: BenchSettings, answer: BenchResult, commit: str | None) -> dict[str, Any]:
+def record(case: BenchSettings, result: BenchResult, commit: str | None) -> dict[str, Any]:
     """What the file keeps of one case."""
-    facts = answer.environment
+    facts = result.environment
     return {
         "settings": asdict(case),
-        "ratio_to_static": round(answer.ratio_to_static, 3),
+        "ratio_to_static": round(result.ratio_to_static, 3),
         "ratio_to_static_quartiles": facts["ratio_to_static_quartiles"],
-        "speedup_over_usual": round(answer.speedup_over_usual, 3),
-        "speedup_over_timm": None if answer.timm_ms is None else round(answer.timm_ms / answer.ours_ms, 3),
-        "peak_memory_ratio": None if answer.peak_memory_ratio is None else round(answer.peak_memory_ratio, 3),
+        "speedup_over_usual": round(result.speedup_over_usual, 3),
+        "speedup_over_timm": None if result.timm_ms is None else round(result.timm_ms / result.ours_ms, 3),
+        "peak_memory_ratio": None if result.peak_memory_ratio is None else round(result.peak_memory_ratio, 3),
         "peak_memory_mib": facts["peak_memory_mib"],
         "milliseconds": facts["milliseconds"],
         "environment": {name: facts[name] for name in environment()},
@@ -131,26 +131,26 @@ def _measure(cases: list[BenchSettings], out: Path) -> tuple[dict[str, dict[str,
     for index, case in enumerate(cases, 1):
         name = name_of(case)
         try:
-            answer = bench(case)
+            result = bench(case)
         except (RuntimeError, ValueError) as error:  # the other cases are worth their time all the same
             print(f"[{index}/{len(cases)}] {name}: {error}", file=sys.stderr, flush=True)
             failed.append(name)
             continue
         finally:
             torch.compiler.reset()
-        now[name] = record(case, answer, commit)
+        now[name] = record(case, result, commit)
         out.write_text(json.dumps({"cases": {**kept, **now}}, indent=2) + "\n", encoding="utf-8")
         low, high = now[name]["ratio_to_static_quartiles"]
         print(
-            f"[{index}/{len(cases)}] {name}: {answer.ratio_to_static:.2f} times the best static "
-            f"(quartiles {low:.2f} to {high:.2f}), {answer.speedup_over_usual:.2f} times as fast as the usual form",
+            f"[{index}/{len(cases)}] {name}: {result.ratio_to_static:.2f} times the best static "
+            f"(quartiles {low:.2f} to {high:.2f}), {result.speedup_over_usual:.2f} times as fast as the usual form",
             flush=True,
         )
     return now, failed
 
 
 def _report(before: dict[str, Any] | None, now: dict[str, dict[str, Any]], commit: str) -> bool:
-    """Print the comparison; answer whether something got slower."""
+    """Print the comparison; return whether something got slower."""
     if before is None:
         print(f"\n{commit} holds no {FIGURES}: nothing to compare with.")
         return False
@@ -177,10 +177,10 @@ def _commit() -> str | None:
 
 def _git(*words: str) -> str | None:
     try:
-        answer = subprocess.run(["git", *words], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", *words], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     except FileNotFoundError:  # the project without its history, on a machine without git
         return None
-    return None if answer.returncode else answer.stdout
+    return None if done.returncode else done.stdout
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ SECONDS_BETWEEN_REPORTS = 10
 
 
 def main():
-    """Answer the exit code: 0 the environment stands, 1 a step failed, 2 Python is too old, 130 interrupted."""
+    """Return the exit code: 0 the environment stands, 1 a step failed, 2 Python is too old, 130 interrupted."""
     if sys.version_info < (3, 10):
         came = ".".join(str(part) for part in sys.version_info[:3])
         say(f"dynaconv needs Python 3.10 or newer; {sys.executable} is {came}. Next: make PYTHON=python3.12 ...")

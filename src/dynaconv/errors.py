@@ -19,7 +19,7 @@ class RunError(RuntimeError):
 
 @contextmanager
 def blame_input() -> Iterator[None]:
-    """Turn the errors with which the library answers bad arguments into :class:`UserError`.
+    """Turn the errors that the library raises for bad arguments into :class:`UserError`.
 
     Meant for the few lines that hand a user's words on (build the model, open the data, validate the settings), so that
     a ``ValueError`` from anywhere else still shows its traceback.
@@ -33,7 +33,7 @@ def blame_input() -> Iterator[None]:
 
 
 def suggest(word: str, known: Iterable[str], limit: int = 12) -> str:
-    """Answer a sentence that names the known words nearest to ``word``.
+    """Return a sentence that names the known words nearest to ``word``.
 
     >>> suggest("sofmax", ["softmax", "sigmoid"])
     "Did you mean 'softmax'?"

@@ -60,9 +60,9 @@ def test_every_network_with_every_seed_once(done: tuple[Path, Comparison, Notes]
 
 
 def test_json_holds_what_the_answer_holds(done: tuple[Path, Comparison, Notes]) -> None:
-    out, answer, _ = done
+    out, comparison, _ = done
     plain = json.loads((out / "compare.json").read_text())
-    assert plain == json.loads(json.dumps(answer.plain()))
+    assert plain == json.loads(json.dumps(comparison.plain()))
     assert set(plain) == {
         *("format", "backbone", "data", "test_images", "image_size", "batch_size", "seeds", "settings", "about", "rows")
     }
@@ -81,7 +81,7 @@ def test_json_holds_what_the_answer_holds(done: tuple[Path, Comparison, Notes]) 
 
 
 def test_difference_is_of_the_runs_files(done: tuple[Path, Comparison, Notes]) -> None:
-    out, answer, _ = done
+    out, comparison, _ = done
     per_seed = []
     for seed in SETTINGS.seeds:
         ours, theirs = (
@@ -89,8 +89,8 @@ def test_difference_is_of_the_runs_files(done: tuple[Path, Comparison, Notes]) -
         )
         assert ours["top1"] == pytest.approx(ours["curve"][-1][1])  # the last epoch's, evaluated anew from the weights
         per_seed.append(ours["top1"] - theirs["top1"])
-    assert answer.rows[1].difference is not None
-    assert answer.rows[1].difference.per_seed == pytest.approx(per_seed)
+    assert comparison.rows[1].difference is not None
+    assert comparison.rows[1].difference.per_seed == pytest.approx(per_seed)
 
 
 def test_csv_has_a_line_for_every_network(done: tuple[Path, Comparison, Notes]) -> None:
@@ -111,19 +111,19 @@ def test_pictures_and_markdown_are_there_and_nothing_half(done: tuple[Path, Comp
 
 
 def test_again_it_trains_nothing_and_says_the_same(done: tuple[Path, Comparison, Notes]) -> None:
-    out, answer, _ = done
+    out, comparison, _ = done
     notes = Notes()
-    assert compare(SETTINGS, out, notes).plain() == answer.plain()
+    assert compare(SETTINGS, out, notes).plain() == comparison.plain()
     assert (notes.runs, notes.measured) == ([], 0)
 
 
 def test_a_missing_run_is_repeated_and_comes_out_the_same(done: tuple[Path, Comparison, Notes]) -> None:
-    out, answer, _ = done
+    out, comparison, _ = done
     folder = CompareFolder(out).run_folder(Variant("dynamic", 2), 3)
     for file in folder.iterdir():
         file.unlink()
     notes = Notes()
-    assert compare(SETTINGS, out, notes).rows[1].top1 == answer.rows[1].top1
+    assert compare(SETTINGS, out, notes).rows[1].top1 == comparison.rows[1].top1
     assert notes.runs == [("dynamic K=2", 3)]
 
 
@@ -132,9 +132,9 @@ def test_seeds_may_be_added(done: tuple[Path, Comparison, Notes], tmp_path: Path
 
     shutil.copytree(done[0], tmp_path / "copy")
     notes = Notes()
-    answer = compare(SETTINGS.model_copy(update={"seeds": (0, 3, 5)}), tmp_path / "copy", notes)
+    comparison = compare(SETTINGS.model_copy(update={"seeds": (0, 3, 5)}), tmp_path / "copy", notes)
     assert notes.runs == [("static", 5), ("dynamic K=2", 5)]
-    assert answer.rows[1].top1[:2] == done[1].rows[1].top1
+    assert comparison.rows[1].top1[:2] == done[1].rows[1].top1
 
 
 def test_other_settings_are_refused_by_name(done: tuple[Path, Comparison, Notes]) -> None:
@@ -210,8 +210,8 @@ def test_results_survive_the_file() -> None:
 
 
 def test_one_seed_gives_no_interval(done: tuple[Path, Comparison, Notes]) -> None:
-    answer = compare(SETTINGS.model_copy(update={"seeds": (3,)}), done[0])
-    row = answer.rows[1]
+    comparison = compare(SETTINGS.model_copy(update={"seeds": (3,)}), done[0])
+    row = comparison.rows[1]
     assert row.top1_spread is None
     assert row.difference is not None
     assert row.difference.low is None

@@ -57,7 +57,7 @@ def test_memory_of_activations_grows_with_the_batch() -> None:
     assert peak(65) - peak(64) >= (2 * 3 * 64 + 4 * 64) * 4
 
 
-def test_measure_answers_for_every_network() -> None:
+def test_measure_returns_times_of_every_network() -> None:
     networks = [nn.Sequential(nn.Flatten(), nn.Linear(3 * 16, width), nn.Linear(width, 4)) for width in (4, 64)]
     small, large = measure(networks, 4, 4, 8, CPU)
     assert small.step.ratio == small.latency.ratio == 1.0

@@ -30,40 +30,40 @@ SMALL = BenchSettings(model="dy_mobilenetv2_035", size=32, rounds=3, warmup=1, m
 def test_json_has_the_documented_keys_and_figures_that_agree(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["bench", "dy_mobilenetv2_035", "--size", "32", "--rounds", "3", "--batch", "2", "--no-memory", "--json"]
     assert main(words) == 0
-    answer = json.loads(capsys.readouterr().out)
-    assert list(answer) == KEYS
-    assert (answer["model"], answer["mode"], answer["batch"], answer["threads"]) == (
+    result = json.loads(capsys.readouterr().out)
+    assert list(result) == KEYS
+    assert (result["model"], result["mode"], result["batch"], result["threads"]) == (
         "dy_mobilenetv2_035",
         "infer",
         2,
         1,
     )
-    assert min(answer["static_ms"], answer["ours_ms"], answer["usual_ms"]) > 0
-    assert answer["timm_ms"] is None
-    assert answer["peak_memory_ratio"] is None
-    facts = answer["environment"]
+    assert min(result["static_ms"], result["ours_ms"], result["usual_ms"]) > 0
+    assert result["timm_ms"] is None
+    assert result["peak_memory_ratio"] is None
+    facts = result["environment"]
     assert set(facts["forms"]) == {"static", "ours", "usual"}
     statics = [value for name, value in facts["milliseconds"].items() if name.startswith("static")]
-    assert answer["static_ms"] == pytest.approx(min(statics), abs=1e-3)
+    assert result["static_ms"] == pytest.approx(min(statics), abs=1e-3)
     assert facts["torch"] == torch.__version__
 
 
 def test_timm_stands_beside_a_network_it_has() -> None:
-    answer = bench(replace(SMALL, model="condconv_efficientnet_b0", batch=2, rounds=1))
-    assert answer.timm_ms is not None
-    assert answer.timm_ms > 0
+    result = bench(replace(SMALL, model="condconv_efficientnet_b0", batch=2, rounds=1))
+    assert result.timm_ms is not None
+    assert result.timm_ms > 0
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_training_compares_outputs_with_the_same_dropout(dtype: str) -> None:
-    answer = bench(replace(SMALL, model="dy_mobilenetv2_035", mode="train", batch=4, dtype=dtype, rounds=1))
-    assert answer.environment["forms"]["ours"] in ("eager", "channels_last")
-    assert math.isfinite(answer.ratio_to_static)
+    result = bench(replace(SMALL, model="dy_mobilenetv2_035", mode="train", batch=4, dtype=dtype, rounds=1))
+    assert result.environment["forms"]["ours"] in ("eager", "channels_last")
+    assert math.isfinite(result.ratio_to_static)
 
 
 def test_any_network_of_timm_is_made_dynamic() -> None:
-    answer = bench(replace(SMALL, model="resnet10t", model_args={"experts": 2}, rounds=1))
-    assert answer.ratio_to_static > 0
+    result = bench(replace(SMALL, model="resnet10t", model_args={"experts": 2}, rounds=1))
+    assert result.ratio_to_static > 0
 
 
 def test_nothing_is_printed_when_outputs_differ(

@@ -123,9 +123,9 @@ def test_the_command_measures_prints_and_draws(tmp_path: Path, capsys: pytest.Ca
     words = ["bench", "test_resnet", "--size", "32", "--rounds", "2", "--warmup", "0", "--no-memory", "--json"]
     assert main([*words, "--sweep", "batch", "--values", "1,2", "--figure", str(picture)]) == 0
     printed = capsys.readouterr()
-    answer = json.loads(printed.out)
-    assert [(each["sweep"], each["value"], each["batch"]) for each in answer] == [("batch", 1, 1), ("batch", 2, 2)]
-    assert answer[0]["environment"]["milliseconds_quartiles"]["ours"][1] > 0
+    result = json.loads(printed.out)
+    assert [(each["sweep"], each["value"], each["batch"]) for each in result] == [("batch", 1, 1), ("batch", 2, 2)]
+    assert result[0]["environment"]["milliseconds_quartiles"]["ours"][1] > 0
     assert "static" in printed.err, "a sign of life beside the JSON"
     assert picture.read_bytes().startswith(b"\x89PNG")
 

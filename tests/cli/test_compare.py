@@ -39,7 +39,7 @@ def pictures(folder: Path, classes: int, each: int = 4) -> Path:
 
 
 def refused(words: list[str], out: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """Run the command, expect a mistake, answer what it said; ``out`` must not have come into being."""
+    """Run the command, expect an error, return its message; ``out`` must not have come into being."""
     code = main(["compare", *words, "--out", str(out)])
     said = capsys.readouterr()
     assert code == 2, said
@@ -134,9 +134,9 @@ def test_answer_in_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[
     for part in ("method", "params", "MAdds", "static", "condconv", "[95 %]", "2 seeds (0, 1)", "1 epochs", "cpu"):
         assert part in table
     assert main(["compare", *SMALL, "--out", str(out), "--json"]) == 0
-    answer = json.loads(capsys.readouterr().out)
-    assert answer == json.loads((out / "compare.json").read_text())
-    assert [row["method"] for row in answer["rows"]] == ["static", "condconv"]
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((out / "compare.json").read_text())
+    assert [row["method"] for row in printed["rows"]] == ["static", "condconv"]
     assert main(["compare", *SMALL, "--out", str(out), "--lr", "0.5"]) == 2
     assert "lr is 0.003 there and 0.5 here" in " ".join(capsys.readouterr().err.split())
 
@@ -146,16 +146,16 @@ def test_the_real_command_and_a_folder_in_use(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     with FolderLock(out):
-        answer = subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "dynaconv", "compare", *SMALL, "--out", str(out)],
             env={**os.environ, "PYTHONPATH": str(REPOSITORY / "src")},
             capture_output=True,
             text=True,
             check=False,
         )
-    assert answer.returncode == 2, answer.stderr
-    assert "Another run is writing to" in answer.stderr
-    assert "Traceback" not in answer.stderr
+    assert done.returncode == 2, done.stderr
+    assert "Another run is writing to" in done.stderr
+    assert "Traceback" not in done.stderr
     assert [path.name for path in out.iterdir()] == [".lock"]
 
 

@@ -1,4 +1,4 @@
-"""``dynaconv train``, ``eval``, ``predict`` as a user types them: answers, exit codes, no traceback for a mistake."""
+"""``dynaconv train``, ``eval``, ``predict`` as a user types them: output, exit codes, no traceback for a mistake."""
 
 from __future__ import annotations
 
@@ -129,10 +129,10 @@ def test_eval_gives_the_number_of_training(run: Path, capsys: pytest.CaptureFixt
     with (run / "log.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert main(["eval", str(run), "--data", "digits", "--workers", "0", "--json", "--batch-size", "100"]) == 0
-    answer = json.loads(capsys.readouterr().out)
-    assert answer["top1"] == float(row["top1"])
-    assert answer["images"] == 359
-    assert answer["eval_loss"] == pytest.approx(float(row["eval_loss"]), rel=1e-5)
+    result = json.loads(capsys.readouterr().out)
+    assert result["top1"] == float(row["top1"])
+    assert result["images"] == 359
+    assert result["eval_loss"] == pytest.approx(float(row["eval_loss"]), rel=1e-5)
 
 
 def test_eval_on_other_classes(run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,11 +156,11 @@ def test_predict_csv_and_json_agree(
     assert [Path(row["file"]).name for row in rows] == ["0.png", "1.png", "2.png"]
     assert list(rows[0]) == ["file", "class_1", "probability_1", "class_2", "probability_2", "error"]
     assert float(rows[0]["probability_1"]) >= float(rows[0]["probability_2"]) > 0
-    out = tmp_path / "answer.json"
+    out = tmp_path / "result.json"
     assert main(["predict", str(run), str(pictures / "1.png"), "--top", "1", "--out", str(out)]) == 0
-    (answer,) = json.loads(out.read_text())
-    assert answer["classes"][0]["class"] == rows[1]["class_1"]
-    assert answer["classes"][0]["probability"] == pytest.approx(float(rows[1]["probability_1"]), abs=1e-5)
+    (result,) = json.loads(out.read_text())
+    assert result["classes"][0]["class"] == rows[1]["class_1"]
+    assert result["classes"][0]["probability"] == pytest.approx(float(rows[1]["probability_1"]), abs=1e-5)
 
 
 def test_predict_names_unreadable_images(run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:

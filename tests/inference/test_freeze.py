@@ -252,17 +252,17 @@ def test_gradients_flow_to_the_input(mobile: nn.Module, frozen_mobile: nn.Module
 def test_threads_do_not_meet(frozen_mobile: nn.Module) -> None:
     inputs = [picture(1) for _ in range(4)]
     expected = [frozen_mobile(x) for x in inputs]
-    answers: dict[int, list[Tensor]] = {}
+    outputs: dict[int, list[Tensor]] = {}
 
     def work(index: int) -> None:
-        answers[index] = [frozen_mobile(inputs[index]) for _ in range(3)]
+        outputs[index] = [frozen_mobile(inputs[index]) for _ in range(3)]
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for index, ys in answers.items():
+    for index, ys in outputs.items():
         assert all(torch.equal(y, expected[index]) for y in ys)
 
 

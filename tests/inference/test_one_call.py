@@ -153,7 +153,7 @@ def test_a_known_activation_is_done_with_the_layer(
 @pytest.mark.parametrize("padding", [1, "same"])
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
 def test_every_padding(mode: str, padding: int | str) -> None:
-    """torch answers circular padding in another layout than it was given."""
+    """With circular padding torch returns another memory layout than that of the input."""
     network = nn.Sequential(DynamicConv2d(6, 8, 3, padding=padding, padding_mode=mode)).eval()
     x = torch.randn(2, 6, 9, 11).to(memory_format=torch.channels_last)
     with torch.no_grad():

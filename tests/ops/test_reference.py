@@ -21,13 +21,13 @@ def by_hand(case: Case, leaves: dict[str, Tensor]) -> Tensor:
     """Mix the kernels with einsum, then one torch layer for each example; differentiable in everything."""
     kernels = torch.einsum("bk,k...->b...", leaves["routing"], leaves["bank"])
     biases = torch.einsum("bk,ko->bo", leaves["routing"], leaves["bias"]) if case.bias else None
-    answers = []
+    outputs = []
     for index in range(case.batch):
         bias = None if biases is None else biases[index]
         layer = ordinary_layer(case, kernels[index], bias)
         weights = {"weight": kernels[index]} | ({} if bias is None else {"bias": bias})
-        answers.append(torch.func.functional_call(layer, weights, (leaves["x"][index : index + 1],)))
-    return torch.cat(answers)
+        outputs.append(torch.func.functional_call(layer, weights, (leaves["x"][index : index + 1],)))
+    return torch.cat(outputs)
 
 
 @settings(max_examples=120)

@@ -71,14 +71,14 @@ except UserError as error:
 
 
 def inside_mount(folder: Path, options: str, script: str, *arguments: str) -> str:
-    """Run a script with a tmpfs at ``folder`` that only it sees; answer what it printed."""
+    """Run a script with a tmpfs at ``folder`` that only it sees; return what it printed."""
     folder.mkdir()
     probe = subprocess.run([*INSIDE, f"mount -t tmpfs -o size=1m tmpfs {folder}"], capture_output=True, check=False)
     if probe.returncode:
         pytest.skip(f"no mount of one's own is allowed here: {probe.stderr.decode().strip()}")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     mount = f'mount -t tmpfs -o {options} tmpfs {folder} && exec "$0" "$@"'
-    answer = subprocess.run(
+    done = subprocess.run(
         [*INSIDE, mount, sys.executable, "-c", script, str(folder), *arguments],
         cwd=REPOSITORY,
         env=environment,
@@ -86,8 +86,8 @@ def inside_mount(folder: Path, options: str, script: str, *arguments: str) -> st
         text=True,
         check=False,
     )
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    return answer.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.mark.slow

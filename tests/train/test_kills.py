@@ -30,7 +30,7 @@ def wait_for_another_checkpoint(out: Path, process: BaseProcess, last: str) -> N
 def kill_and_look(out: Path, last: str, moment: float) -> tuple[str, bool]:
     """Go on with the run, kill it some time after it has got further than ``last``, and check what it left.
 
-    Answers the newest checkpoint, and whether the run was killed (and did not end by itself before).
+    Returns the newest checkpoint, and whether the run was killed (and did not end by itself before).
     """
     process = start(out, **OFTEN)
     wait_for_another_checkpoint(out, process, last)

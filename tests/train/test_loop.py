@@ -91,7 +91,7 @@ def test_clipping_limits_the_step() -> None:
 
 
 class NotFinite(Tiny):
-    """Answers NaN for some of the training steps, after its batch norm has seen infinite activations."""
+    """Returns NaN for some of the training steps, after its batch norm has seen infinite activations."""
 
     def __init__(self, bad: range) -> None:
         super().__init__(dropout=0.0)
@@ -208,7 +208,7 @@ def test_fp16_without_a_gpu_is_refused() -> None:
 
 
 def scaled_on_the_cpu(monkeypatch: pytest.MonkeyPatch, scale: float) -> list[Any]:
-    """Give accelerate torch's gradient scaler for the CPU, which it has for GPUs only; answers the scalers made."""
+    """Give accelerate torch's gradient scaler for the CPU, which it has for GPUs only; return the scalers made."""
     scalers = []
 
     def with_scaler(chosen: TrainSettings) -> Any:

@@ -1,4 +1,4 @@
-"""Settings are validated once, and mistakes are answered with the nearest right word."""
+"""Settings are validated once, and an error names the nearest known word."""
 
 from __future__ import annotations
 

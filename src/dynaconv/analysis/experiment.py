@@ -39,7 +39,7 @@ class Watcher(Protocol):
         ...
 
     def run(self, label: str, seed: int, work: float) -> Progress | None:
-        """A run begins; the answer is told of its steps."""
+        """A run begins; the object that is returned is told of every step."""
         ...
 
     def finished(self, label: str, result: RunResult) -> None:

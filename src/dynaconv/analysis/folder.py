@@ -27,7 +27,7 @@ class CompareFolder:
     settings.json              what all runs have in common
     measured.json              time and memory of the networks
     runs/dynamic-k4-seed0/     one run: result.json, weights, log
-    compare.json, .csv, .md    the answer
+    compare.json, .csv, .md    the result
     compare.png, .pdf          the picture
     """
 

@@ -101,7 +101,7 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def markdown(comparison: Comparison) -> str:
-    """The whole answer for a page of documentation."""
+    """The whole result as Markdown, for a page of documentation."""
     headings = [heading.replace("\n", " ") for heading in HEADINGS]
     lines = [_bar(headings), _bar(["---", *["---:"] * (len(headings) - 1)])]
     lines += [_bar([cell.replace("\n", "<br>") for cell in cells(row)]) for row in comparison.rows]

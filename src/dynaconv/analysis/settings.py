@@ -37,7 +37,7 @@ class CompareSettings(Frozen):
         pretrained: begin from timm's pretrained weights (the dynamic twins: copies of them plus small noise).
         methods: ``dynamic``, ``condconv``; the static twin always runs too.
         experts: values of K to try; the method's own (4 and 8) if empty.
-        share: ``layer`` or ``block``, the layers that share one router's answer; the method's own if ``None``.
+        share: ``layer`` or ``block``, the layers that share one router; the method's own if ``None``.
         data, data_root, train_split, eval_split, download: as ``open_data`` takes them.
         image_size, crop_pct, interpolation: preprocessing; the data set's own where ``None``.
         batch_size: examples of one optimizer step.

@@ -92,16 +92,16 @@ def _dress(axes: Axes, points: Sequence[Point]) -> None:
 
 def _title(point: Point) -> str:
     """What stays the same, and where it was measured."""
-    answer, facts = point.result, point.result.environment
+    result, facts = point.result, point.result.environment
     said = {
-        "width": answer.model if point.what != "width" else answer.model.rpartition("_")[0],
-        "mode": {"infer": "inference", "train": "training step"}[answer.mode],
-        "batch": f"batch {answer.batch}",
+        "width": result.model if point.what != "width" else result.model.rpartition("_")[0],
+        "mode": {"infer": "inference", "train": "training step"}[result.mode],
+        "batch": f"batch {result.batch}",
         "size": f"{facts['size']} px",
-        "threads": f"{answer.threads} thread" + "s" * (answer.threads > 1),
+        "threads": f"{result.threads} thread" + "s" * (result.threads > 1),
     }
     kept = [text for what, text in said.items() if what == "width" or what != point.what]
     kept += [f"{name} {value}" for name, value in facts["model_args"].items() if name != point.what]
-    kept += [answer.dtype, *([f"{facts['bank_dtype']} bank"] if facts["bank_dtype"] else [])]
-    machine = facts["processor"] if answer.device == "cpu" else facts["gpu"]
+    kept += [result.dtype, *([f"{facts['bank_dtype']} bank"] if facts["bank_dtype"] else [])]
+    machine = facts["processor"] if result.device == "cpu" else facts["gpu"]
     return f"{', '.join(kept)}\n{machine}, torch {facts['torch']}"

@@ -1,4 +1,4 @@
-"""What is measured, and the answer."""
+"""What is measured, and the result of it."""
 
 from __future__ import annotations
 

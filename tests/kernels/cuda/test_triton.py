@@ -31,7 +31,7 @@ SPILLED = 16  # bytes a thread may keep outside its registers: a few cost nothin
 def in_interpreter(*arguments: str) -> None:
     """Run tests in a process of its own whose Triton interprets; its report stands in the message if it fails."""
     pytest.importorskip("triton", reason="triton is not installed")
-    answer = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
         cwd=REPOSITORY,
         env={**os.environ, "TRITON_INTERPRET": "1"},
@@ -39,10 +39,10 @@ def in_interpreter(*arguments: str) -> None:
         text=True,
         check=False,
     )
-    if answer.returncode == NO_TESTS and BROKEN in answer.stdout:
+    if done.returncode == NO_TESTS and BROKEN in done.stdout:
         pytest.skip(BROKEN)
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert " passed" in answer.stdout, answer.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout, done.stdout
 
 
 @pytest.mark.timeout(300)  # about 20 s of one processor; other work on the machine must not decide
@@ -133,8 +133,8 @@ def test_an_explicit_choice_on_a_cpu_raises_and_auto_does_not_take_it(monkeypatc
 def test_the_package_does_not_import_triton() -> None:
     code = "import sys, dynaconv, dynaconv.kernels.cuda.operators; sys.exit('triton' in sys.modules)"
     path = os.pathsep.join([str(REPOSITORY / "src"), os.environ.get("PYTHONPATH", "")])
-    answer = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, check=False)
-    assert answer.returncode == 0
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, check=False)
+    assert done.returncode == 0
 
 
 def test_tiles_hold_what_registers_hold_and_the_batch_is_split_without_a_rest() -> None:

@@ -72,7 +72,7 @@ def test_routing_in_float32_beside_inputs_in_bfloat16() -> None:
     assert_near(routing.grad, wide.grad, torch.bfloat16, "gradient of routing")
 
 
-def test_autocast_answers_in_its_own_dtype_and_gradients_in_theirs() -> None:
+def test_autocast_returns_its_own_dtype_and_gradients_in_theirs() -> None:
     case = QUICK[5]
     leaves = {name: value.requires_grad_() for name, value in case.tensors(torch.float32).items()}
     wide = {name: value.detach().double().requires_grad_() for name, value in leaves.items()}
