@@ -1,4 +1,4 @@
-"""What a strategy may know of a call before it runs: shapes and circumstances, no values."""
+"""The description of one call, by which a strategy is chosen: shapes, dtypes, layout and modes, but no values."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class Call:
     Attributes:
         operation: ``"mix"`` (a bank and routing weights) or ``"convolve_each"`` (kernels that are mixed already).
         x_shape: of the input.
-        bank_shape: of the bank ``(K, *kernel)``; of ``convolve_each`` the kernels' ``(B, *kernel)``.
-        dtype: of the input (and the bank, which has the same unless autocast is on).
-        autocast: the dtype to which autocast lowers on this device, None where it is off.
+        bank_shape: of the bank, ``(K, *kernel)``; for ``convolve_each`` of the kernels, ``(B, *kernel)``.
+        dtype: of the input; the bank has the same dtype unless autocast is on.
+        autocast: the dtype that autocast uses on this device; None where autocast is off.
         needs_grad: whether a backward pass may follow.
         exporting: torch.export traces the call.
         compiling: torch.compile traces the call.
-        channels_last: the layout of a map of two dimensions.
-        plain: ordinary tensors, and nothing transforms or watches the call; see :func:`is_plain`.
-        keeps_memory: whether :func:`dynaconv.keep_freed_memory` is in force, which decides what large examples cost.
+        channels_last: whether the input is a 2d map in channels_last layout.
+        plain: the tensors are ordinary ones, and no mode or transform of torch is active; see :func:`is_plain`.
+        keeps_memory: whether :func:`dynaconv.keep_freed_memory` was called; the cost of large examples depends on it.
     """
 
     operation: str = "mix"
@@ -99,8 +99,11 @@ def autocast_dtype(device: str) -> torch.dtype | None:
 
 
 def is_plain(*tensors: Tensor) -> bool:
-    """Whether a kernel of our own may read them: ordinary tensors with memory, and nothing transforms, traces or
-    watches the call (``torch.func``, forward-mode derivatives, a dispatch mode, ``torch.jit.trace``)."""
+    """Whether this project's kernels may read the memory of these tensors.
+
+    They may if all are ordinary tensors, and no transform, mode or tracing is active: ``torch.func``, forward-mode
+    derivatives, a dispatch mode, ``torch.jit.trace``.
+    """
     if is_watched() or forward_ad_active() or torch.jit.is_tracing():
         return False
     return all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)

@@ -1,4 +1,4 @@
-"""What the strategies are made of: one ordinary convolution as torch runs it, and the mixing of kernels and biases."""
+"""Functions that the strategies share: torch's ordinary convolution, and the mixing of kernels and of biases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_trans
 
 
 def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, geometry: Geometry, groups: int | None = None) -> Tensor:
-    """Convolve ``x`` with one kernel. ``geometry`` has numeric zero padding; ``groups`` overrides its own."""
+    """Convolve ``x`` with one kernel. The padding of ``geometry`` is numeric; ``groups`` overrides its ``groups``."""
     if geometry.dims == 0:
         return F.linear(x, kernel, bias)
     groups = geometry.groups if groups is None else groups

@@ -1,4 +1,4 @@
-"""How a kernel moves over its input: the part of a convolution that is neither input nor weights."""
+"""The parameters of a convolution other than its weights: stride, padding, dilation, groups."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Geometry:
     Args:
         dims: 1, 2 or 3 space dimensions; 0 for a linear layer, which has no space to move over.
         stride, dilation: one number, or one per dimension, at least 1.
-        padding: one number, or one per dimension; or ``"valid"`` (none); or ``"same"``: the output is
-            ``ceil(input / stride)`` long, an odd pad goes to the end. For stride 1 that is torch's rule, for a larger
-            stride TensorFlow's (torch refuses that case).
-        groups: channels are convolved in this many separate groups.
+        padding: one number, or one per dimension; or ``"valid"`` (none); or ``"same"``: the output has the length
+            ``ceil(input / stride)``, and an odd pad goes to the end. For stride 1 this is torch's rule, for a larger
+            stride TensorFlow's (torch raises an error then).
+        groups: number of groups, as in torch.
         padding_mode: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``, as in torch.
         transposed: a transposed convolution, as ``torch.nn.ConvTranspose2d``; numeric zero padding only, as in torch.
         output_padding: added to one side of the output of a transposed convolution.
@@ -89,7 +89,7 @@ def as_tuple(name: str, value: Any, dims: int, *, least: int) -> tuple[int, ...]
 
 
 def as_whole(number: Any) -> Any:
-    """``number`` as Python's own int (numpy's count too); None where it is no whole number."""
+    """``number`` as an int of Python (integers of numpy are accepted); None if it is not a whole number."""
     if isinstance(number, torch.SymInt):
         return number
     try:
@@ -121,7 +121,7 @@ def pad(x: Tensor, amounts: Sequence[tuple[int, int]], mode: str = "zeros") -> T
 
 
 def resolve_padding(x: Tensor, kernel: Sequence[int], geometry: Geometry) -> tuple[Tensor, Geometry]:
-    """Pad ``x`` where torch's convolution could not, so that a strategy sees symmetric, numeric zero padding only."""
+    """Pad ``x`` here if torch's convolution cannot; strategies then see symmetric numeric zero padding only."""
     if geometry.dims == 0 or (geometry.padding_mode == "zeros" and not isinstance(geometry.padding, str)):
         return x, geometry
     amounts = pad_amounts(geometry, x.shape[2:], kernel)

@@ -1,4 +1,4 @@
-"""Strategies timed on this machine: what was measured is kept in a file, and the plan follows it."""
+"""Times of the strategies on this machine. They are kept in a file, and the plan uses them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dynaconv.timing import interleave, processor_name
 
 Times = dict[str, float]
 
-FORMAT = 2  # of the file; raised whenever the same name would mean another computation
+FORMAT = 2  # version of the file; to be raised when the meaning of a strategy's name changes
 
 # Milliseconds of every strategy, by call: what `tune` has measured, or read from the file, in this process.
 _known: dict[Call, Times] = {}
@@ -33,16 +33,16 @@ def times_of(call: Call) -> Times:
 
 
 def forget() -> None:
-    """Go back to the rules in this process; the file stays."""
+    """Forget all times in this process, so that the rules decide again; the file is kept."""
     _known.clear()
 
 
 def remember(call: Call, strategies: Collection[str], measure: Callable[[], Times]) -> Times:
-    """The times of ``call`` for exactly these strategies: known, or read from the file, or measured now and written."""
+    """The times of ``call`` for exactly these strategies: from this process, from the file, or measured now."""
     if set(_known.get(call, ())) != set(strategies):
         stored = _read()
         key = _key(call)
-        if set(stored.get(key, ())) != set(strategies):  # a strategy came, went, or can run now and could not then
+        if set(stored.get(key, ())) != set(strategies):  # the set of strategies that can run has changed
             stored[key] = measure()
             _write(stored)
         _known[call] = stored[key]
@@ -50,10 +50,10 @@ def remember(call: Call, strategies: Collection[str], measure: Callable[[], Time
 
 
 def milliseconds(runs: dict[str, Callable[[], Any]], rounds: int) -> Times:
-    """Medians of several rounds, all runs in turns, after one round that does not count."""
+    """Median time of each run over several rounds; in a round every run is called once. One round warms up."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     times = interleave(list(runs.values()), rounds=rounds, fewest=rounds, device=device)
-    return {name: round(statistics.median(own), 4) for name, own in zip(runs, times, strict=True)}
+    return {name: round(statistics.median(each), 4) for name, each in zip(runs, times, strict=True)}
 
 
 def cache_file() -> Path:
@@ -68,7 +68,7 @@ def _key(call: Call) -> str:
 
 
 def _read() -> dict[str, Times]:
-    """What the file holds; nothing where there is none, it is damaged, or an older version wrote it."""
+    """The times in the file; empty if there is no file, it is damaged, or another version wrote it."""
     try:
         stored = json.loads(cache_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -83,9 +83,9 @@ def _are_times(times: Any) -> bool:
 
 
 def _write(times: dict[str, Times]) -> None:
-    """Whole or not at all; a folder that cannot be written costs only the next measurement."""
-    strategies = sorted({name for own in times.values() for name in own})
-    with contextlib.suppress(OSError):  # also where there is no home folder
+    """Write the file atomically. If that fails, the next process measures again."""
+    strategies = sorted({name for each in times.values() for name in each})
+    with contextlib.suppress(OSError):  # also if the user has no home folder
         path = cache_file()
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:

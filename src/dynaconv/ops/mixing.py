@@ -64,8 +64,8 @@ def convolve_each(
     check_each(x, kernels, bias, geometry)
     if x.shape[0] == 0:
         check_choice(strategy)
-        kernel, own_bias = kernels.sum(dim=0), None if bias is None else bias.sum(dim=0)
-        return convolve(*_resolved(x, kernel, own_bias, geometry))
+        kernel, summed_bias = kernels.sum(dim=0), None if bias is None else bias.sum(dim=0)  # zeros, with gradients
+        return convolve(*_resolved(x, kernel, summed_bias, geometry))
     if strategy == "reference":
         return reference_each(x, kernels, bias, geometry)
     x, plain = resolve_padding(x, _kernel(kernels, geometry), geometry)
@@ -97,7 +97,7 @@ def _resolved(
 
 
 def check_mix(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> None:
-    """Raise ValueError or TypeError, naming the tensor and what was expected, unless all fit together."""
+    """Raise ValueError or TypeError unless the shapes and dtypes fit; the message names the tensor."""
     outputs = _check_input(x, bank, geometry, "bank", "K")
     experts = bank.shape[0]
     if routing.dim() != 2 or routing.shape[0] != x.shape[0] or routing.shape[1] != experts:
@@ -122,7 +122,7 @@ def check_each(x: Tensor, kernels: Tensor, bias: Tensor | None, geometry: Geomet
 
 
 def _check_input(x: Tensor, bank: Tensor, geometry: Geometry, name: str, first: str) -> int:
-    """The number of output channels, if the input and the bank (or the kernels) fit together."""
+    """Check the input against the bank (or the kernels); return the number of output channels."""
     dims, groups = geometry.dims, geometry.groups
     if bank.dim() != dims + 3:
         raise ValueError(f"{name} has shape {tuple(bank.shape)}; expected {dims + 3} dimensions, ({first}, *kernel)")
@@ -142,7 +142,7 @@ def _check_input(x: Tensor, bank: Tensor, geometry: Geometry, name: str, first: 
 
 
 def _check_dtypes(x: Tensor, bank: Tensor, bias: Tensor | None, name: str) -> None:
-    """As torch's convolution: one dtype for all, unless autocast brings them together."""
+    """All tensors must have one dtype, as in torch's convolution, unless autocast is on."""
     same = x.dtype == bank.dtype and (bias is None or bias.dtype == bank.dtype)
     if same or autocast_dtype(x.device.type) is not None:
         return

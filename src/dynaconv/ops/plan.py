@@ -1,4 +1,4 @@
-"""Which strategy runs a call, why, and why not the others."""
+"""The choice of the strategy for a call, with the reasons for it and against the others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHOICES = ("auto", "reference", *STRATEGIES)
 
 @dataclass(frozen=True)
 class Plan:
-    """The strategy of a call, why it was chosen, and for every other one why not."""
+    """The chosen strategy of a call, the reason for it, and for every other strategy the reason against it."""
 
     strategy: str
     why: str
@@ -54,7 +54,7 @@ def measured_times(call: Call) -> measured.Times:
 
 
 def by_rule(call: Call) -> str:
-    """The strategy that is taken where nothing was measured (:func:`dynaconv.tune`)."""
+    """The strategy that the rules choose; used for calls that :func:`dynaconv.tune` has not measured."""
     return next(rule.strategy for rule in _rules(call) if rule.pays and not STRATEGIES[rule.strategy].refusal(call))
 
 
@@ -85,7 +85,7 @@ class Rule(NamedTuple):
 
 
 def _rules(call: Call) -> tuple[Rule, ...]:
-    """The rules in the order of preference: the first whose strategy pays and can run the call decides."""
+    """The rules in order of preference. The first one that pays and whose strategy can run the call is taken."""
     if call.exporting:
         return _rules_of_export(call)
     return (
@@ -108,7 +108,8 @@ def _rules_of_export(call: Call) -> tuple[Rule, ...]:
 
 
 def _stencil(call: Call) -> Rule:
-    """Contiguous maps go by ``grouped``, to which they are no copy; there and back cost more than the convolution."""
+    """For channels_last maps only. Contiguous maps use ``grouped``, which needs no copy of them: converting them to
+    channels_last and back would cost more than the convolution."""
     return Rule(
         "stencil",
         call.channels_last,
@@ -118,10 +119,11 @@ def _stencil(call: Call) -> Rule:
 
 
 def _branches(call: Call) -> Rule:
-    """Where a kernel is used at one position only, mixing it costs as much as using each of its experts.
+    """If a kernel is used at one position only, mixing it costs as much as applying every expert.
 
-    Measured on a CPU (docs/performance.md, step 20): linear layers and convolutions to 1x1 maps, forward and backward,
-    are 1.1 to 6 times as fast as by any other strategy from two examples an expert on, unless they are small.
+    Measured on a CPU (docs/performance.md, step 20): linear layers and convolutions with 1x1 output, forward and
+    backward, run 1.1 to 6 times as fast as with any other strategy, if the batch has at least two examples per expert
+    and the kernel is not small.
     """
     kernel = math.prod(call.bank_shape[1:])
     enough = call.batch >= max(8, 2 * call.experts) and kernel >= 20_000
@@ -133,9 +135,9 @@ def _branches(call: Call) -> Rule:
 
 
 def _tiled(call: Call) -> Rule:
-    """As :func:`dynaconv.kernels.cpu.pays` says, and for 1x1 kernels in contiguous maps only where these are small.
+    """It pays where :func:`dynaconv.kernels.cpu.pays` says so; for 1x1 kernels on contiguous maps only if these are small.
 
-    Contiguous maps are converted on the way in and out (docs/performance.md, step 20).
+    Contiguous maps are converted to channels_last and the output back (docs/performance.md, step 20).
     """
     why = "large kernels are mixed into the cache block by block, never written" + _converted(call)
     why_not = _packing_is_not_repaid(call)
@@ -156,14 +158,14 @@ def _converted(call: Call) -> str:
 
 
 def _positions(call: Call) -> int:
-    """Where the kernel is used in one example: pixels of the output, or rows of a linear layer."""
+    """How often one example uses its kernel: the pixels of the output, or the rows of a linear layer."""
     if not call.geometry.dims:
         return math.prod(call.x_shape[1:-1])
     return math.prod(output_space(call.x_shape[2:], call.kernel, call.geometry))
 
 
 def _rules_of_torch(call: Call) -> tuple[Rule, ...]:
-    """What is left for convolutions of several taps: all examples at once, or one after the other."""
+    """Convolutions of several taps by torch's operations: all examples in one convolution, or one after the other."""
     grouped = Rule("grouped", True, "one convolution serves the whole batch")
     large = math.prod(call.x_shape[1:]) >= _LARGE
     if call.device != "cpu" or call.compiling or not large:
@@ -173,9 +175,9 @@ def _rules_of_torch(call: Call) -> tuple[Rule, ...]:
     return (Rule("loop", True, _WHY_LOOP), grouped)
 
 
-# Numbers in one example. Measured on a CPU (docs/performance.md, steps 4 and 8): where freed memory goes back to the
-# system, 3x3 convolutions of 75,000 numbers an example are faster grouped, those of 200,000 and more as a loop, which
-# needs less memory at a time; where it stays in the process, all are faster grouped.
+# Numbers in one example. Measured on a CPU with 3x3 convolutions (docs/performance.md, steps 4 and 8). If freed memory
+# is returned to the system, "grouped" is faster up to 75,000 numbers per example, and "loop", which needs less memory
+# at a time, from 200,000 on. If the process keeps its memory, "grouped" is always faster.
 _LARGE = 150_000
 
 _KEPT = "and freed memory stays in this process (dynaconv.keep_freed_memory), so that its large blocks cost nothing"

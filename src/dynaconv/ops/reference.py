@@ -19,18 +19,19 @@ def reference(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geo
 
 
 def reference_each(x: Tensor, kernels: Tensor, biases: Tensor | None, geometry: Geometry) -> Tensor:
-    """``y[b] = conv(x[b], kernels[b]) + biases[b]``, an example at a time; at least one."""
+    """``y[b] = conv(x[b], kernels[b]) + biases[b]``, an example at a time, for a batch of at least one."""
     x, geometry = resolve_padding(x, kernels.shape[-geometry.dims :] if geometry.dims else (), geometry)
-    own_biases = [None] * x.shape[0] if biases is None else biases.unbind()
-    examples = zip(x.split(1), kernels, own_biases, strict=True)
+    each_bias = [None] * x.shape[0] if biases is None else biases.unbind()
+    examples = zip(x.split(1), kernels, each_bias, strict=True)
     return torch.cat([convolve(example, kernel, bias, geometry) for example, kernel, bias in examples])
 
 
 def _empty(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """No example, with the empty sum for a kernel: the output is empty, of the right shape, and gradients are zeros."""
+    """The output of an empty batch: empty, with the right shape; all gradients are zeros. The kernel is a sum over no
+    examples, so it is zero."""
     x, geometry = resolve_padding(x, bank.shape[-geometry.dims :] if geometry.dims else (), geometry)
-    nobody = routing.sum(dim=0)
-    return convolve(x, _mixture(bank, nobody), None if bias is None else _mixture(bias, nobody), geometry)
+    zeros = routing.sum(dim=0)
+    return convolve(x, _mixture(bank, zeros), None if bias is None else _mixture(bias, zeros), geometry)
 
 
 def _mixture(experts: Tensor, weights: Tensor) -> Tensor:

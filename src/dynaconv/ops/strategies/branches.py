@@ -1,7 +1,8 @@
 """Strategy ``branches``: K ordinary convolutions, then the weighted sum of their outputs.
 
-The linear mixture of experts that CondConv is equal to (Yang et al. 2019, section 3); the paper trains with it for few
-experts. Costs K convolutions, but each is an ordinary one over the whole batch, and the batch stays free for export.
+CondConv equals this linear mixture of experts (Yang et al. 2019, section 3), and the paper trains with it for few
+experts. It costs K convolutions, each an ordinary one over the whole batch. An exported graph keeps a dynamic batch
+size.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Strategy ``loop``: the batch in pieces, so that mixed kernels are used while they are still in the cache.
+"""Strategy ``loop``: the batch is processed in pieces, so that mixed kernels are used while they are in the cache.
 
-Mixing all B kernels first writes B kernels to memory and reads them again, in training twice; for the wide layers of a
-mobile network that is more traffic than everything else. Here a few examples are mixed and convolved at a time, each
-example by an ordinary convolution in the layout that is there (or a batched product, for 1x1 and linear), and the
-backward pass mixes the kernels anew instead of keeping them.
+To mix all B kernels first means to write B kernels to memory and to read them again, in training twice. In the wide
+layers of a mobile network that is most of the memory traffic. Here the kernels of a few examples are mixed at a time.
+Each example is convolved by an ordinary convolution in the layout of the input (1x1 and linear: by a batched matrix
+product). The backward pass mixes the kernels again instead of keeping them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from dynaconv.ops.strategies import matmul
 from dynaconv.ops.strategies.strategy import Strategy
 from dynaconv.torch_private import is_wrapped
 
-# Mixed kernels of a piece: 4 MiB beat 1 MiB in every wide layer; of kernels larger than that a few are mixed together
-# all the same, as every piece reads the whole bank (docs/performance.md, steps 4 and 9).
+# Size of the mixed kernels of one piece. 4 MiB were faster than 1 MiB in every wide layer. A piece has a few examples
+# at least, however large their kernels are, because every piece reads the whole bank (docs/performance.md, steps 4, 9).
 PIECE_BYTES = 4 << 20
 LEAST_EXAMPLES = 4
 
@@ -36,21 +36,20 @@ def refuses(call: Call) -> str | None:
 
 
 def mix(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """For every piece of the batch: mix its kernels, convolve, forget them."""
+    """For every piece of the batch: mix its kernels, convolve, free them."""
     low = autocast_dtype(x.device.type)
     if low is None:
         return _mix(x, bank, routing, bias, geometry)
     x, bank, routing = (_lowered(tensor, low) for tensor in (x, bank, routing))
     bias = None if bias is None else _lowered(bias, low)
-    with torch.autocast(
-        x.device.type, enabled=False
-    ):  # a backward pass runs without autocast; both must see the same dtypes
+    # The backward pass runs without autocast, and both passes must see the same dtypes.
+    with torch.autocast(x.device.type, enabled=False):
         return _mix(x, bank, routing, bias, geometry)
 
 
 def _mix(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, bank, routing, bias))
-    if needs_grad and not torch.compiler.is_compiling():  # a compiler makes the backward pass itself
+    if needs_grad and not torch.compiler.is_compiling():  # torch.compile derives the backward pass itself
         y: Tensor = _Remixed.apply(x, bank, routing, bias, geometry)
         return y
     return _forward(x, bank, routing, bias, geometry)
@@ -61,7 +60,7 @@ def _lowered(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def pieces(batch: int, kernel_bytes: int) -> Iterator[slice]:
-    """The batch in slices whose kernels fill at most :data:`PIECE_BYTES`, of a few examples at least."""
+    """Slices of the batch with :data:`PIECE_BYTES` of kernels at most, but :data:`LEAST_EXAMPLES` examples at least."""
     step = max(LEAST_EXAMPLES, PIECE_BYTES // max(1, kernel_bytes))
     for start in range(0, batch, step):
         yield slice(start, min(start + step, batch))
@@ -80,7 +79,7 @@ def _forward(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geom
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-def _of_four(geometry: Geometry, x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None) -> Tensor:
+def _forward_with(geometry: Geometry, x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None) -> Tensor:
     return _forward(x, bank, routing, bias, geometry)
 
 
@@ -100,7 +99,8 @@ def _taps(kernels: Tensor, geometry: Geometry) -> Sequence[int]:
 
 
 class _Remixed(torch.autograd.Function):
-    """The loop with a backward pass of its own; that pass is made of differentiable operations, so it nests."""
+    """The loop with its own backward pass. That pass consists of differentiable operations, so it can be
+    differentiated again."""
 
     @staticmethod
     def forward(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
@@ -117,7 +117,7 @@ class _Remixed(torch.autograd.Function):
         need_x, need_bank, need_routing, need_bias = ctx.needs_input_grad[:4]
         if is_wrapped(gradient):  # many gradients at once: sums in place are not possible then
             found = by_torch.gradients(
-                partial(_of_four, ctx.geometry), ctx.saved_tensors, ctx.needs_input_grad[:4], gradient
+                partial(_forward_with, ctx.geometry), ctx.saved_tensors, ctx.needs_input_grad[:4], gradient
             )
             return (*found, None)
         flat = bank.flatten(1)
@@ -164,7 +164,7 @@ def _gradients(
         rows, upstream = x.reshape(x.shape[0], -1, x.shape[-1]), gradient.reshape(x.shape[0], -1, gradient.shape[-1])
         of_x = (upstream @ kernels).reshape(x.shape) if need_x else None
         return of_x, upstream.transpose(1, 2) @ rows if need_kernels else None
-    if matmul.fits(geometry, _taps(kernels, geometry)) and matmul.keeps(geometry):
+    if matmul.fits(geometry, _taps(kernels, geometry)) and matmul.keeps_positions(geometry):
         return matmul.gradients(gradient, x, kernels, geometry, need_x, need_kernels)
     of_xs, of_kernels = [], []
     for index in range(x.shape[0]):

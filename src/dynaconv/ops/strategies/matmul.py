@@ -22,11 +22,11 @@ def refuses(call: Call) -> str | None:
 
 
 def fits(geometry: Geometry, taps: Sequence[int]) -> bool:
-    """Whether a kernel of these taps is a product at every position that it visits."""
-    return all(size == 1 for size in taps) and (not geometry.transposed or keeps(geometry))
+    """Whether a convolution with a kernel of this size is one matrix product at every position."""
+    return all(size == 1 for size in taps) and (not geometry.transposed or keeps_positions(geometry))
 
 
-def keeps(geometry: Geometry) -> bool:
+def keeps_positions(geometry: Geometry) -> bool:
     """Whether input and output have the same positions."""
     return not (any(stride > 1 for stride in geometry.stride) or any(geometry.padding) or any(geometry.output_padding))
 
@@ -49,7 +49,7 @@ def convolve_each(x: Tensor, kernels: Tensor, biases: Tensor | None, geometry: G
 def gradients(
     gradient: Tensor, x: Tensor, kernels: Tensor, geometry: Geometry, need_x: bool, need_kernels: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of the input and of the kernels of :func:`convolve_each`, where :func:`keeps` holds."""
+    """Gradients of the input and of the kernels of :func:`convolve_each`, where :func:`keeps_positions` holds."""
     batch, groups = x.shape[0], geometry.groups
     weights = _per_group(kernels.flatten(2), groups, geometry.transposed)
     if groups == 1 and _channels_last(x):

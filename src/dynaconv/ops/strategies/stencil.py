@@ -1,8 +1,8 @@
-"""Strategy ``stencil``: depthwise layers over images on a CPU, by a kernel of our own that works in channels_last.
+"""Strategy ``stencil``: depthwise layers over images on a CPU, by a C kernel that works in channels_last.
 
-torch has no convolution with a kernel per example: ``grouped`` must bring the batch and the channels together, which
-undoes channels_last, and ``loop`` calls torch for each example and copies the outputs together. A depthwise convolution
-is a few multiply-adds per number that is read, so that those copies cost more than the convolution.
+torch has no convolution with one kernel per example. ``grouped`` must merge the batch into the channels, which needs a
+contiguous copy of channels_last maps; ``loop`` calls torch for each example and concatenates the outputs. A depthwise
+convolution does few multiply-adds per number, so these copies cost more than the convolution itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a strategy is: one way to run the two operations. All strategies are equal up to rounding."""
+"""The class of strategies: a strategy is one way to run the two operations. All are equal up to rounding."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Strategy:
     """One way to run the two operations.
 
     Attributes:
-        refuses: why it cannot run a call, in one sentence, or None.
-        convolve_each: ``(x, kernels, biases, geometry) -> y`` with given kernels; None where it must mix them itself.
-        mix: ``(x, bank, routing, bias, geometry) -> y``; None where it mixes the kernels first, then convolves.
-        unasked: why a call that it could run goes elsewhere.
+        refuses: returns the reason why it cannot run a call, in one sentence, or None if it can.
+        convolve_each: ``(x, kernels, biases, geometry) -> y`` with given kernels; None if it must mix them itself.
+        mix: ``(x, bank, routing, bias, geometry) -> y``; None if mixing is a separate step before ``convolve_each``.
+        unasked: why it is not chosen for a call that it could run.
     """
 
     refuses: Callable[[Call], str | None]
@@ -48,12 +48,12 @@ class Strategy:
 
 
 def in_layout_of(x: Tensor, y: Tensor) -> Tensor:
-    """What a C kernel returned, which is channels_last, in the layout of its input: contiguous unless channels_last."""
+    """``y``, the channels_last output of a C kernel, in the layout of the input ``x`` (channels_last or contiguous)."""
     return y if x.is_contiguous(memory_format=torch.channels_last) else y.contiguous()
 
 
 def refuses_c_kernel(call: Call) -> str | None:
-    """Why the C kernels (:mod:`dynaconv.kernels.cpu`) may not run a call, whatever the layer; else None."""
+    """Why the C kernels (:mod:`dynaconv.kernels.cpu`) cannot run a call, for reasons common to all layers; or None."""
     if call.device != "cpu" or call.dtype != torch.float32 or call.autocast is not None:
         return "it computes in float32 on a CPU"
     if call.exporting:

@@ -1,7 +1,8 @@
-"""Strategy ``tiled``: dense layers over images on a CPU, by a kernel of our own that works in channels_last.
+"""Strategy ``tiled``: dense layers over images on a CPU, by a C kernel that works in channels_last.
 
-A block of an example's kernel is mixed into the cache, multiplied with its pixels there and never written to memory;
-the gradient of a kernel goes the same way to the bank and to the routing weights.
+One block of an example's kernel is mixed and multiplied with the pixels while it is in the cache; mixed kernels are
+never written to memory. Likewise in the backward pass: the gradient of a kernel is added block by block to the
+gradients of the bank and of the routing weights.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Strategy ``triton``: kernels of our own for CUDA that mix the experts in registers and never write a mixed kernel.
+"""Strategy ``triton``: Triton kernels for CUDA that mix the experts in registers and never write a mixed kernel.
 
 They work on images; a linear or one-dimensional call becomes a two-dimensional one here.
 """
@@ -47,7 +47,7 @@ def refuses(call: Call) -> str | None:
 
 
 def interpreted() -> bool:
-    """Whether Triton itself is told to interpret kernels on the CPU, which its users do to test them."""
+    """Whether Triton's interpreter is on (``TRITON_INTERPRET=1``), which runs kernels on the CPU for tests."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
 
 
@@ -58,10 +58,10 @@ def _numbers(call: Call) -> tuple[int, int, int]:
 
 
 def mix(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """The mixing operation with kernels that mix ``sum_k routing[b, k] * bank[k]`` a tile at a time, in registers.
+    """Mix and convolve by kernels that compute ``sum_k routing[b, k] * bank[k]`` tile by tile, in registers.
 
     Sums run in float32; the output has the dtype of ``x``, or autocast's. Routing weights keep their own dtype, also
-    under autocast (strategy ``loop`` lowers them): they are few, and mixing happens in float32 anyway.
+    under autocast (strategy ``loop`` converts them): they are few, and mixing runs in float32 anyway.
 
     Raises:
         TypeError: input and bank of different dtypes without autocast.
@@ -79,7 +79,7 @@ def mix(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry:
 
 
 def _linear(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None) -> Tensor:
-    """``(B, *, in)`` as a map of one row in channels_last, which it is in memory; ``(B, *, out)``."""
+    """``(B, *, in) -> (B, *, out)``. The rows are a channels_last map of height 1; this view needs no copy."""
     tokens = x.reshape(x.shape[0], 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
     y = triton_mix(tokens, bank[..., None, None], routing, bias, (1, 1), (0, 0), (1, 1), 1)
     return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)

@@ -36,7 +36,7 @@ def convolve_each(x: Tensor, kernels: Tensor, biases: Tensor | None, geometry: G
 
 
 def _columns(x: Tensor, taps: tuple[int, ...], space: tuple[int, ...], geometry: Geometry) -> Tensor:
-    """``(B, C, *padded) -> (B, C, taps, *space)``: for every tap, what it sees at every output position."""
+    """``(B, C, *padded) -> (B, C, taps, *space)``: for every tap, the input that it reads at every output position."""
     views = []
     for tap in product(*map(range, taps)):
         window = [slice(None), slice(None)]
