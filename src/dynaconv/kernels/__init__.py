@@ -1,1 +1,1 @@
-"""Kernels of our own, registered as operators of torch: C for a CPU (``cpu``), Triton for CUDA (``cuda``)."""
+"""This project's kernels, registered as operators of torch: in C for CPUs (``cpu``), in Triton for CUDA (``cuda``)."""

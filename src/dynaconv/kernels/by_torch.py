@@ -1,4 +1,4 @@
-"""What the kernels compute, in torch's own operations: for gradients of gradients, and for many gradients at once."""
+"""The same computations by torch's operations: used for second derivatives and for batched gradients."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def gradients(
     """Gradients of ``function(*inputs)`` by torch: differentiable again where gradients are enabled.
 
     Args:
-        function: of tensors; all its operations are torch's.
+        function: a function of tensors that calls torch's operations only.
         inputs: tensors or None.
-        needed: for which of them a gradient is wanted.
+        needed: for every input whether its gradient is needed.
         gradient: of the function's output.
 
     Returns:
@@ -56,7 +56,7 @@ def gradients(
     """
     again = torch.is_grad_enabled()
     with torch.enable_grad(), torch.autocast(gradient.device.type, enabled=False):
-        # Aliases: one input may be computed from another (the routing from x), and that path belongs to the caller.
+        # Aliases: one input may be computed from another (the routing from x). The caller differentiates that path.
         aliases = [None if value is None else value.view_as(value) for value in inputs]
         wanted = [alias for alias, need in zip(aliases, needed, strict=True) if need and alias is not None]
         found = iter(torch.autograd.grad(function(*aliases), wanted, gradient, create_graph=again))

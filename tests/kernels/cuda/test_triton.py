@@ -140,13 +140,13 @@ def test_the_package_does_not_import_triton() -> None:
 def test_tiles_hold_what_registers_hold_and_the_batch_is_split_without_a_rest() -> None:
     for experts in (1, 3, 4, 8, 32):
         tile = tiles.product_gradient(experts, 196, 512, 512, half=True)
-        assert tiles.power(experts) * tile.columns * tile.depth <= tiles.ACCUMULATORS
+        assert tiles.power_of_two(experts) * tile.columns * tile.depth <= tiles.ACCUMULATORS
         _, channels = tiles.depthwise_gradient(experts, 25, 196, 512, channels_last=True)
-        assert tiles.power(experts) * 32 * channels <= tiles.ACCUMULATORS
+        assert tiles.power_of_two(experts) * 32 * channels <= tiles.ACCUMULATORS
     for batch in range(1, 40):
         for count in (1, 5, 100, 1000):
             parts = tiles.splits(batch, count)
-            part = tiles.blocks(batch, parts)
+            part = tiles.ceil_div(batch, parts)
             assert (parts - 1) * part < batch <= parts * part
     assert tiles.product(256, 12_544, 256, 64, half=True) == (128, 64, 32)
     assert tiles.product(1, 49, 256, 64, half=True) == (64, 16, 32)

@@ -1,4 +1,4 @@
-"""Kernels in C for a CPU, compiled on the user's machine at first use; without a compiler all goes on without them."""
+"""Kernels in C for CPUs, compiled on the user's machine at first use. Without a compiler torch's operations run."""
 
 from dynaconv.kernels.cpu.build import SWITCH, cache_folder, instruction_set, why_not
 from dynaconv.kernels.cpu.memory import keep_freed_memory, keeps_memory

@@ -55,7 +55,7 @@ class Bank(ctypes.Structure):
 
 
 class Epilogue(ctypes.Structure):
-    """``Epilogue`` of epilogue.h: what is done to a map once it is computed."""
+    """``Epilogue`` of epilogue.h: bias, activation and sums of an output."""
 
     _fields_ = [
         ("bias", _POINTER),
@@ -88,7 +88,7 @@ class Layer(ctypes.Structure):
 
 STRUCTURES = (Convolution, Bank, Epilogue, BankStrides, Layer)  # in the order of library.c
 
-# What the functions of kernels.h take: with it ctypes turns numbers and addresses itself, several times as quickly.
+# Argument types of the functions of kernels.h. With them ctypes converts numbers and addresses several times faster.
 _SIGNATURES: dict[str, list[Any]] = {
     "convolve": [_POINTER, _POINTER, _INT, _POINTER, _POINTER, _POINTER, _POINTER],
     "convolve_input_gradient": [_POINTER, _POINTER, _INT, _POINTER, _POINTER, _POINTER],
@@ -106,10 +106,11 @@ _SIGNATURES: dict[str, list[Any]] = {
 
 
 def declare(library: ctypes.CDLL) -> ctypes.CDLL:
-    """Set the argument types of every function, and let each raise MemoryError where it finds no memory.
+    """Set the argument types of every function; a function that cannot allocate its workspace raises MemoryError.
 
-    AttributeError where a function is missing, RuntimeError where a structure has another size in C: then the library
-    is not ours, or C and Python do not belong together.
+    Raises:
+        AttributeError: a function is missing, so this is another library.
+        RuntimeError: a structure has another size in C: the library was built from other sources.
     """
     library.dynaconv_struct_size.argtypes, library.dynaconv_struct_size.restype = [_INT], _LONG
     library.dynaconv_instruction_set.restype = ctypes.c_char_p
@@ -129,7 +130,7 @@ def _check_status(status: int, function: Any, arguments: tuple[Any, ...]) -> Non
 
 
 def partition(batch: int, channels: int) -> tuple[int, int]:
-    """Into how many ranges of channels every example is cut, so that all threads have work; and the threads."""
+    """``(slabs, threads)``: the ranges of channels into which every example is split, so that all threads have work."""
     threads = torch.get_num_threads()
     slabs = 1 if batch >= threads else min(-(-threads // batch), -(-channels // 64))
     return slabs, threads
@@ -138,7 +139,7 @@ def partition(batch: int, channels: int) -> tuple[int, int]:
 def output_size(
     size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
 ) -> tuple[int, int]:
-    """Height and width of a convolution's output over ``size``; ValueError where the kernel does not fit."""
+    """Height and width of a convolution's output for an input of ``size``; ValueError if the kernel does not fit."""
     height, width = (
         (extent + 2 * pad - spread * (taps - 1) - 1) // step + 1
         for extent, taps, step, pad, spread in zip(size, kernel, stride, padding, dilation, strict=True)

@@ -1,6 +1,6 @@
-"""The border: every tensor whose memory C reads or writes passes here, and every size that C computes with.
+"""The border between Python and C: checks every tensor that C reads or writes, and every size that C uses.
 
-C checks nothing. A wrong dtype, layout or shape would be read as if it were right, beyond its end too.
+The C code checks nothing. With a wrong dtype, layout or shape it would read wrong numbers or out of bounds.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def data_ptr(
     dtype: torch.dtype = torch.float32,
     layout: torch.memory_format = torch.contiguous_format,
 ) -> int:
-    """The address of a tensor's first number.
+    """The address of a tensor's first number, after a check of the tensor.
 
     Args:
-        name: what the caller calls it, for the message.
+        name: the tensor's name in error messages.
         tensor: must be a dense tensor on the CPU, of this ``shape``, ``dtype`` and ``layout``.
 
     Raises:
@@ -45,7 +45,7 @@ def data_ptr(
             and tensor.is_cpu
             and tensor.layout is torch.strided
             and tensor.is_contiguous(memory_format=layout)
-            and not tensor.is_neg()  # its memory has the other sign
+            and not tensor.is_neg()  # a lazy negation: the numbers in memory have the opposite sign
         ):
             return tensor.data_ptr()
     except AttributeError:
@@ -67,10 +67,10 @@ def map_shape(name: str, x: Tensor) -> torch.Size:
 
 
 class Sizes(NamedTuple):
-    """A convolution that there is."""
+    """The sizes of a convolution, checked."""
 
     convolution: Convolution
-    reference: Any  # to it, for C
+    reference: Any  # ctypes.byref(convolution)
     output: tuple[int, int]  # height and width
 
 
@@ -83,11 +83,11 @@ def sizes(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> Sizes:
-    """The sizes of a convolution over a map of ``shape``; ValueError where there is no such convolution."""
+    """The sizes of a convolution over a map of ``shape``; ValueError if they do not fit together."""
     return _sizes(tuple(shape), experts, outputs, tuple(kernel), tuple(stride), tuple(padding), tuple(dilation))
 
 
-@functools.lru_cache(maxsize=512)  # checked once: a call takes a microsecond here, not ten
+@functools.lru_cache(maxsize=512)  # a cached call takes one microsecond instead of ten
 def _sizes(
     shape: tuple[int, ...],
     experts: int,
@@ -104,7 +104,7 @@ def _sizes(
     for name, pair in (("kernel", kernel), ("stride", stride), ("dilation", dilation)):
         if len(pair) != 2 or min(pair) < 1:
             raise ValueError(f"{name} is {pair}; expected two numbers of at least 1")
-    if len(padding) != 2:  # less than zero: the gradient of the input crops
+    if len(padding) != 2:  # may be negative (cropping): the gradient of the input uses that
         raise ValueError(f"padding is {padding}; expected two numbers")
     if experts < 1 or outputs < 1:
         raise ValueError(f"there are {experts} experts and {outputs} output channels; expected at least 1 of each")
@@ -122,7 +122,7 @@ def packed_shape(experts: int, inputs: int, outputs: int, taps: int) -> tuple[in
 
 
 def bank(numbers: Tensor, scale: Tensor | None, shape: Sequence[int], scale_shape: Sequence[int]) -> Bank:
-    """A bank of ``shape`` in float32, bfloat16, or int8, which alone has a ``scale``."""
+    """A bank of ``shape`` in float32, bfloat16 or int8. Only int8 has a ``scale``."""
     kind = KINDS.get(numbers.dtype)
     if kind is None:
         raise TypeError(f"the bank is {numbers.dtype}; expected one of {', '.join(map(str, KINDS))}")
@@ -134,7 +134,7 @@ def bank(numbers: Tensor, scale: Tensor | None, shape: Sequence[int], scale_shap
 
 
 def epilogue(bias: Tensor | None, activation: Activation, sums: Tensor | None, batch: int, channels: int) -> Any:
-    """A reference to ``activation(y + bias)``, added up in ``sums``.
+    """A reference to the epilogue: ``y = activation(y + bias)``, and ``sums`` += the sums of ``y`` over space.
 
     ``bias`` is ``(B, C)``, or ``(C,)`` for all examples, or None; ``sums`` is ``(B, C)`` or None.
     """
@@ -159,7 +159,7 @@ def new_map(batch: int, channels: int, height: int, width: int) -> Tensor:
 def _refusal(
     name: str, tensor: Any, shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format
 ) -> TypeError | ValueError:
-    """What is wrong with a tensor that something is wrong with."""
+    """The error for a tensor that :func:`data_ptr` does not accept: what came, and what was expected."""
     if not isinstance(tensor, Tensor):
         return TypeError(f"{name} is {type(tensor).__name__}; expected a tensor of {dtype}")
     if tensor.dtype is not dtype:

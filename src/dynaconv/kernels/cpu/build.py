@@ -1,9 +1,11 @@
 """Compile the C files of this folder once per machine, keep the library in a cache folder, and load it.
 
-The library is kept as ``kernels/<fingerprint>-<checksum>.so`` in the cache folder. The fingerprint is of all that it is
-made from; the checksum is of the file. It is loaded only where folder and file belong to this user or to root, nobody
-else may write there, and the checksum is right: a library that was cut short would end the process, and one that
-somebody else has put there would run as this user.
+The library is kept as ``kernels/<fingerprint>-<checksum>.so`` in the cache folder. The fingerprint is a hash of the
+sources, the compiler, its flags and the processor; the checksum is that of the file. The library is loaded only if
+
+- the folder and the file belong to this user or to root, and no other user may write to them: the code of a library
+  that another user has put there would run with this user's rights;
+- the checksum is right: loading a truncated library can crash the process.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ SWITCH = "DYNACONV_NATIVE"  # set to 0: never compile, never load
 
 _SOURCES = sorted(Path(__file__).parent.glob("*.[ch]"))
 _FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fPIC", "-fvisibility=hidden")
-# For which processor: tried from the left until one works, for not every compiler knows them, or OpenMP.
+# Target processor and OpenMP. Tried in this order until one works, because not every compiler supports all of them.
 _TARGETS = (("-march=native",), ("-mcpu=native",), ())
 _THREADS = (("-fopenmp",), ())
 _WRITABLE_BY_OTHERS = 0o022
@@ -38,11 +40,16 @@ _flags: tuple[str, ...] | None = None  # those of `compiled_with`
 
 
 def cache_folder() -> Path:
-    """Where things measured or compiled on this machine are kept: ``$DYNACONV_CACHE``, or ``dynaconv`` in the user's
-    cache folder (``$XDG_CACHE_HOME``, ``~/.cache``). OSError where the user has no home folder either."""
-    own = os.environ.get("DYNACONV_CACHE")
-    if own:
-        return Path(own)
+    """The folder for measurements and compiled kernels of this machine.
+
+    ``$DYNACONV_CACHE``, or else ``dynaconv`` in the user's cache folder (``$XDG_CACHE_HOME``, ``~/.cache``).
+
+    Raises:
+        OSError: neither variable is set, and the user has no home folder.
+    """
+    chosen = os.environ.get("DYNACONV_CACHE")
+    if chosen:
+        return Path(chosen)
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dynaconv"
     except RuntimeError as error:
@@ -57,7 +64,7 @@ def why_not() -> str | None:
 
 
 def library() -> ctypes.CDLL:
-    """The compiled kernels; RuntimeError, with the reason, where there are none."""
+    """The compiled kernels; RuntimeError with the reason if they are not available."""
     found = _load(_flags)
     if isinstance(found, str):
         raise RuntimeError(found)
@@ -66,16 +73,16 @@ def library() -> ctypes.CDLL:
 
 @constant_for_compiler
 def instruction_set() -> str:
-    """What the library was compiled for: ``"avx512"``, ``"avx2"`` (with FMA), ``"neon"``, or ``"baseline"``."""
+    """The instruction set of the library: ``"avx512"``, ``"avx2"`` (with FMA), ``"neon"`` or ``"baseline"``."""
     name: bytes = library().dynaconv_instruction_set()
     return name.decode()
 
 
 @contextlib.contextmanager
 def compiled_with(*flags: str) -> Iterator[ctypes.CDLL]:
-    """For tests and measurements: all calls of this process run by a library that was compiled with ``flags``.
+    """For tests and measurements: inside the context all calls use a library that was compiled with ``flags``.
 
-    They take the place of ``-march=native``: ``-march=haswell`` for AVX2, ``-march=x86-64`` for the baseline.
+    The flags replace ``-march=native``: ``-march=haswell`` for AVX2, ``-march=x86-64`` for the baseline.
     """
     global _flags
     before, _flags = _flags, flags
@@ -95,17 +102,17 @@ def _load(flags: tuple[str, ...] | None) -> ctypes.CDLL | str:
     try:
         fingerprint = _fingerprint(compiler, flags)
         with _folder() as folder:
-            distrust = _distrust(folder)
+            distrust = _why_not_trusted(folder)
             if distrust is not None:
                 return distrust
             for path in sorted(folder.glob(f"{fingerprint}-*.so")):
-                distrust = _distrust(path)
+                distrust = _why_not_trusted(path)
                 if distrust is not None:
                     return distrust
                 if path.stem == f"{fingerprint}-{_checksum(path)}":
-                    with contextlib.suppress(OSError, AttributeError):  # not ours, whatever its checksum
+                    with contextlib.suppress(OSError, AttributeError):  # not a library of this project
                         return declare(ctypes.CDLL(str(path)))
-                path.unlink()  # it is made anew
+                path.unlink()  # damaged or of another version: it is compiled again
             return declare(ctypes.CDLL(str(_compile(compiler, flags, folder, fingerprint))))
     except (OSError, RuntimeError, AttributeError, subprocess.SubprocessError) as error:
         return f"compiling the kernels failed: {error}"
@@ -113,7 +120,7 @@ def _load(flags: tuple[str, ...] | None) -> ctypes.CDLL | str:
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    """The folder of compiled kernels; where it cannot be written, one that is there for this process alone."""
+    """The folder of compiled kernels; if it cannot be written, a temporary folder of this process."""
     try:
         folder = cache_folder() / "kernels"
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -127,14 +134,14 @@ def _folder() -> Iterator[Path]:
             RuntimeWarning,
             stacklevel=2,
         )
-        with tempfile.TemporaryDirectory() as private:  # a library that is loaded needs its file no more
+        with tempfile.TemporaryDirectory() as private:  # once the library is loaded, its file may be removed
             yield Path(private)
     else:
         yield folder
 
 
-def _distrust(path: Path) -> str | None:
-    """Why what lies at ``path`` is not loaded: somebody else could have written it."""
+def _why_not_trusted(path: Path) -> str | None:
+    """Why a file or folder is not trusted (another user could have written it), or None."""
     if not hasattr(os, "geteuid"):
         return None
     facts = path.stat()
@@ -147,7 +154,7 @@ def _distrust(path: Path) -> str | None:
 
 
 def _fingerprint(compiler: str, flags: tuple[str, ...] | None) -> str:
-    """Of sources, compiler, flags and processor: a home folder may be shared by machines of several kinds."""
+    """Hash of sources, compiler, flags and processor: machines of several kinds may share one home folder."""
     parts = [path.read_bytes() for path in _SOURCES]
     parts += [compiler.encode(), _version(compiler).encode(), repr((_FLAGS, _TARGETS, _THREADS, flags)).encode()]
     parts += [platform.platform().encode(), _processor().encode()]
@@ -173,7 +180,7 @@ def _processor() -> str:
 
 
 def _compile(compiler: str, flags: tuple[str, ...] | None, folder: Path, fingerprint: str) -> Path:
-    """Write the library under a temporary name first: another process may be doing the same."""
+    """Compile under a temporary name, then rename: another process may be doing the same."""
     complaint = ""
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         made = Path(temporary) / "kernels.so"
@@ -192,7 +199,7 @@ def _compile(compiler: str, flags: tuple[str, ...] | None, folder: Path, fingerp
 
 
 def _build(compiler: str, flags: tuple[str, ...], made: Path) -> str:
-    """Compile every file, at the same time, and link them; return what the compiler complained of, if it failed."""
+    """Compile all files in parallel and link them; return the compiler's error output, empty if it succeeded."""
     sources = [source for source in _SOURCES if source.suffix == ".c"]
     objects = [str(made.with_name(f"{source.stem}.o")) for source in sources]
     commands = [[compiler, *flags, "-c", "-o", out, str(source)] for source, out in zip(sources, objects, strict=True)]

@@ -1,6 +1,7 @@
 """Dense convolution of every example with its own mixed kernel, in channels_last, and its gradients.
 
-A bank is packed into panels as it is read: ``(K, ceil(out / 32), taps * in, 32)``, the last panel filled up with zeros.
+A bank is packed into panels, in the order in which the kernel reads it: ``(K, ceil(out / 32), taps * in, 32)``. The
+last panel is padded with zeros.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def convolve(
         outputs: output channels.
         kernel, stride, padding, dilation: two numbers each.
         scale: ``(K, ceil(outputs / 32), 1, 32)`` of an int8 bank.
-        activation: what is done to the output.
+        activation: applied to the output.
         sums: ``(B, outputs)`` float32, zeros: the output's sums over space are added to it.
 
     Returns:
@@ -53,7 +54,7 @@ def convolve(
 
     Raises:
         TypeError, ValueError: another dtype, shape or layout than these.
-        MemoryError: none for the kernel's workspace.
+        MemoryError: the kernel's workspace cannot be allocated.
     """
     shape = border.map_shape("x", x)
     experts = packed.shape[0]
@@ -82,9 +83,9 @@ def input_gradient(
     padding: Pair,
     dilation: Pair,
 ) -> Tensor:
-    """Gradient of the input, of ``shape``, in channels_last.
+    """Gradient with respect to the input of shape ``shape``, in channels_last.
 
-    ``gradient`` is the output's, ``(B, outputs, H', W')`` in channels_last; ``packed`` is ``pack_bank(bank,
+    ``gradient`` is the upstream gradient ``(B, outputs, H', W')`` in channels_last; ``packed`` is ``pack_bank(bank,
     transposed=True)``.
     """
     _, outputs, *_ = border.map_shape("gradient", gradient)
@@ -114,7 +115,7 @@ def bank_gradient(
     padding: Pair,
     dilation: Pair,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of the bank, packed, and of the routing weights, for ``gradient`` of the output (channels_last)."""
+    """Gradients of the bank (packed) and of the routing weights, from the upstream ``gradient`` in channels_last."""
     shape, outputs = border.map_shape("x", x), border.map_shape("gradient", gradient)[1]
     experts = packed.shape[0]
     sizes = border.sizes(shape, experts, outputs, kernel, stride, padding, dilation)
@@ -140,7 +141,7 @@ def bank_gradient(
 
 
 def pack_bank(bank: Tensor, transposed: bool = False) -> Tensor:
-    """``(K, out, in, *taps)`` float32 ``->`` panels; ``transposed``: input and output channels change places."""
+    """Pack a bank ``(K, out, in, *taps)``, float32, into panels; ``transposed`` exchanges input and output channels."""
     bank = bank.contiguous()
     strides = _strides(bank.shape, transposed)
     packed = torch.empty(
@@ -154,7 +155,7 @@ def pack_bank(bank: Tensor, transposed: bool = False) -> Tensor:
 
 
 def unpack_bank(packed: Tensor, shape: Sequence[int]) -> Tensor:
-    """Panels ``->`` a bank of ``shape`` ``(K, out, in, *taps)``."""
+    """The inverse of :func:`pack_bank`: panels to a bank of shape ``shape``, ``(K, out, in, *taps)``."""
     strides = _strides(shape, transposed=False)
     start = data_ptr(
         "the packed bank",

@@ -35,7 +35,7 @@ def depthwise(
         kernel: ``(kh, kw)``.
         bias: ``(B, C)`` float32, or ``(C,)`` for all examples, or None; dense.
         stride, padding, dilation: two numbers each.
-        activation: what is done to the output.
+        activation: applied to the output.
         sums: ``(B, C)`` float32, zeros: the output's sums over space are added to it.
 
     Returns:
@@ -60,12 +60,13 @@ def depthwise(
 def input_gradient(
     gradient: Tensor, shape: Sequence[int], taps: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
 ) -> Tensor:
-    """Gradient of the input, of ``shape``, in channels_last; ``gradient`` is the output's, in any layout."""
+    """Gradient with respect to the input of shape ``shape``, in channels_last, from the upstream ``gradient``, in any
+    layout."""
     gradient = gradient.contiguous(memory_format=torch.channels_last)
     batch, channels, height, width = shape
     sizes = border.sizes(shape, 1, channels, kernel, stride, padding, dilation)
     upstream = _upstream(gradient, batch, channels, *sizes.output)
-    if all(step == 1 for step in stride):  # a convolution with the taps in reverse, which writes every number once
+    if all(step == 1 for step in stride):  # a convolution with the taps in reverse order; it writes every number once
         around = [spread * (size - 1) - pad for size, pad, spread in zip(kernel, padding, dilation, strict=True)]
         return depthwise(gradient, taps.flip(1), kernel, None, stride, around, dilation)
     weights = data_ptr("taps", taps, (batch, kernel[0] * kernel[1], channels))
@@ -91,7 +92,7 @@ def kernel_gradient(gradient: Tensor, x: Tensor, kernel: Pair, stride: Pair, pad
 
 
 def taps_of(kernels: Tensor) -> Tensor:
-    """``(B, C, 1, kh, kw) -> (B, kh * kw, C)``: the channels of a tap lie side by side, as those of a pixel do."""
+    """``(B, C, 1, kh, kw) -> (B, kh * kw, C)``: the channels are the contiguous dimension, as in channels_last maps."""
     return kernels.flatten(2).transpose(1, 2).contiguous()
 
 

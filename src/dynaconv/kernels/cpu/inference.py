@@ -1,4 +1,4 @@
-"""What a frozen network needs: a layer in one call, mixing of reduced banks, routers, and the sums that they read."""
+"""Functions for frozen networks: a whole layer in one call, mixing of reduced banks, routers, and sums over space."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class LinearRouter(NamedTuple):
 
 
 class PreparedLayer(NamedTuple):
-    """A layer for inputs of one size, checked once; see :func:`prepare_layer`. It keeps no tensor alive."""
+    """A layer whose tensors were checked for one input size; see :func:`prepare_layer`. It holds addresses only: the
+    caller must keep the tensors alive."""
 
     layer: Layer
     reference: Any
@@ -59,18 +60,19 @@ def prepare_layer(
     activation: Activation = IDENTITY,
     router: LinearRouter | None = None,
 ) -> PreparedLayer:
-    """Check a frozen layer's tensors for inputs of ``shape`` ``(C, H, W)``, and write down where they are.
+    """Check a frozen layer's tensors for inputs of ``shape`` ``(C, H, W)``, and store their addresses.
 
     Args:
         shape, outputs, kernel, stride, padding, dilation: the convolution.
-        depthwise: whether it has a kernel of one channel for every channel.
+        depthwise: whether the layer is depthwise, with as many channels out as in.
         bank: packed ``(K, ceil(outputs / 32), taps * C, 32)``, or ``(K, taps, C)`` of a depthwise layer; float32,
             bfloat16 or int8.
         scale: of an int8 bank, one number for every output channel: ``(K, ceil(outputs / 32), 1, 32)``, or
             ``(K, 1, C)`` of a depthwise layer.
-        bias: ``(outputs,)`` or None; ``biases``: ``(K, outputs)`` or None, mixed and added to it.
-        activation: what is done to the output.
-        router: the one that C may run, or None.
+        bias: ``(outputs,)`` or None.
+        biases: ``(K, outputs)`` or None; mixed by the routing weights and added to ``bias``.
+        activation: applied to the output.
+        router: a router for C to run, or None.
 
     Raises:
         TypeError, ValueError: another dtype, shape or layout than these.
@@ -82,15 +84,15 @@ def prepare_layer(
     if depthwise and outputs != channels:
         raise ValueError(f"a depthwise layer from {channels} to {outputs} channels; expected as many out as in")
     if depthwise:
-        lies: tuple[int, ...] = (experts, taps, channels)
-        scaled: tuple[int, ...] = (experts, 1, channels)
+        bank_shape: tuple[int, ...] = (experts, taps, channels)
+        scale_shape: tuple[int, ...] = (experts, 1, channels)
     else:
-        lies = border.packed_shape(experts, channels, outputs, taps)
-        scaled = *lies[:2], 1, PANEL
+        bank_shape = border.packed_shape(experts, channels, outputs, taps)
+        scale_shape = *bank_shape[:2], 1, PANEL
     layer = Layer(
         depthwise,
         sizes.convolution,
-        border.bank(bank, scale, lies, scaled),
+        border.bank(bank, scale, bank_shape, scale_shape),
         optional("bias", bias, (outputs,)),
         optional("biases", biases, (experts, outputs)),
         *(activation.number, activation.low, activation.high),
@@ -107,10 +109,10 @@ def frozen_layer(
     """``y[b] = activation(conv(x[b], sum_k routing[b, k] * bank[k]) + bias[b])``, and the sums of ``y`` over space.
 
     Args:
-        prepared: the layer; its tensors are alive.
+        prepared: the layer; its tensors must still exist.
         x: ``(B, C, H, W)`` float32 in channels_last.
-        routing: ``(B, K)`` float32, or None: the layer's router runs.
-        sums: ``(B, C)``, the sums of ``x`` over space that the router reads, or None where they are not known.
+        routing: ``(B, K)`` float32, or None to run the layer's router.
+        sums: ``(B, C)``, the sums of ``x`` over space, which the router reads; None to compute them.
 
     Returns:
         ``(B, outputs, H', W')`` in channels_last, and ``(B, outputs)``.
@@ -150,7 +152,7 @@ def channel_sums(x: Tensor) -> Tensor:
 
 
 def route(sums: Tensor, pixels: int, router: LinearRouter) -> Tensor:
-    """Routing weights ``(B, K)`` from ``(B, C)`` sums over ``pixels``, for a batch of few examples."""
+    """Routing weights ``(B, K)`` from sums ``(B, C)`` over ``pixels`` pixels; fast for small batches."""
     batch, channels = sums.shape
     experts = router.fc_weight.shape[0]
     width, softmax, *weights = _router(router, channels, experts)
@@ -171,8 +173,8 @@ def mix(bank: Tensor, scale: Tensor | None, routing: Tensor) -> Tensor:
         raise ValueError(f"the bank is {tuple(bank.shape)}; expected at least one expert")
     batch = routing.shape[0]
     by_column = scale is not None and scale.shape == (experts, 1, columns)
-    scaled = (experts, 1, columns) if by_column else (experts, rows, 1)
-    numbers = border.bank(bank, scale, (experts, rows, columns), scaled)
+    scale_shape = (experts, 1, columns) if by_column else (experts, rows, 1)
+    numbers = border.bank(bank, scale, (experts, rows, columns), scale_shape)
     routing = routing.contiguous()
     weights = data_ptr("routing", routing, (batch, experts))
     out = torch.empty(batch, rows, columns, dtype=torch.float32, device="cpu")

@@ -1,8 +1,8 @@
 """The C kernels as operators of torch: ``dynaconv::depthwise_each`` and ``dynaconv::mix_conv2d``, with their gradients.
 
-Registered, they are seen by torch.compile (which keeps them), by torch.export, by the profiler and by autograd's modes.
-Both work on float32 maps on a CPU and compute in channels_last; another layout is converted on the way in. The first
-derivative is a kernel; a second one, and gradients of many at once (``is_grads_batched``), are taken of torch's own
+Because they are registered, torch.compile (which keeps them as calls), torch.export, the profiler and autograd's modes
+see them. Both take float32 maps on a CPU and compute in channels_last; an input in another layout is converted. The
+first derivative is a kernel. Second derivatives and batched gradients (``is_grads_batched``) are computed by torch's
 operations (:mod:`dynaconv.kernels.by_torch`).
 """
 
@@ -22,7 +22,7 @@ from dynaconv.torch_private import is_wrapped
 
 _MOVES = "int[2] stride, int[2] padding, int[2] dilation"
 _LIBRARY = torch.library.Library("dynaconv", "FRAGMENT")
-# A compiler may lay out what it computes as it likes, but must hand over and take back what was traced.
+# torch.compile may change layouts inside its own code, but must call these operators with the strides that it traced.
 _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
 
 Sizes = Sequence[int]

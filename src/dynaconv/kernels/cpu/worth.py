@@ -1,6 +1,6 @@
-"""Where the C kernels are faster than torch's own operations: a rule for every instruction set, from measurements.
+"""When the C kernels are faster than torch's operations: rules from measurements, for every instruction set.
 
-The figures stand in docs/performance.md, "Instruction sets".
+The figures are in docs/performance.md, "Instruction sets".
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ _MEASURED = ("avx512", "avx2", "baseline")
 def pays(
     operation: Operation, *, batch: int = 1, pointwise: bool = False, numbers: int = 0, training: bool = False
 ) -> str | None:
-    """Why the kernel does not pay on what the library was compiled for, in a sentence; None where it does.
+    """Why the kernel is not faster on the instruction set of the library, in a sentence; None if it is faster.
 
     Args:
         operation: ``"dense"`` (:mod:`~dynaconv.kernels.cpu.convolve`, where the bank is packed in every call),
             ``"depthwise"``, or ``"frozen"``, a whole frozen layer in one call.
         batch: examples.
         pointwise: whether a dense kernel has one tap.
-        numbers: numbers of one kernel.
+        numbers: the number of weights in one kernel.
         training: whether gradients are computed.
     """
     if operation != "dense":
-        return None  # faster on every instruction set: torch has no convolution with a kernel for every example
+        return None  # faster on every instruction set: torch has no convolution with one kernel per example
     known = instruction_set()
     if known not in _MEASURED:
         return f"it was not measured on {known}"

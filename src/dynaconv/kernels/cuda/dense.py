@@ -1,9 +1,10 @@
-"""Kernels for 1x1, linear and dense k x k: an implicit matrix product that mixes its weights as it goes.
+"""Kernels for 1x1, linear and dense k x k convolutions: an implicit matrix product (implicit GEMM) that mixes its
+weights tile by tile.
 
-Imports triton: load when used.
+This module imports triton; import it only when a kernel is launched.
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-untyped, import-not-found"
-# Triton reads the annotations of a kernel's arguments; only its own may stand there.
+# Triton reads the annotations of a kernel's arguments, so only Triton's types are allowed there.
 
 from __future__ import annotations
 
@@ -13,9 +14,9 @@ import triton.language as tl
 from torch import Tensor
 
 from dynaconv.kernels.cuda import tiles
-from dynaconv.kernels.cuda.device_functions import add_product, expert_ids, seen
-from dynaconv.kernels.cuda.shape import Move, room, strides
-from dynaconv.kernels.cuda.tiles import Launch, blocks
+from dynaconv.kernels.cuda.device_functions import add_product, expert_ids, source_index
+from dynaconv.kernels.cuda.shape import Move, strides, workspace
+from dynaconv.kernels.cuda.tiles import Launch, ceil_div
 
 
 @triton.jit
@@ -67,7 +68,7 @@ def product_kernel(
 ):
     """A tile of ``y[b]``: positions x output channels, summed over taps and input channels.
 
-    Neighbouring programs take other rows of the same columns, so that the experts they mix are still in L2.
+    Neighbouring programs compute other rows of the same columns, so that they find the experts in the L2 cache.
     """
     program = tl.program_id(0)
     row_tiles = tl.cdiv(rows, ROWS)
@@ -86,17 +87,17 @@ def product_kernel(
         c = (step % depth_tiles) * DEPTH + tl.arange(0, DEPTH)
         tap_h = tap // TAPS_W
         tap_w = tap % TAPS_W
-        at_h, inside_h = seen(row_h, tap_h, stride_h, padding_h, dilation_h, x_height, TRANSPOSED)
-        at_w, inside_w = seen(row_w, tap_w, stride_w, padding_w, dilation_w, x_width, TRANSPOSED)
-        x_at = x + b * x_b + (at_h * x_h + at_w * x_w)[:, None] + (c * x_c)[None, :]
+        source_h, inside_h = source_index(row_h, tap_h, stride_h, padding_h, dilation_h, x_height, TRANSPOSED)
+        source_w, inside_w = source_index(row_w, tap_w, stride_w, padding_w, dilation_w, x_width, TRANSPOSED)
+        x_ptr = x + b * x_b + (source_h * x_h + source_w * x_w)[:, None] + (c * x_c)[None, :]
         x_mask = (row_inside & inside_h & inside_w)[:, None] & (c < inputs)[None, :]
-        values = tl.load(x_at, mask=x_mask, other=0.0)
-        bank_at = bank + tap_h * bank_h + tap_w * bank_w + (c * bank_c)[:, None] + (n * bank_n)[None, :]
+        values = tl.load(x_ptr, mask=x_mask, other=0.0)
+        bank_ptr = bank + tap_h * bank_h + tap_w * bank_w + (c * bank_c)[:, None] + (n * bank_n)[None, :]
         bank_mask = (c < inputs)[:, None] & n_inside[None, :]
         mixed = tl.zeros((DEPTH, COLUMNS), dtype=tl.float32)
         for k in tl.static_range(EXPERTS):
             weight = tl.load(routing + b * routing_b + k * routing_k).to(tl.float32)
-            mixed += weight * tl.load(bank_at + k * bank_k, mask=bank_mask, other=0.0).to(tl.float32)
+            mixed += weight * tl.load(bank_ptr + k * bank_k, mask=bank_mask, other=0.0).to(tl.float32)
         total = add_product(values, mixed.to(values.dtype), total, PRECISION, WIDEN)
     if HAS_BIAS:
         shift = tl.zeros((COLUMNS,), dtype=tl.float32)
@@ -104,8 +105,8 @@ def product_kernel(
             weight = tl.load(routing + b * routing_b + k * routing_k).to(tl.float32)
             shift += weight * tl.load(bias + k * bias_k + n * bias_n, mask=n_inside, other=0.0).to(tl.float32)
         total += shift[None, :]
-    y_at = y + b * y_b + (row_h * y_h + row_w * y_w)[:, None] + (n * y_c)[None, :]
-    tl.store(y_at, total.to(y.dtype.element_ty), mask=row_inside[:, None] & n_inside[None, :])
+    y_ptr = y + b * y_b + (row_h * y_h + row_w * y_w)[:, None] + (n * y_c)[None, :]
+    tl.store(y_ptr, total.to(y.dtype.element_ty), mask=row_inside[:, None] & n_inside[None, :])
 
 
 @triton.jit
@@ -177,8 +178,8 @@ def product_gradient_kernel(
     kernel_mask = (n < outputs)[:, None] & (c < inputs)[None, :]
     expert_mask = k_inside[:, None, None] & kernel_mask[None, :, :]
     if NEED_ROUTING:
-        bank_at = bank + tap_h * bank_h + tap_w * bank_w + (n * bank_n)[:, None] + (c * bank_c)[None, :]
-        experts = tl.load(bank_at[None, :, :] + (k * bank_k)[:, None, None], mask=expert_mask, other=0.0)
+        bank_ptr = bank + tap_h * bank_h + tap_w * bank_w + (n * bank_n)[:, None] + (c * bank_c)[None, :]
+        experts = tl.load(bank_ptr[None, :, :] + (k * bank_k)[:, None, None], mask=expert_mask, other=0.0)
     if NEED_BANK:
         total = tl.zeros((EXPERTS_PADDED, COLUMNS, DEPTH), dtype=tl.float32)
     for example in range(this_part * part, tl.minimum(this_part * part + part, batch)):
@@ -188,14 +189,14 @@ def product_gradient_kernel(
             row = start + tl.arange(0, ROWS)
             row_h = row // row_width
             row_w = row % row_width
-            at_h, inside_h = seen(row_h, tap_h, stride_h, padding_h, dilation_h, x_height, False)
-            at_w, inside_w = seen(row_w, tap_w, stride_w, padding_w, dilation_w, x_width, False)
+            source_h, inside_h = source_index(row_h, tap_h, stride_h, padding_h, dilation_h, x_height, False)
+            source_w, inside_w = source_index(row_w, tap_w, stride_w, padding_w, dilation_w, x_width, False)
             inside = (row < rows) & inside_h & inside_w
-            up_at = gradient + b * gradient_b + (n * gradient_c)[:, None]
-            up_at = up_at + (row_h * gradient_h + row_w * gradient_w)[None, :]
-            up = tl.load(up_at, mask=(n < outputs)[:, None] & inside[None, :], other=0.0)
-            x_at = x + b * x_b + (at_h * x_h + at_w * x_w)[:, None] + (c * x_c)[None, :]
-            values = tl.load(x_at, mask=inside[:, None] & (c < inputs)[None, :], other=0.0)
+            up_ptr = gradient + b * gradient_b + (n * gradient_c)[:, None]
+            up_ptr = up_ptr + (row_h * gradient_h + row_w * gradient_w)[None, :]
+            up = tl.load(up_ptr, mask=(n < outputs)[:, None] & inside[None, :], other=0.0)
+            x_ptr = x + b * x_b + (source_h * x_h + source_w * x_w)[:, None] + (c * x_c)[None, :]
+            values = tl.load(x_ptr, mask=inside[:, None] & (c < inputs)[None, :], other=0.0)
             of_kernel = add_product(up, values, of_kernel, PRECISION, WIDEN)
         if NEED_BANK:
             weights = tl.load(routing + b * routing_b + k * routing_k, mask=k_inside, other=0.0).to(tl.float32)
@@ -205,10 +206,10 @@ def product_gradient_kernel(
             tl.store(of_routing + (tl.cast(tile, tl.int64) * batch + b) * EXPERTS + k, agreement, mask=k_inside)
     if NEED_BANK:
         # Layout of of_bank: parts, experts, taps, outputs, inputs; contiguous.
-        kernel_at = (tap * outputs + n)[:, None] * inputs + c[None, :]
+        kernel_offsets = (tap * outputs + n)[:, None] * inputs + c[None, :]
         plane = outputs * inputs * (TAPS_H * TAPS_W)
         first = tl.cast(this_part, tl.int64) * EXPERTS * plane
-        tl.store(of_bank + first + (k * plane)[:, None, None] + kernel_at[None, :, :], total, mask=expert_mask)
+        tl.store(of_bank + first + (k * plane)[:, None, None] + kernel_offsets[None, :, :], total, mask=expert_mask)
 
 
 def forward(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, y: Tensor, move: Move) -> Launch:
@@ -243,7 +244,7 @@ def _launch(
         **{"PRECISION": precision(x), "WIDEN": x.dtype == torch.bfloat16 and x.device.type == "cpu"},
         **{"ROWS": tile.rows, "COLUMNS": tile.columns, "DEPTH": tile.depth},
     }
-    programs = batch * blocks(rows, tile.rows) * blocks(outputs, tile.columns)
+    programs = batch * ceil_div(rows, tile.rows) * ceil_div(outputs, tile.columns)
     warps = 8 if tile.rows * tile.columns >= 4096 or not half else 4
     return Launch(product_kernel, programs, arguments, warps, stages=3 if half else 2)
 
@@ -256,13 +257,13 @@ def bank_gradient(
     experts, _, inputs, taps_h, taps_w = bank.shape
     rows = height * width
     tile = tiles.product_gradient(experts, rows, outputs, inputs, x.dtype != torch.float32)
-    kernel_tiles = blocks(outputs, tile.columns) * blocks(inputs, tile.depth) * taps_h * taps_w
+    kernel_tiles = ceil_div(outputs, tile.columns) * ceil_div(inputs, tile.depth) * taps_h * taps_w
     parts = tiles.splits(batch, kernel_tiles)
-    of_bank = room(x, parts, experts, taps_h, taps_w, outputs, inputs, needed=need_bank)
-    of_routing = room(x, kernel_tiles, batch, experts, needed=need_routing)
+    of_bank = workspace(x, parts, experts, taps_h, taps_w, outputs, inputs, needed=need_bank)
+    of_routing = workspace(x, kernel_tiles, batch, experts, needed=need_routing)
     arguments = {
         **{"gradient": gradient, "x": x, "bank": bank, "routing": routing},
-        **{"of_bank": of_bank, "of_routing": of_routing, "batch": batch, "part": blocks(batch, parts)},
+        **{"of_bank": of_bank, "of_routing": of_routing, "batch": batch, "part": ceil_div(batch, parts)},
         **{"rows": rows, "row_width": width, "inputs": inputs, "outputs": outputs},
         **{"x_height": x.shape[2], "x_width": x.shape[3]},
         **move.arguments(),
@@ -270,7 +271,7 @@ def bank_gradient(
         **strides("x", x, "bchw"),
         **strides("bank", bank, "knchw"),
         **strides("routing", routing, "bk"),
-        **{"EXPERTS": experts, "EXPERTS_PADDED": tiles.power(experts), "TAPS_H": taps_h, "TAPS_W": taps_w},
+        **{"EXPERTS": experts, "EXPERTS_PADDED": tiles.power_of_two(experts), "TAPS_H": taps_h, "TAPS_W": taps_w},
         **{"NEED_BANK": need_bank, "NEED_ROUTING": need_routing},
         **{"PRECISION": precision(x), "WIDEN": x.dtype == torch.bfloat16 and x.device.type == "cpu"},
         **{"ROWS": tile.rows, "COLUMNS": tile.columns, "DEPTH": tile.depth},

@@ -1,6 +1,9 @@
-"""Kernels for depthwise convolutions: a stencil whose taps are mixed in registers. Imports triton: load when used."""
+"""Kernels for depthwise convolutions: a stencil whose taps are mixed in registers.
+
+This module imports triton; import it only when a kernel is launched.
+"""
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-untyped, import-not-found"
-# Triton reads the annotations of a kernel's arguments; only its own may stand there.
+# Triton reads the annotations of a kernel's arguments, so only Triton's types are allowed there.
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ import triton.language as tl
 from torch import Tensor
 
 from dynaconv.kernels.cuda import tiles
-from dynaconv.kernels.cuda.device_functions import expert_ids, seen
-from dynaconv.kernels.cuda.shape import Move, channels_last, room, strides
-from dynaconv.kernels.cuda.tiles import Launch, blocks
+from dynaconv.kernels.cuda.device_functions import expert_ids, source_index
+from dynaconv.kernels.cuda.shape import Move, channels_last, strides, workspace
+from dynaconv.kernels.cuda.tiles import Launch, ceil_div
 
 
 @triton.jit
@@ -69,25 +72,25 @@ def depthwise_kernel(
     c_inside = c < channels
     total = tl.zeros((ROWS, CHANNELS), dtype=tl.float32)
     for tap_h in range(TAPS_H):  # not unrolled: one row of taps fills the registers
-        at_h, inside_h = seen(row_h, tap_h, stride_h, padding_h, dilation_h, x_height, TRANSPOSED)
+        source_h, inside_h = source_index(row_h, tap_h, stride_h, padding_h, dilation_h, x_height, TRANSPOSED)
         for tap_w in tl.static_range(TAPS_W):
-            at_w, inside_w = seen(row_w, tap_w, stride_w, padding_w, dilation_w, x_width, TRANSPOSED)
-            bank_at = bank + tap_h * bank_h + tap_w * bank_w + c * bank_c
+            source_w, inside_w = source_index(row_w, tap_w, stride_w, padding_w, dilation_w, x_width, TRANSPOSED)
+            bank_ptr = bank + tap_h * bank_h + tap_w * bank_w + c * bank_c
             mixed = tl.zeros((CHANNELS,), dtype=tl.float32)
             for k in tl.static_range(EXPERTS):
                 weight = tl.load(routing + b * routing_b + k * routing_k).to(tl.float32)
-                mixed += weight * tl.load(bank_at + k * bank_k, mask=c_inside, other=0.0).to(tl.float32)
-            x_at = x + b * x_b + (at_h * x_h + at_w * x_w)[:, None] + (c * x_c)[None, :]
+                mixed += weight * tl.load(bank_ptr + k * bank_k, mask=c_inside, other=0.0).to(tl.float32)
+            x_ptr = x + b * x_b + (source_h * x_h + source_w * x_w)[:, None] + (c * x_c)[None, :]
             mask = (row_inside & inside_h & inside_w)[:, None] & c_inside[None, :]
-            total += tl.load(x_at, mask=mask, other=0.0).to(tl.float32) * mixed[None, :]
+            total += tl.load(x_ptr, mask=mask, other=0.0).to(tl.float32) * mixed[None, :]
     if HAS_BIAS:
         shift = tl.zeros((CHANNELS,), dtype=tl.float32)
         for k in tl.static_range(EXPERTS):
             weight = tl.load(routing + b * routing_b + k * routing_k).to(tl.float32)
             shift += weight * tl.load(bias + k * bias_k + c * bias_c, mask=c_inside, other=0.0).to(tl.float32)
         total += shift[None, :]
-    y_at = y + b * y_b + (row_h * y_h + row_w * y_w)[:, None] + (c * y_c)[None, :]
-    tl.store(y_at, total.to(y.dtype.element_ty), mask=row_inside[:, None] & c_inside[None, :])
+    y_ptr = y + b * y_b + (row_h * y_h + row_w * y_w)[:, None] + (c * y_c)[None, :]
+    tl.store(y_ptr, total.to(y.dtype.element_ty), mask=row_inside[:, None] & c_inside[None, :])
 
 
 @triton.jit
@@ -135,10 +138,10 @@ def depthwise_gradient_kernel(
     ROWS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """All taps of some channels, over one part of the batch; see :func:`product.product_gradient_kernel`.
+    """Gradient of all taps of some channels, summed over one part of the batch.
 
-    The upstream gradient is read once for all taps; a tap's sum is put into its place of ``(taps, channels)`` by a
-    comparison, as registers cannot be indexed.
+    The upstream gradient is read once for all taps. Registers cannot be indexed, so the sum of one tap is added to its
+    row of ``(taps, channels)`` by a mask.
     """
     program = tl.program_id(0)
     channel_tiles = tl.cdiv(channels, CHANNELS)
@@ -150,8 +153,8 @@ def depthwise_gradient_kernel(
     k, k_inside = expert_ids(EXPERTS, EXPERTS_PADDED)
     expert_mask = k_inside[:, None, None] & ((tap < TAPS_H * TAPS_W)[:, None] & c_inside[None, :])[None, :, :]
     if NEED_ROUTING:
-        bank_at = bank + ((tap // TAPS_W) * bank_h + (tap % TAPS_W) * bank_w)[:, None] + (c * bank_c)[None, :]
-        experts = tl.load(bank_at[None, :, :] + (k * bank_k)[:, None, None], mask=expert_mask, other=0.0)
+        bank_ptr = bank + ((tap // TAPS_W) * bank_h + (tap % TAPS_W) * bank_w)[:, None] + (c * bank_c)[None, :]
+        experts = tl.load(bank_ptr[None, :, :] + (k * bank_k)[:, None, None], mask=expert_mask, other=0.0)
     if NEED_BANK:
         total = tl.zeros((EXPERTS_PADDED, TAPS_PADDED, CHANNELS), dtype=tl.float32)
     for example in range(this_part * part, tl.minimum(this_part * part + part, batch)):
@@ -162,14 +165,14 @@ def depthwise_gradient_kernel(
             row_h = row // row_width
             row_w = row % row_width
             mask = (row < rows)[:, None] & c_inside[None, :]
-            up_at = gradient + b * gradient_b + (row_h * gradient_h + row_w * gradient_w)[:, None]
-            up = tl.load(up_at + (c * gradient_c)[None, :], mask=mask, other=0.0).to(tl.float32)
+            up_ptr = gradient + b * gradient_b + (row_h * gradient_h + row_w * gradient_w)[:, None]
+            up = tl.load(up_ptr + (c * gradient_c)[None, :], mask=mask, other=0.0).to(tl.float32)
             for tap_h in tl.static_range(TAPS_H):
-                at_h, inside_h = seen(row_h, tap_h, stride_h, padding_h, dilation_h, x_height, False)
+                source_h, inside_h = source_index(row_h, tap_h, stride_h, padding_h, dilation_h, x_height, False)
                 for tap_w in tl.static_range(TAPS_W):
-                    at_w, inside_w = seen(row_w, tap_w, stride_w, padding_w, dilation_w, x_width, False)
-                    x_at = x + b * x_b + (at_h * x_h + at_w * x_w)[:, None] + (c * x_c)[None, :]
-                    values = tl.load(x_at, mask=mask & (inside_h & inside_w)[:, None], other=0.0).to(tl.float32)
+                    source_w, inside_w = source_index(row_w, tap_w, stride_w, padding_w, dilation_w, x_width, False)
+                    x_ptr = x + b * x_b + (source_h * x_h + source_w * x_w)[:, None] + (c * x_c)[None, :]
+                    values = tl.load(x_ptr, mask=mask & (inside_h & inside_w)[:, None], other=0.0).to(tl.float32)
                     of_tap = tl.sum(up * values, axis=0)
                     of_kernel += tl.where((tap == tap_h * TAPS_W + tap_w)[:, None], of_tap[None, :], 0.0)
         if NEED_BANK:
@@ -182,8 +185,8 @@ def depthwise_gradient_kernel(
         # Layout of of_bank: parts, experts, taps, channels; contiguous.
         plane = channels * (TAPS_H * TAPS_W)
         first = tl.cast(this_part, tl.int64) * EXPERTS * plane
-        kernel_at = (tap * channels)[:, None] + c[None, :]
-        tl.store(of_bank + first + (k * plane)[:, None, None] + kernel_at[None, :, :], total, mask=expert_mask)
+        kernel_offsets = (tap * channels)[:, None] + c[None, :]
+        tl.store(of_bank + first + (k * plane)[:, None, None] + kernel_offsets[None, :, :], total, mask=expert_mask)
 
 
 def forward(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, y: Tensor, move: Move) -> Launch:
@@ -192,7 +195,7 @@ def forward(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, y: Te
 
 
 def input_gradient(gradient: Tensor, bank: Tensor, routing: Tensor, of_x: Tensor, move: Move) -> Launch:
-    """Fill ``of_x`` ``(B, C, H, W)``: every position gathers the outputs that looked at it."""
+    """Fill ``of_x`` ``(B, C, H, W)``: every input position sums over the outputs that read it."""
     return _launch(gradient, bank, routing, None, of_x, move, transposed=True)
 
 
@@ -215,7 +218,7 @@ def _launch(
         **{"HAS_BIAS": bias is not None, "TRANSPOSED": transposed},
         **{"ROWS": tile_rows, "CHANNELS": tile_channels},
     }
-    programs = batch * blocks(rows, tile_rows) * blocks(channels, tile_channels)
+    programs = batch * ceil_div(rows, tile_rows) * ceil_div(channels, tile_channels)
     return Launch(depthwise_kernel, programs, arguments, warps=4, stages=2)
 
 
@@ -227,21 +230,21 @@ def bank_gradient(
     experts, _, _, taps_h, taps_w = bank.shape
     rows = height * width
     tile_rows, tile_channels = tiles.depthwise_gradient(experts, taps_h * taps_w, rows, channels, channels_last(x))
-    channel_tiles = blocks(channels, tile_channels)
+    channel_tiles = ceil_div(channels, tile_channels)
     parts = tiles.splits(batch, channel_tiles)
-    of_bank = room(x, parts, experts, taps_h, taps_w, channels, 1, needed=need_bank)
-    of_routing = room(x, channel_tiles, batch, experts, needed=need_routing)
+    of_bank = workspace(x, parts, experts, taps_h, taps_w, channels, 1, needed=need_bank)
+    of_routing = workspace(x, channel_tiles, batch, experts, needed=need_routing)
     arguments = {
         **{"gradient": gradient, "x": x, "bank": bank, "routing": routing},
-        **{"of_bank": of_bank, "of_routing": of_routing, "batch": batch, "part": blocks(batch, parts)},
+        **{"of_bank": of_bank, "of_routing": of_routing, "batch": batch, "part": ceil_div(batch, parts)},
         **{"rows": rows, "row_width": width, "channels": channels, "x_height": x.shape[2], "x_width": x.shape[3]},
         **move.arguments(),
         **strides("gradient", gradient, "bchw"),
         **strides("x", x, "bchw"),
         **strides("bank", bank.squeeze(2), "kchw"),
         **strides("routing", routing, "bk"),
-        **{"EXPERTS": experts, "EXPERTS_PADDED": tiles.power(experts)},
-        **{"TAPS_H": taps_h, "TAPS_W": taps_w, "TAPS_PADDED": tiles.power(taps_h * taps_w)},
+        **{"EXPERTS": experts, "EXPERTS_PADDED": tiles.power_of_two(experts)},
+        **{"TAPS_H": taps_h, "TAPS_W": taps_w, "TAPS_PADDED": tiles.power_of_two(taps_h * taps_w)},
         **{"NEED_BANK": need_bank, "NEED_ROUTING": need_routing},
         **{"ROWS": tile_rows, "CHANNELS": tile_channels},
     }

@@ -1,6 +1,9 @@
-"""What the kernels share, as functions on the device. Imports triton: load when used."""
+"""Functions on the device that the kernels share.
+
+This module imports triton; import it only when a kernel is launched.
+"""
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-untyped, import-not-found"
-# Triton reads the annotations of a kernel's arguments; only its own may stand there.
+# Triton reads the annotations of a kernel's arguments, so only Triton's types are allowed there.
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ import triton.language as tl
 
 
 @triton.jit
-def seen(position, tap, stride, padding, dilation, length, TRANSPOSED: tl.constexpr):
-    """Index into the source, and whether it lies inside, for positions of the result along one axis.
+def source_index(position, tap, stride, padding, dilation, length, TRANSPOSED: tl.constexpr):
+    """For output positions along one axis: the index in the source that a tap reads, and whether it is in bounds.
 
-    A convolution sees ``position * stride - padding + tap * dilation``. Its derivative by the input (``TRANSPOSED``)
-    asks the other way round: which output looked at ``position`` through ``tap``, if any did.
+    A convolution reads ``position * stride - padding + tap * dilation``. Its gradient with respect to the input
+    (``TRANSPOSED``) needs the inverse: the output that read ``position`` through ``tap``, if there is one.
     """
     if TRANSPOSED:
         reach = position + padding - tap * dilation
@@ -27,7 +30,7 @@ def seen(position, tap, stride, padding, dilation, length, TRANSPOSED: tl.conste
 
 @triton.jit
 def expert_ids(EXPERTS: tl.constexpr, EXPERTS_PADDED: tl.constexpr):
-    """The experts and whether they exist: a tile's sides are powers of two, a bank's need not be."""
+    """Indices of the experts, and a mask: the sides of a tile are powers of two, the number of experts need not be."""
     experts = tl.arange(0, EXPERTS_PADDED)
     return experts, experts < EXPERTS
 
@@ -36,8 +39,8 @@ def expert_ids(EXPERTS: tl.constexpr, EXPERTS_PADDED: tl.constexpr):
 def add_product(left, right, total, PRECISION: tl.constexpr, WIDEN: tl.constexpr):
     """``total + left @ right``, summed in float32.
 
-    ``WIDEN``: convert both to float32 first, which changes no product. Triton's interpreter needs it for bfloat16: it
-    holds those numbers as integers and multiplies them as such.
+    ``WIDEN``: convert both to float32 first, which changes no product. Triton's interpreter needs this for bfloat16: it
+    stores those numbers as integers and would multiply the integers.
     """
     if WIDEN:
         left = left.to(tl.float32)

@@ -1,7 +1,7 @@
-"""The Triton kernels as operators of torch: ``dynaconv::triton_mix`` and its gradients, on two dimensions.
+"""The Triton kernels as operators of torch: ``dynaconv::triton_mix`` and its gradients, for 2d maps.
 
-The derivative is written by hand. A second one (``create_graph=True``), and gradients of many at once, are taken of
-torch's own operations (:mod:`dynaconv.kernels.by_torch`).
+The first derivative is a kernel. Second derivatives (``create_graph=True``) and batched gradients are computed by
+torch's operations (:mod:`dynaconv.kernels.by_torch`).
 """
 
 from __future__ import annotations
@@ -111,19 +111,19 @@ def _by_torch(moves: Sequence[Any], *inputs: Tensor | None) -> Tensor:
 
 
 def _kernels(groups: int) -> ModuleType:
-    """The module with the kernels; loaded here, as it imports triton."""
+    """The module with the kernels. It is imported here and not at the top, because it imports triton."""
     return import_module("dynaconv.kernels.cuda.dense" if groups == 1 else "dynaconv.kernels.cuda.depthwise")
 
 
 def _on_device(x: Tensor) -> AbstractContextManager[Any]:
-    """Triton launches on the current device; the tensors may lie on another."""
+    """Make the device of ``x`` the current one: Triton launches on the current device."""
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
 def _laid_out(bank: Tensor, groups: int) -> Tensor:
-    """The bank with input channels next to each other in memory: a copy for dense kernels of more than one tap.
+    """The bank with the input channels as contiguous dimension: a copy for dense kernels of more than one tap.
 
-    Depthwise kernels have one input channel, and 1x1 kernels lie so already.
+    Depthwise kernels have one input channel, and 1x1 kernels have this layout already.
     """
     if groups == 1 and bank.shape[3] * bank.shape[4] > 1:
         return bank.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
@@ -144,11 +144,11 @@ def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
 def _empty_gradients(
     x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, needed: Sequence[bool]
 ) -> tuple[Tensor, ...]:
-    """Room for the four gradients; nothing where none is needed."""
-    room = [_empty(x.shape, x) if needed[0] else x.new_empty(0)]
+    """Uninitialised tensors for the four gradients; of size 0 where a gradient is not needed."""
+    empty = [_empty(x.shape, x) if needed[0] else x.new_empty(0)]
     for value, need in zip((bank, routing, bias), needed[1:], strict=True):
-        room.append(value.new_empty(value.shape) if need and value is not None else x.new_empty(0))
-    return tuple(room)
+        empty.append(value.new_empty(value.shape) if need and value is not None else x.new_empty(0))
+    return tuple(empty)
 
 
 def _total(parts: Tensor) -> Tensor:

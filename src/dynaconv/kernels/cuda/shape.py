@@ -1,4 +1,4 @@
-"""How a kernel's arguments describe tensors and the convolution's movement. Nothing here imports triton."""
+"""Strides and convolution parameters as arguments of a kernel. Does not import triton."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class Move(NamedTuple):
 
 
 def strides(name: str, tensor: Tensor, axes: str) -> dict[str, int]:
-    """``x_b``, ``x_c`` ...: how far apart neighbours along each axis lie in memory, in elements."""
+    """The strides of a tensor in elements, as arguments ``x_b``, ``x_c`` ... of a kernel."""
     return {f"{name}_{axis}": stride for axis, stride in zip(axes, tensor.stride(), strict=True)}
 
 
 def addressable(x: Tensor) -> Tensor:
-    """``x``, copied if two numbers of one example lie too far apart for the 32-bit offsets of the kernels."""
+    """``x``, or a contiguous copy if an offset within one example does not fit into the 32 bits that kernels use."""
     reach = sum((size - 1) * stride for size, stride in zip(x.shape[1:], x.stride()[1:], strict=True))
     return x if reach < 2**31 else x.contiguous()
 
 
 def channels_last(x: Tensor) -> bool:
-    """Whether the channels of one position lie together, and a whole map does not."""
+    """Whether the channels are the contiguous dimension, and ``x`` is not also contiguous in the default format."""
     return x.stride(1) == 1 and not x.is_contiguous()
 
 
-def room(like: Tensor, *shape: int, needed: bool) -> Tensor:
-    """Room for sums in float32 on the device of ``like``, or nothing."""
+def workspace(like: Tensor, *shape: int, needed: bool) -> Tensor:
+    """A float32 workspace on the device of ``like``; an empty tensor if it is not needed."""
     return torch.empty(shape if needed else (0,), dtype=torch.float32, device=like.device)
