@@ -92,7 +92,7 @@ def product_gradient(experts: int, rows: int, columns: int, depth: int, half: bo
     Smaller in float32, where experts and products need twice as many registers.
     """
     most, most_rows = (ACCUMULATORS, 32) if half else (ACCUMULATORS // 4, 16)
-    sides = [clamped_power(columns, MIN_SIDE, 64), clamped_power_of_two(depth, MIN_SIDE, 64)]
+    sides = [clamped_power(columns, MIN_SIDE, 64), clamped_power(depth, MIN_SIDE, 64)]
     while power_of_two(experts) * sides[0] * sides[1] > most and max(sides) > MIN_SIDE:
         sides[sides.index(max(sides))] //= 2
     return ProductTiles(clamped_power(rows, MIN_SIDE, most_rows), sides[0], sides[1])
