@@ -135,7 +135,7 @@ def _branches(call: Call) -> Rule:
 
 
 def _tiled(call: Call) -> Rule:
-    """It pays where :func:`dynaconv.kernels.cpu.pays` says so; for 1x1 kernels on contiguous maps only if these are small.
+    """The rule is :func:`dynaconv.kernels.cpu.pays`; for 1x1 kernels contiguous maps must be small too.
 
     Contiguous maps are converted to channels_last and the output back (docs/performance.md, step 20).
     """
