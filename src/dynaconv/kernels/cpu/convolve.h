@@ -1,7 +1,7 @@
-/* What the files of the dense convolution share: its sizes, which pixels it reads, how a bank lies, and its blocks.
+/* Shared by the files of the dense convolution: its sizes, the pixels it reads, the layout of a packed bank, its blocks.
  *
- * A packed bank is (experts, panels, rows, 32): a panel is 32 output channels, a row one input channel at one tap (taps
- * outside, channels inside); the last panel is filled up with zeros. Two panels, a pair, are computed together.
+ * A packed bank is (experts, panels, rows, 32). A panel has 32 output channels; a row is one input channel at one tap
+ * (row = tap * inputs + channel). The last panel is padded with zeros. Two panels, a pair, are computed together.
  */
 #ifndef CONVOLVE_H
 #define CONVOLVE_H
@@ -10,19 +10,20 @@
 
 #define PANEL 32
 #define PAIR 64
-#define GROUP 16 /* columns of a pair that are computed or left out together */
+#define GROUP 16 /* columns of a pair that are computed or skipped together */
 #define GROUP_VECTORS (GROUP / WIDTH)
-#define TOGETHER 4 /* examples that are mixed from one reading of a block */
+#define EXAMPLES_AT_ONCE 4 /* examples whose kernels are mixed while a block is read once */
 
-/* Vectors of a tile: with its 6 pixels or rows, and a vector of weights for each, they leave a register or more free. */
+/* A tile has TILE_ROWS rows (pixels) by TILE_VECTORS vectors of columns: its sums and one vector of weights per column
+ * vector fit into the registers, with at least one left. */
 #define TILE_VECTORS (REGISTERS == 32 ? 4 : 2)
 #define TILE_ROWS 6
 
-/* Which pixel of the map that is read every pixel of the map that is written needs at every tap: rows + columns, where
- * neither is OUTSIDE. Pixels are computed from left to right and top to bottom, or, where the steps are not 1, those first
- * whose row and column are multiples of the steps, and so on: neighbours in that order need the same taps. */
+/* For every pixel of the map that is written and every tap, the pixel of the map that is read: rows + columns, unless one
+ * of them is OUTSIDE. If both steps are 1, pixels are computed row by row. Else pixels with the same remainders (row
+ * modulo step_y, column modulo step_x) follow each other, because they need the same taps. */
 typedef struct {
-    int same; /* every pixel needs its own only: there are no tables */
+    int same; /* every pixel reads the pixel at its own position only: there are no tables */
     int64_t height, width, taps_y, taps_x, step_y, step_x;
     int32_t *rows;    /* (height, taps_y): row * width of the map that is read */
     int32_t *columns; /* (width, taps_x) */
@@ -30,13 +31,13 @@ typedef struct {
 
 #define OUTSIDE (-1)
 
-/* A convolution from map to map; that of the input's gradient reads the output's gradient. */
+/* A dense convolution. For the gradient of the input, the map that is read is the upstream gradient. */
 typedef struct {
     int64_t batch, experts, inputs, outputs, taps, pixels_in, pixels_out;
     Positions positions;
 } Dense;
 
-/* One dimension of the tables: `count` places of the map that is written, `extent` of the map that is read. */
+/* One dimension of the tables: `count` positions of the map that is written, `extent` positions of the map that is read. */
 INLINE void fill_positions(int backward, int64_t count, int64_t taps, int64_t extent, int64_t stride, int64_t pad,
                            int64_t dilation, int64_t scale, int32_t *table)
 {
@@ -49,7 +50,7 @@ INLINE void fill_positions(int backward, int64_t count, int64_t taps, int64_t ex
         }
 }
 
-/* Sizes and tables; to be freed by free(positions.rows). NO_MEMORY where the tables cannot be made. */
+/* Set sizes and tables; free them by free(positions.rows). NO_MEMORY if the tables cannot be allocated. */
 INLINE int make_dense(const Convolution *g, int backward, Dense *made)
 {
     int64_t taps = g->kernel_height * g->kernel_width, in = g->height * g->width, out = g->out_height * g->out_width;
@@ -75,22 +76,22 @@ typedef struct {
     int64_t tap, taps, channel, channels;
 } Block;
 
-INLINE int64_t panels_of(const Dense *g) { return parts_of(g->outputs, PANEL); }
-INLINE int64_t pairs_of(const Dense *g) { return parts_of(g->outputs, PAIR); }
+INLINE int64_t panels_of(const Dense *g) { return ceil_div(g->outputs, PANEL); }
+INLINE int64_t pairs_of(const Dense *g) { return ceil_div(g->outputs, PAIR); }
 INLINE int64_t rows_of(const Dense *g) { return g->taps * g->inputs; }
 
-/* Columns, and groups of them, that a pair of panels holds. */
-INLINE int64_t columns_of(const Dense *g, int64_t pair) { return smaller(PAIR, g->outputs - pair * PAIR); }
-INLINE int groups_of(const Dense *g, int64_t pair) { return (int)parts_of(columns_of(g, pair), GROUP); }
+/* The number of columns, and of groups of columns, in a pair of panels. */
+INLINE int64_t columns_of(const Dense *g, int64_t pair) { return minimum(PAIR, g->outputs - pair * PAIR); }
+INLINE int groups_of(const Dense *g, int64_t pair) { return (int)ceil_div(columns_of(g, pair), GROUP); }
 
-/* Where vector `v` of a pair lies, from the beginning of a row of its first panel; panels are `panel` numbers apart. */
-INLINE int64_t place_of(int v, int64_t panel) { return v / (PANEL / WIDTH) * panel + v % (PANEL / WIDTH) * WIDTH; }
+/* Offset of vector `v` of a pair from the start of a row of its first panel; `panel` is the stride of the panels. */
+INLINE int64_t vector_offset(int v, int64_t panel) { return v / (PANEL / WIDTH) * panel + v % (PANEL / WIDTH) * WIDTH; }
 
 /* The block of at most `limit` rows that begins with a channel at a tap. */
 INLINE Block block_at(const Dense *g, int64_t tap, int64_t channel, int64_t limit)
 {
-    if (g->inputs > limit) return (Block){tap, 1, channel, smaller(limit, g->inputs - channel)};
-    return (Block){tap, smaller(limit / g->inputs, g->taps - tap), 0, g->inputs};
+    if (g->inputs > limit) return (Block){tap, 1, channel, minimum(limit, g->inputs - channel)};
+    return (Block){tap, minimum(limit / g->inputs, g->taps - tap), 0, g->inputs};
 }
 
 /* Goes on to the next block; 0 after the last. */
@@ -106,7 +107,7 @@ INLINE int next_block(const Dense *g, Block *block, int64_t limit)
 INLINE int64_t first_row(const Dense *g, const Block *block) { return block->tap * g->inputs + block->channel; }
 INLINE int64_t count_rows(const Block *block) { return block->taps * block->channels; }
 
-/* A call with the number of groups as a constant, so that a loop over them is unrolled: clang and gcc take G for one. */
+/* Do a call with the number of groups as the compile-time constant G, so that loops over the groups are unrolled. */
 #define EACH_WIDTH(groups, call) \
     switch (groups) { \
     case 1: { enum { G = 1 }; call; break; } \

@@ -1,94 +1,96 @@
-/* The gradients of the dense convolution in its bank and in its routing weights; see convolve.c.
+/* The gradients of the dense convolution with respect to its bank and to its routing weights; see convolve.c.
  *
- * An example's gradient of a kernel, (rows, outputs), is computed block by block and used while it is in the cache:
+ * The gradient of one example's kernel, (rows, outputs), is computed block by block and used while it is in the cache:
  *     bank_gradient[k] += routing[b, k] * kernel_gradient[b],   routing_gradient[b, k] += <bank[k], kernel_gradient[b]>
  */
 #include "convolve.h"
 
-#define PAIRS 2  /* pairs of panels that are computed from one gathering of the input */
-#define SHARED 16 /* rows whose gradients are shared out at a time */
-#define CHUNK 64 /* pixels that are multiplied at a time, from the first cache */
+#define PAIRS 2         /* pairs of panels for which the input is gathered once */
+#define ROWS_AT_ONCE 16 /* rows of a kernel's gradient that are added to the bank's gradient at a time */
+#define CHUNK 64        /* pixels that are multiplied at a time: they fit into the L1 cache */
 
-/* An input and an output pixel that a tap joins. */
+/* One entry of a tap's kernel map: the output pixel `out` reads the input pixel `in` through this tap. */
 typedef struct {
     int32_t in, out;
-} Join;
+} MapEntry;
 
-/* What a thread works in: one allocation. */
+/* The workspace of a thread: one allocation. */
 typedef struct {
-    Join *joins;   /* (taps of a block, pixels_out) */
-    int64_t *many; /* (taps of a block): how many of them there are */
-    float *x;      /* (groups of TILE_ROWS channels, CHUNK, TILE_ROWS): what a tap joins, filled up with zeros */
-    float *y;      /* (CHUNK, PAIR) */
-    float *kernel; /* (TOGETHER, PAIRS, rows of a block, PAIR): its gradient; every tap's rows are whole groups */
-    float *dots;   /* (TOGETHER, experts, WIDTH): parts of the routing gradient */
-    int64_t step;  /* numbers of one pair in `kernel` */
+    MapEntry *entries; /* (taps of a block, pixels_out) */
+    int64_t *counts;   /* (taps of a block): the number of entries of each tap */
+    float *x;          /* (groups of TILE_ROWS channels, CHUNK, TILE_ROWS): input of the entries, padded with zeros */
+    float *y;          /* (CHUNK, PAIR) */
+    float *kernel;     /* (EXAMPLES_AT_ONCE, PAIRS, rows of a block, PAIR): gradients; the rows of a tap are padded */
+    float *dots;       /* (EXAMPLES_AT_ONCE, experts, WIDTH): parts of the routing gradient */
+    int64_t step;      /* stride of the pairs in `kernel` */
 } Workspace;
 
-/* Rows of a block: gradients of a few examples' kernels stay in the second cache, less of it where there are few pixels,
- * for the bank and its gradient pass through it then all the time. */
+/* Rows of a block. The gradients of a few examples' kernels stay in the L2 cache. With few pixels they may use less of it,
+ * because then the bank and its gradient pass through the cache more often. */
 static int64_t limit_of(const Dense *g)
 {
-    return (g->pixels_out < 128 ? 384 : 576) / smaller(PAIRS, pairs_of(g));
+    return (g->pixels_out < 128 ? 384 : 576) / minimum(PAIRS, pairs_of(g));
 }
 
-INLINE int64_t filled(int64_t channels) { return parts_of(channels, TILE_ROWS) * TILE_ROWS; }
+INLINE int64_t padded(int64_t channels) { return ceil_div(channels, TILE_ROWS) * TILE_ROWS; }
 
-/* `kernel` is NULL where there is no memory; to be freed by free(kernel). */
+/* `kernel` is NULL if the allocation fails; free it by free(kernel). */
 static Workspace make_workspace(const Dense *g)
 {
-    int64_t channels = smaller(g->inputs, limit_of(g)), taps = smaller(g->taps, limit_of(g) / channels);
-    int64_t step = taps * filled(channels) * PAIR, kernel = TOGETHER * PAIRS * step, y = CHUNK * PAIR;
-    int64_t x = lines(CHUNK * filled(channels)), dots = lines(TOGETHER * g->experts * WIDTH), many = lines(taps * 2);
-    int64_t joins = taps * g->pixels_out * 2;
-    float *start = allocate((kernel + y + x + dots + many + joins) * sizeof *start);
+    int64_t channels = minimum(g->inputs, limit_of(g)), taps = minimum(g->taps, limit_of(g) / channels);
+    int64_t step = taps * padded(channels) * PAIR, kernel = EXAMPLES_AT_ONCE * PAIRS * step, y = CHUNK * PAIR;
+    int64_t x = whole_lines(CHUNK * padded(channels)), counts = whole_lines(taps * 2);
+    int64_t dots = whole_lines(EXAMPLES_AT_ONCE * g->experts * WIDTH);
+    int64_t entries = taps * g->pixels_out * 2;
+    float *start = allocate((kernel + y + x + dots + counts + entries) * sizeof *start);
     if (!start) return (Workspace){0};
     float *after = start + kernel + y + x + dots;
-    return (Workspace){(Join *)(after + many), (int64_t *)after, start + kernel + y, start + kernel, start,
+    return (Workspace){(MapEntry *)(after + counts), (int64_t *)after, start + kernel + y, start + kernel, start,
                        start + kernel + y + x, step};
 }
 
-static void find_joins(const Dense *g, const Block *block, const Workspace *workspace)
+static void find_kernel_map(const Dense *g, const Block *block, const Workspace *workspace)
 {
     const Positions *positions = &g->positions;
     for (int64_t t = 0; t < block->taps; t++) {
-        Join *join = workspace->joins + t * g->pixels_out;
+        MapEntry *entry = workspace->entries + t * g->pixels_out;
         int64_t ky = positions->same ? 0 : (block->tap + t) / positions->taps_x, y = 0, x = 0;
         int64_t kx = positions->same ? 0 : (block->tap + t) % positions->taps_x;
         for (int32_t p = 0; p < g->pixels_out; p++) {
             if (positions->same) {
-                *join++ = (Join){p, p};
+                *entry++ = (MapEntry){p, p};
                 continue;
             }
-            int32_t row = positions->rows[y * positions->taps_y + ky], column = positions->columns[x * positions->taps_x + kx];
-            if ((row | column) >= 0) *join++ = (Join){row + column, p};
+            int32_t row = positions->rows[y * positions->taps_y + ky];
+            int32_t column = positions->columns[x * positions->taps_x + kx];
+            if ((row | column) >= 0) *entry++ = (MapEntry){row + column, p};
             if (++x == positions->width) x = 0, y++;
         }
-        workspace->many[t] = join - (workspace->joins + t * g->pixels_out);
+        workspace->counts[t] = entry - (workspace->entries + t * g->pixels_out);
     }
 }
 
-/* What `many` joins read of an example, group after group of its channels. */
-static void gather_x(const Dense *g, const Block *block, const Join *join, int64_t many, const float *x, float *to)
+/* Gather the input of `length` entries of one example, by groups of TILE_ROWS channels. */
+static void gather_x(const Dense *g, const Block *block, const MapEntry *entry, int64_t length, const float *x, float *to)
 {
     int64_t whole = block->channels / TILE_ROWS * TILE_ROWS;
-    for (int64_t j = 0; j < many; j++, to += TILE_ROWS) {
-        const float *from = x + join[j].in * g->inputs + block->channel;
-        float *last = to + whole * many;
-        for (int64_t c = 0; c < whole; c += TILE_ROWS) memcpy(to + c * many, from + c, TILE_ROWS * sizeof *to);
+    for (int64_t j = 0; j < length; j++, to += TILE_ROWS) {
+        const float *from = x + entry[j].in * g->inputs + block->channel;
+        float *last = to + whole * length;
+        for (int64_t c = 0; c < whole; c += TILE_ROWS) memcpy(to + c * length, from + c, TILE_ROWS * sizeof *to);
         for (int64_t r = 0; whole < block->channels && r < TILE_ROWS; r++)
             last[r] = whole + r < block->channels ? from[whole + r] : 0;
     }
 }
 
-/* Their upstream gradients, of `columns` channels from `column` on. */
-INLINE void gather_y(int groups, const Dense *g, int64_t column, int64_t columns, const Join *join, int64_t many,
+/* Gather the upstream gradients of these entries, for `columns` channels from `column` on. */
+INLINE void gather_y(int groups, const Dense *g, int64_t column, int64_t columns, const MapEntry *entry, int64_t length,
                      const float *y, float *to)
 {
     int vectors = groups * GROUP_VECTORS;
     int64_t whole = columns / WIDTH;
-    for (int64_t j = 0; j < many; j++, to += groups * GROUP) {
-        const float *from = y + join[j].out * g->outputs + column;
+    for (int64_t j = 0; j < length; j++, to += groups * GROUP) {
+        const float *from = y + entry[j].out * g->outputs + column;
 #pragma GCC unroll 16
         for (int v = 0; v < vectors; v++)
             if (v < whole) ((vec *)to)[v] = ((const vec *)from)[v];
@@ -96,16 +98,16 @@ INLINE void gather_y(int groups, const Dense *g, int64_t column, int64_t columns
     }
 }
 
-/* The micro-kernel: kernel (TILE_ROWS, width) += the sum over `many` pixels of x (many, TILE_ROWS) times y (many, width), for `vectors` vectors; where
- * `begin` is set, kernel = that sum. */
-INLINE void multiply(int vectors, int width, int begin, int64_t many, const float *x, const float *y, float *kernel)
+/* The micro-kernel: kernel (TILE_ROWS, width) += x^T y, with x (length, TILE_ROWS) and y (length, width), for `vectors`
+ * vectors of columns. If `begin` is set, the old value of kernel is not read: kernel = x^T y. */
+INLINE void multiply(int vectors, int width, int begin, int64_t length, const float *x, const float *y, float *kernel)
 {
     vec total[TILE_ROWS][TILE_VECTORS];
 #pragma GCC unroll 6
     for (int r = 0; r < TILE_ROWS; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) total[r][v] = begin ? (vec){0} : ((vec *)(kernel + r * width))[v];
-    for (; many > 0; many--, x += TILE_ROWS, y += width) {
+    for (; length > 0; length--, x += TILE_ROWS, y += width) {
         vec upstream[TILE_VECTORS];
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) upstream[v] = ((const vec *)y)[v];
@@ -120,12 +122,12 @@ INLINE void multiply(int vectors, int width, int begin, int64_t many, const floa
         for (int v = 0; v < vectors; v++) ((vec *)(kernel + r * width))[v] = total[r][v];
 }
 
-INLINE void multiply_all(int groups, int begin, int64_t channels, int64_t many, const Workspace *workspace, float *kernel)
+INLINE void multiply_all(int groups, int begin, int64_t channels, int64_t length, const Workspace *workspace, float *kernel)
 {
     int width = groups * GROUP, vectors = groups * GROUP_VECTORS;
     for (int64_t c = 0; c < channels; c += TILE_ROWS)
         for (int v = 0; v < vectors; v += TILE_VECTORS)
-            multiply(vectors < TILE_VECTORS ? vectors : TILE_VECTORS, width, begin, many, workspace->x + c * many,
+            multiply(vectors < TILE_VECTORS ? vectors : TILE_VECTORS, width, begin, length, workspace->x + c * length,
                      workspace->y + v * WIDTH, kernel + c * width + v * WIDTH);
 }
 
@@ -134,31 +136,32 @@ static void one_example(const Dense *g, const Block *block, int64_t pair, int64_
                         const float *x, const float *y, float *kernel)
 {
     for (int64_t t = 0; t < block->taps; t++)
-        for (int64_t j = 0; j == 0 || j < workspace->many[t]; j += CHUNK) { /* once at least, as it begins the sum */
-            const Join *join = workspace->joins + t * g->pixels_out + j;
-            int64_t many = smaller(CHUNK, workspace->many[t] - j);
-            gather_x(g, block, join, many, x, workspace->x);
+        for (int64_t j = 0; j == 0 || j < workspace->counts[t]; j += CHUNK) { /* once at least: it initialises the sum */
+            const MapEntry *entry = workspace->entries + t * g->pixels_out + j;
+            int64_t length = minimum(CHUNK, workspace->counts[t] - j);
+            gather_x(g, block, entry, length, x, workspace->x);
             for (int64_t i = 0; i < pairs; i++) {
                 int64_t columns = columns_of(g, pair + i);
                 int groups = groups_of(g, pair + i);
-                float *own = kernel + i * workspace->step + t * filled(block->channels) * groups * GROUP;
-                EACH_WIDTH(groups, gather_y(G, g, (pair + i) * PAIR, columns, join, many, y, workspace->y))
-                EACH_WIDTH(groups, multiply_all(G, j == 0, block->channels, many, workspace, own))
+                float *own = kernel + i * workspace->step + t * padded(block->channels) * groups * GROUP;
+                EACH_WIDTH(groups, gather_y(G, g, (pair + i) * PAIR, columns, entry, length, y, workspace->y))
+                EACH_WIDTH(groups, multiply_all(G, j == 0, block->channels, length, workspace, own))
             }
         }
 }
 
-/* One expert's share of `rows` rows of a kernel's gradient: gradient += routing * kernel, dots += bank * kernel, for
- * `examples` examples, whose kernels lie `step` numbers apart and whose routing weights lie g->experts apart. */
-INLINE void share_rows(int groups, int examples, int begin, int64_t experts, int64_t rows, int64_t panel, const float *bank,
-                       const float *routing, const float *kernel, int64_t step, float *gradient, float *dots)
+/* For one expert and `rows` rows of a kernel's gradient: gradient += routing * kernel, dots += bank * kernel, summed over
+ * `examples` examples. The stride of their kernels is `step`, that of their routing weights `experts`. */
+INLINE void accumulate_rows(int groups, int examples, int begin, int64_t experts, int64_t rows, int64_t panel,
+                            const float *bank, const float *routing, const float *kernel, int64_t step, float *gradient,
+                            float *dots)
 {
-    vec dot[TOGETHER];
-    float weight[TOGETHER];
+    vec dot[EXAMPLES_AT_ONCE];
+    float weight[EXAMPLES_AT_ONCE];
     for (int e = 0; e < examples; e++) dot[e] = *(vec *)(dots + e * experts * WIDTH), weight[e] = routing[e * experts];
     for (int64_t row = 0; row < rows; row++, kernel += groups * GROUP, bank += PANEL, gradient += PANEL)
         for (int v = 0; v < groups * GROUP_VECTORS; v++) {
-            int64_t at = place_of(v, panel);
+            int64_t at = vector_offset(v, panel);
             vec total = begin ? (vec){0} : *(vec *)(gradient + at), expert = *(const vec *)(bank + at);
 #pragma GCC unroll 4
             for (int e = 0; e < examples; e++) {
@@ -171,52 +174,53 @@ INLINE void share_rows(int groups, int examples, int begin, int64_t experts, int
     for (int e = 0; e < examples; e++) *(vec *)(dots + e * experts * WIDTH) = dot[e];
 }
 
-/* What the gradients of a block give to those of the bank and of the routing weights, some rows at a time, which all
- * experts then find in the first cache; workspace->dots becomes the routing gradient's part. */
-INLINE void share_out(int groups, int examples, int begin, const Dense *g, const Block *block, int64_t pair,
-                      const float *bank, const float *routing, const float *kernel, int64_t step, const Workspace *workspace,
-                      float *gradient)
+/* Add the gradients of a block to those of the bank, and write their part of the routing gradient to workspace->dots. A
+ * few rows at a time, so that they stay in the L1 cache for all experts. */
+INLINE void accumulate(int groups, int examples, int begin, const Dense *g, const Block *block, int64_t pair,
+                       const float *bank, const float *routing, const float *kernel, int64_t step,
+                       const Workspace *workspace, float *gradient)
 {
     int64_t panel = rows_of(g) * PANEL, expert = panels_of(g) * panel, count;
     int64_t start = pair * 2 * panel + first_row(g, block) * PANEL;
     memset(workspace->dots, 0, sizeof *workspace->dots * examples * g->experts * WIDTH);
     for (int64_t t = 0; t < block->taps; t++)
         for (int64_t c = 0; c < block->channels; c += count) {
-            count = smaller(SHARED, block->channels - c);
-            int64_t at = start + (t * block->channels + c) * PANEL, from = (t * filled(block->channels) + c) * groups * GROUP;
+            count = minimum(ROWS_AT_ONCE, block->channels - c);
+            int64_t at = start + (t * block->channels + c) * PANEL;
+            int64_t from = (t * padded(block->channels) + c) * groups * GROUP;
             for (int64_t k = 0; k < g->experts; k++)
-                share_rows(groups, examples, begin, g->experts, count, panel, bank + k * expert + at, routing + k,
-                           kernel + from, step, gradient + k * expert + at, workspace->dots + k * WIDTH);
+                accumulate_rows(groups, examples, begin, g->experts, count, panel, bank + k * expert + at, routing + k,
+                                kernel + from, step, gradient + k * expert + at, workspace->dots + k * WIDTH);
         }
 }
 
-/* What is to be done: the arguments of `run`. */
+/* The arguments of `run`. */
 typedef struct {
     const Dense *g;
     const float *bank, *routing, *x, *y;
 } Task;
 
 /* Examples b0..b1 and `pairs` pairs; routing_gradient is (batch, experts). */
-static void one_block(const Task *task, const Block *block, int64_t pair, int64_t pairs, const Workspace *workspace, int64_t b0,
-                      int64_t b1, float *gradient, float *routing_gradient)
+static void one_block(const Task *task, const Block *block, int64_t pair, int64_t pairs, const Workspace *workspace,
+                      int64_t b0, int64_t b1, float *gradient, float *routing_gradient)
 {
     const Dense *g = task->g;
     int64_t together, step = pairs * workspace->step;
-    find_joins(g, block, workspace);
+    find_kernel_map(g, block, workspace);
     for (int64_t b = b0; b < b1; b += together) {
-        together = b1 - b >= TOGETHER ? TOGETHER : 1;
+        together = b1 - b >= EXAMPLES_AT_ONCE ? EXAMPLES_AT_ONCE : 1;
         for (int64_t e = 0; e < together; e++)
             one_example(g, block, pair, pairs, workspace, task->x + (b + e) * g->pixels_in * g->inputs,
                         task->y + (b + e) * g->pixels_out * g->outputs, workspace->kernel + e * step);
         const float *own = task->routing + b * g->experts;
-#define SHARE_OUT(examples) \
-    EACH_WIDTH(groups_of(g, pair + i), share_out(G, examples, b == b0, g, block, pair + i, task->bank, own, \
+#define ACCUMULATE(examples) \
+    EACH_WIDTH(groups_of(g, pair + i), accumulate(G, examples, b == b0, g, block, pair + i, task->bank, own, \
                                                   workspace->kernel + i * workspace->step, step, workspace, gradient))
         for (int64_t i = 0; i < pairs; i++) {
-            if (together == 1) SHARE_OUT(1)
-            else SHARE_OUT(TOGETHER)
+            if (together == 1) ACCUMULATE(1)
+            else ACCUMULATE(EXAMPLES_AT_ONCE)
             for (int64_t n = 0; n < together * g->experts; n++)
-                routing_gradient[b * g->experts + n] += sum_of(*(vec *)(workspace->dots + n * WIDTH));
+                routing_gradient[b * g->experts + n] += horizontal_sum(*(vec *)(workspace->dots + n * WIDTH));
         }
     }
 }
@@ -229,7 +233,7 @@ static int64_t count_blocks(const Dense *g)
     return count;
 }
 
-/* Adds the parts of the gradients that the jobs have made: those of the bank to the first, routing's to zero. */
+/* Sum the partial gradients of the jobs: those of the bank are added to the first one, those of the routing to zero. */
 static void add_parts(int64_t splits, int64_t size, const float *more, float *gradient, int64_t parts, int64_t weights,
                       const float *dots, float *routing_gradient)
 {
@@ -242,17 +246,17 @@ static void add_parts(int64_t splits, int64_t size, const float *more, float *gr
     }
 }
 
-/* Pairs and blocks are independent but for the routing gradient, which every job has its own of. Where there are fewer
- * of them than threads, the batch is split, and every split has its own gradient of the bank. */
+/* Pairs and blocks are independent, except for the routing gradient, of which every job has its own part. If there are
+ * fewer jobs than threads, the batch is split, and every split has its own gradient of the bank. */
 static int run(const Task *task, int threads, float *gradient, float *routing_gradient)
 {
     const Dense *g = task->g;
-    int64_t blocks = count_blocks(g), parts = blocks * parts_of(pairs_of(g), PAIRS), weights = g->batch * g->experts;
-    int64_t splits = parts < threads ? smaller(g->batch, parts_of(threads, parts)) : 1;
+    int64_t blocks = count_blocks(g), parts = blocks * ceil_div(pairs_of(g), PAIRS), weights = g->batch * g->experts;
+    int64_t splits = parts < threads ? minimum(g->batch, ceil_div(threads, parts)) : 1;
     int64_t size = g->experts * panels_of(g) * rows_of(g) * PANEL;
-    float *dots = allocate((lines(parts * weights) + (splits - 1) * size) * sizeof *dots);
+    float *dots = allocate((whole_lines(parts * weights) + (splits - 1) * size) * sizeof *dots);
     if (!dots) return NO_MEMORY;
-    float *more = dots + lines(parts * weights);
+    float *more = dots + whole_lines(parts * weights);
     int status = DONE;
     memset(dots, 0, parts * weights * sizeof *dots);
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -264,7 +268,7 @@ static int run(const Task *task, int threads, float *gradient, float *routing_gr
             Block block = block_at(g, 0, 0, limit_of(g));
             for (int64_t i = 0; i < part % blocks; i++) next_block(g, &block, limit_of(g));
             if (workspace.kernel)
-                one_block(task, &block, pair, smaller(PAIRS, pairs_of(g) - pair), &workspace, g->batch * split / splits,
+                one_block(task, &block, pair, minimum(PAIRS, pairs_of(g) - pair), &workspace, g->batch * split / splits,
                           g->batch * (split + 1) / splits, split ? more + (split - 1) * size : gradient,
                           dots + part * weights);
         }

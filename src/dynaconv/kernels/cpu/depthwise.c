@@ -1,20 +1,22 @@
 /* Depthwise convolution of every example with its own kernel, and its two gradients; see depthwise.py.
  *
- * Arrays are dense float32: maps (batch, height, width, channels), kernels (batch, taps, channels). The three passes
- * visit the same pairs of an input and an output pixel, tap by tap and row by row, so that a tap's weights stay in
- * registers and an output row in the first cache; they differ in the line that is repeated for a pair.
+ * Arrays are contiguous float32: maps (batch, height, width, channels), kernels (batch, taps, channels). The three passes
+ * run over the same pairs of an input and an output pixel, row by row and tap by tap, so that the weights of a tap stay in
+ * registers and an output row in the L1 cache. They differ in one line of the micro-kernel only.
  */
 #include "kernels.h"
 
 enum { FORWARD, INPUT_GRADIENT, KERNEL_GRADIENT };
 
-#define WIDEST 5 /* taps that are visited together, */
-#define MOST_VECTORS (REGISTERS == 32 ? 4 : 2) /* for this many vectors of channels: their weights stay in registers */
+/* Most taps and most vectors of channels that the micro-kernel takes at once: their weights fit into the registers. */
+#define WIDEST 5
+#define MOST_VECTORS (REGISTERS == 32 ? 4 : 2)
 
-/* `width` neighbouring taps over `count` pixels that all of them reach; taps lie w_step apart, the pixels that they read
- * t_step. Constant where this is inlined: pass, vectors and width, so that the weights stay in registers. */
-INLINE void visit(int pass, int vectors, int width, int64_t count, int64_t x_step, int64_t t_step, int64_t w_step,
-                  int64_t y_step, float *x, float *w, float *y)
+/* The micro-kernel: `width` neighbouring taps over `count` output pixels for which all these taps are inside the input.
+ * w_step is the stride of the taps in w, t_step that of the pixels they read in x. pass, vectors and width are constants
+ * after inlining, so that the weights stay in registers. */
+INLINE void micro_kernel(int pass, int vectors, int width, int64_t count, int64_t x_step, int64_t t_step, int64_t w_step,
+                         int64_t y_step, float *x, float *w, float *y)
 {
     vec weights[WIDEST][MOST_VECTORS];
 #pragma GCC unroll 5
@@ -41,7 +43,8 @@ INLINE void visit(int pass, int vectors, int width, int64_t count, int64_t x_ste
 }
 
 /* One tap, for the few channels that do not fill a vector. */
-INLINE void visit_narrow(int pass, int64_t n, int64_t count, int64_t x_step, int64_t y_step, float *x, float *w, float *y)
+INLINE void micro_kernel_narrow(int pass, int64_t n, int64_t count, int64_t x_step, int64_t y_step, float *x, float *w,
+                                float *y)
 {
     for (int64_t i = 0; i < count; i++, x += x_step, y += y_step)
         for (int64_t c = 0; c < n; c++) {
@@ -51,24 +54,24 @@ INLINE void visit_narrow(int pass, int64_t n, int64_t count, int64_t x_step, int
         }
 }
 
-static int64_t least(int64_t numerator, int64_t step) /* the least i >= 0 with i * step >= numerator */
+static int64_t first_multiple(int64_t numerator, int64_t step) /* the least i >= 0 with i * step >= numerator */
 {
     return numerator <= 0 ? 0 : (numerator + step - 1) / step;
 }
 
 /* Output columns whose tap kx falls inside the input: first <= ox < last. */
-static void reached(const Convolution *g, int64_t kx, int64_t *first, int64_t *last)
+static void columns_inside(const Convolution *g, int64_t kx, int64_t *first, int64_t *last)
 {
     int64_t shift = kx * g->dilation_x - g->pad_x; /* input column = output column * stride + shift */
-    *first = least(-shift, g->stride_x);
-    *last = least(g->width - shift, g->stride_x);
+    *first = first_multiple(-shift, g->stride_x);
+    *last = first_multiple(g->width - shift, g->stride_x);
     if (*last > g->out_width) *last = g->out_width;
     if (*first > *last) *first = *last;
 }
 
-/* One row of taps over output columns first..last, all of which tap kx and the `width - 1` taps after it reach; for WIDTH *
- * vectors channels, or for n < WIDTH channels where vectors is 0. */
-INLINE void stretch(int pass, int vectors, int width, int64_t n, const Convolution *g, int64_t kx, int64_t first,
+/* Taps kx..kx+width-1 of one row of the kernel, over output columns first..last, for which they all are inside the input.
+ * For WIDTH * vectors channels, or for n < WIDTH channels if vectors is 0. */
+INLINE void tap_row(int pass, int vectors, int width, int64_t n, const Convolution *g, int64_t kx, int64_t first,
                     int64_t last, float *x, float *w, float *y)
 {
     int64_t channels = g->inputs, x_step = g->stride_x * channels;
@@ -76,33 +79,34 @@ INLINE void stretch(int pass, int vectors, int width, int64_t n, const Convoluti
     w += kx * channels;
     y += first * channels;
     if (last <= first) return;
-    if (vectors) visit(pass, vectors, width, last - first, x_step, g->dilation_x * channels, channels, channels, x, w, y);
-    else visit_narrow(pass, n, last - first, x_step, channels, x, w, y);
+    int64_t t_step = g->dilation_x * channels;
+    if (vectors) micro_kernel(pass, vectors, width, last - first, x_step, t_step, channels, channels, x, w, y);
+    else micro_kernel_narrow(pass, n, last - first, x_step, channels, x, w, y);
 }
 
 /* All taps over one output row. */
 INLINE void row(int pass, int vectors, int64_t n, const Convolution *g, int64_t oy, float *x, float *w, float *y)
 {
-    int64_t width = g->kernel_width, left, right, first, last; /* left..right: columns that every tap reaches */
-    reached(g, 0, &left, &last);
-    reached(g, width - 1, &first, &right);
+    int64_t width = g->kernel_width, left, right, first, last; /* left..right: columns for which every tap is inside */
+    columns_inside(g, 0, &left, &last);
+    columns_inside(g, width - 1, &first, &right);
     int together = vectors && right > left && (width == 3 || width == 5) && pass != INPUT_GRADIENT;
     for (int64_t ky = 0; ky < g->kernel_height; ky++) {
         int64_t iy = oy * g->stride_y - g->pad_y + ky * g->dilation_y;
         if (iy < 0 || iy >= g->height) continue;
         float *xs = x + iy * g->width * g->inputs, *ws = w + ky * width * g->inputs;
-        if (together && width == 3) stretch(pass, vectors, 3, n, g, 0, left, right, xs, ws, y);
-        if (together && width == 5) stretch(pass, vectors, 5, n, g, 0, left, right, xs, ws, y);
+        if (together && width == 3) tap_row(pass, vectors, 3, n, g, 0, left, right, xs, ws, y);
+        if (together && width == 5) tap_row(pass, vectors, 5, n, g, 0, left, right, xs, ws, y);
         for (int64_t kx = 0; kx < width; kx++) {
-            reached(g, kx, &first, &last);
-            stretch(pass, vectors, 1, n, g, kx, first, together ? left : last, xs, ws, y);
-            if (together) stretch(pass, vectors, 1, n, g, kx, right, last, xs, ws, y);
+            columns_inside(g, kx, &first, &last);
+            tap_row(pass, vectors, 1, n, g, kx, first, together ? left : last, xs, ws, y);
+            if (together) tap_row(pass, vectors, 1, n, g, kx, right, last, xs, ws, y);
         }
     }
 }
 
 /* Channels first..last of `count` pixels become 0. */
-INLINE void clear(int64_t count, int64_t channels, int64_t first, int64_t last, float *y)
+INLINE void zero_channels(int64_t count, int64_t channels, int64_t first, int64_t last, float *y)
 {
     for (int64_t i = 0; i < count; i++, y += channels) memset(y + first, 0, (last - first) * sizeof *y);
 }
@@ -111,7 +115,7 @@ INLINE void rows(int pass, const Convolution *g, int64_t first, int64_t last, co
                  float *y)
 {
     for (int64_t oy = 0; oy < g->out_height; oy++, y += g->out_width * g->inputs) {
-        if (pass == FORWARD) clear(g->out_width, g->inputs, first, last, y);
+        if (pass == FORWARD) zero_channels(g->out_width, g->inputs, first, last, y);
         int64_t c = first;
         for (; MOST_VECTORS == 4 && last - c >= 4 * WIDTH; c += 4 * WIDTH) row(pass, 4, 0, g, oy, x + c, w + c, y + c);
         for (; last - c >= 2 * WIDTH; c += 2 * WIDTH) row(pass, 2, 0, g, oy, x + c, w + c, y + c);
@@ -121,7 +125,7 @@ INLINE void rows(int pass, const Convolution *g, int64_t first, int64_t last, co
     }
 }
 
-/* Examples, and `slabs` ranges of channels within each, are independent of each other. */
+/* Examples, and the `slabs` ranges of channels of each example, are independent jobs. */
 static void run(int pass, const Convolution *g, int64_t slabs, int threads, const Epilogue *epilogue, float *x, float *w,
                 float *y)
 {
@@ -133,10 +137,10 @@ static void run(int pass, const Convolution *g, int64_t slabs, int threads, cons
         slab(width, slabs, job % slabs, &first, &last);
         float *own_x = x + b * input * width, *own_w = w + b * taps * width, *own_y = y + b * output * width;
         if (pass == INPUT_GRADIENT) {
-            clear(input, width, first, last, own_x);
+            zero_channels(input, width, first, last, own_x);
             rows(INPUT_GRADIENT, g, first, last, 0, own_x, own_w, own_y);
         } else if (pass == KERNEL_GRADIENT) {
-            clear(taps, width, first, last, own_w);
+            zero_channels(taps, width, first, last, own_w);
             rows(KERNEL_GRADIENT, g, first, last, 0, own_x, own_w, own_y);
         } else if (epilogue) {
             Epilogue own = epilogue_of_example(epilogue, b, width);
@@ -147,8 +151,9 @@ static void run(int pass, const Convolution *g, int64_t slabs, int threads, cons
     }
 }
 
-/* `epilogue` may be NULL; its sums are added to: zero them first. */
-int dynaconv_depthwise(const Convolution *g, int64_t slabs, int threads, const Epilogue *epilogue, float *x, float *w, float *y)
+/* `epilogue` may be NULL. Adds to its sums, so set them to zero first. */
+int dynaconv_depthwise(const Convolution *g, int64_t slabs, int threads, const Epilogue *epilogue, float *x, float *w,
+                       float *y)
 {
     run(FORWARD, g, slabs, threads, epilogue, x, w, y);
     return DONE;

@@ -1,4 +1,4 @@
-/* What is done to an output while it is in the cache: bias, activation, sums over space. */
+/* The epilogue: bias, activation and sums over space, applied to an output while it is in the cache. */
 #ifndef EPILOGUE_H
 #define EPILOGUE_H
 
@@ -15,9 +15,9 @@ typedef struct {
     float *sums;        /* (batch, channels) */
 } Epilogue;
 
-INLINE vec choose(ivec condition, vec yes, vec no) { return (vec)((condition & (ivec)yes) | (~condition & (ivec)no)); }
+INLINE vec blend(ivec condition, vec yes, vec no) { return (vec)((condition & (ivec)yes) | (~condition & (ivec)no)); }
 
-/* Every number between `low` and `high`; NaN stays NaN: the instructions return their second operand, or NaN. */
+/* Clamp to `low`..`high`. NaN stays NaN, because min and max return their second operand if one of them is NaN. */
 INLINE vec clamp(vec value, float low, float high)
 {
     vec none = {0}, least = none + low, most = none + high;
@@ -28,8 +28,8 @@ INLINE vec clamp(vec value, float low, float high)
 #elif defined(__SSE2__)
     return (vec)_mm_min_ps((__m128)most, _mm_max_ps((__m128)least, (__m128)value));
 #else
-    value = choose(value < least, least, value);
-    return choose(value > most, most, value);
+    value = blend(value < least, least, value);
+    return blend(value > most, most, value);
 #endif
 }
 

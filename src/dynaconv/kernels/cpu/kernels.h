@@ -1,16 +1,17 @@
-/* What this folder computes, and what it is told of the sizes; each file says the rest. */
+/* The exported functions, and the structures that they take. Details are in the files that define them. */
 #ifndef KERNELS_H
 #define KERNELS_H
 
 #include "epilogue.h"
 
-/* A convolution: convolve.c, or depthwise.c, where outputs = inputs. Maps are (batch, height, width, channels), dense. */
+/* Sizes of a convolution (convolve.c, or depthwise.c with outputs = inputs). Maps are (batch, height, width, channels),
+ * contiguous. */
 typedef struct {
     int64_t batch, experts, inputs, outputs, height, width, out_height, out_width, kernel_height, kernel_width;
     int64_t stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x;
 } Convolution;
 
-/* How the numbers of a bank are stored. */
+/* Data type of a bank. */
 enum { FLOAT32, BFLOAT16, INT8 };
 
 typedef struct {
@@ -32,13 +33,13 @@ typedef struct {
     const float *hidden_weight, *hidden_bias, *fc_weight, *fc_bias;
 } Layer;
 
-/* Where a bank (experts, columns, channels, taps) lies; either the columns or the channels, with all their taps, lie
- * side by side: their step is the number of taps. */
+/* Strides of a bank (experts, columns, channels, taps). Either the columns or the channels, each with all its taps, are
+ * contiguous: their step is the number of taps. */
 typedef struct {
     int64_t experts, columns, channels, taps, expert_step, column_step, channel_step;
 } BankStrides;
 
-/* Those that need memory return DONE or NO_MEMORY. */
+/* All return DONE, or NO_MEMORY if a workspace cannot be allocated. */
 EXPORT int dynaconv_convolve(const Convolution *g, const Bank *bank, int threads, const float *routing,
                              const Epilogue *epilogue, const float *x, float *y);
 EXPORT int dynaconv_convolve_input_gradient(const Convolution *g, const Bank *bank, int threads, const float *routing,
@@ -48,7 +49,8 @@ EXPORT int dynaconv_convolve_bank_gradient(const Convolution *g, int threads, co
 EXPORT int dynaconv_depthwise(const Convolution *g, int64_t slabs, int threads, const Epilogue *epilogue, float *x, float *w,
                               float *y);
 EXPORT int dynaconv_depthwise_input_gradient(const Convolution *g, int64_t slabs, int threads, float *x, float *w, float *y);
-EXPORT int dynaconv_depthwise_kernel_gradient(const Convolution *g, int64_t slabs, int threads, float *x, float *w, float *y);
+EXPORT int dynaconv_depthwise_kernel_gradient(const Convolution *g, int64_t slabs, int threads, float *x, float *w,
+                                              float *y);
 EXPORT int dynaconv_pack(const BankStrides *strides, int threads, float *bank, float *packed);
 EXPORT int dynaconv_unpack(const BankStrides *strides, int threads, float *bank, float *packed);
 EXPORT int dynaconv_channel_sums(int64_t batch, int64_t pixels, int64_t channels, int64_t slabs, int threads, float *sums,

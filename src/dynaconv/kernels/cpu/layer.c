@@ -1,7 +1,7 @@
-/* A frozen layer in one call: its router, the mixing, the convolution, and what follows it. */
+/* A frozen layer in one call: its router, the mixing, the convolution and its epilogue. */
 #include "kernels.h"
 
-/* routing (batch, experts) from the sums of x over space, which are taken here, into `own`, where none are handed in. */
+/* routing (batch, experts) from the sums of x over space. If `sums` is NULL, they are computed here, into `own`. */
 static int find_routing(const Layer *layer, int64_t batch, int64_t slabs, int threads, const float *sums, const float *x,
                         float *own, float *routing)
 {
@@ -16,7 +16,7 @@ static int find_routing(const Layer *layer, int64_t batch, int64_t slabs, int th
                           routing);
 }
 
-/* out (batch, outputs): the biases mixed, and the common one added. */
+/* out (batch, outputs): the mixed biases plus the common bias. */
 static void mix_biases(const Layer *layer, int64_t batch, const float *routing, float *out)
 {
     int64_t outputs = layer->convolution.outputs, experts = layer->convolution.experts;
@@ -28,7 +28,7 @@ static void mix_biases(const Layer *layer, int64_t batch, const float *routing, 
         }
 }
 
-/* The convolution of `batch` examples; `taps` (batch, taps, channels) is room for the kernels of a depthwise layer. */
+/* The convolution; `taps` (batch, taps, channels) is the workspace for the mixed kernels of a depthwise layer. */
 static int run(const Layer *layer, const Convolution *g, int64_t slabs, int threads, const float *routing,
                const Epilogue *epilogue, float *taps, float *x, float *y)
 {
@@ -46,7 +46,8 @@ int dynaconv_frozen_layer(const Layer *layer, int64_t batch, int64_t slabs, int 
 {
     Convolution g = layer->convolution;
     g.batch = batch;
-    int64_t routing = lines(batch * g.experts), biases = lines(batch * g.outputs), sums = lines(batch * g.inputs);
+    int64_t routing = whole_lines(batch * g.experts), biases = whole_lines(batch * g.outputs);
+    int64_t sums = whole_lines(batch * g.inputs);
     int64_t taps = layer->depthwise ? batch * g.kernel_height * g.kernel_width * g.inputs : 0;
     float *own = allocate((routing + biases + sums + taps) * sizeof *own);
     if (!own) return NO_MEMORY;

@@ -1,4 +1,4 @@
-/* What the library says of itself, and its memory. */
+/* Facts about the library (instruction set, sizes of structures), and memory allocation. */
 #include "kernels.h"
 
 #ifdef DYNACONV_FAILING_MALLOC /* for tests: how many more allocations succeed */
@@ -18,7 +18,7 @@ void *allocate(int64_t bytes)
 EXPORT const char *dynaconv_instruction_set(void);
 const char *dynaconv_instruction_set(void) { return INSTRUCTION_SET; }
 
-/* Bytes of structure number `index`, in the order of arguments.py: Python holds its own against them. */
+/* Size of structure number `index`, in the order of arguments.py. Python compares it with the size of its own structure. */
 EXPORT int64_t dynaconv_struct_size(int index);
 int64_t dynaconv_struct_size(int index)
 {

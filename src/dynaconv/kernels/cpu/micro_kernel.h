@@ -1,47 +1,47 @@
-/* Pixels of one example times a mixed block, tile by tile; a tile's sums stay in registers. */
+/* The product of one example's pixels and a mixed block, tile by tile; the sums of a tile stay in registers. */
 #include "convolve.h"
 
 #define MOST_ROWS 12
-/* Pixels of a tile: more of them where there are so few vectors that registers are left. */
+/* Pixels of a tile: more if there are few vectors, because registers are free then. */
 #define ROWS_FOR(vectors) ((vectors) <= 2 && REGISTERS == 32 ? MOST_ROWS : TILE_ROWS)
 
 /* One example and one pair of panels. */
 typedef struct {
     const Dense *g;
     Block block;
-    int first, last; /* whether no block came before, and none comes after */
+    int first, last; /* whether this is the first block, and the last */
     int groups;
     int64_t column, columns;
     const float *x, *mixed, *zeros; /* (pixels, inputs), (rows, 16 * groups), (inputs) */
     float *partial, *y;             /* (pixels, PAIR), (pixels, outputs) */
-    const Epilogue *epilogue;       /* its activation; bias and sums are these: */
+    const Epilogue *epilogue;       /* its activation is used; bias and sums are copied here: */
     float bias[PAIR], sums[PAIR];
 } PairJob;
 
-/* The pixels of a tile: those that are wanted, and, where `count` is less than the tile's height, the last of them again. */
+/* The pixels of a tile. If `count` is less than the height of the tile, the last pixel is repeated. */
 typedef struct {
-    int64_t first; /* the number of the first; the others follow where `written` is not used */
+    int64_t first; /* index of the first pixel; the others follow it unless `written` is used */
     int count;
-    int64_t written[MOST_ROWS];                          /* their places, where they do not follow each other */
-    const int32_t *rows[MOST_ROWS], *columns[MOST_ROWS]; /* where they begin in the tables, where there are any */
+    int64_t written[MOST_ROWS];                          /* positions of the pixels if they are not consecutive */
+    const int32_t *rows[MOST_ROWS], *columns[MOST_ROWS]; /* their entries in the tables, if there are tables */
 } Tile;
 
-/* The pixel that comes as number p; see Positions. */
+/* y and x of pixel number p in the order of Positions. */
 INLINE void find_pixel(const Positions *positions, int64_t p, int64_t *y, int64_t *x)
 {
     int64_t corner_y = 0, corner_x = 0, width = positions->width, step_y = positions->step_y, step_x = positions->step_x;
     while (step_y != 1 || step_x != 1) {
-        int64_t count = parts_of(positions->height - corner_y, step_y) * parts_of(width - corner_x, step_x);
+        int64_t count = ceil_div(positions->height - corner_y, step_y) * ceil_div(width - corner_x, step_x);
         if (p < count) break;
         p -= count;
-        if (++corner_x == smaller(step_x, width)) corner_x = 0, corner_y++;
+        if (++corner_x == minimum(step_x, width)) corner_x = 0, corner_y++;
     }
-    uint32_t wide = (uint32_t)parts_of(width - corner_x, step_x);
+    uint32_t wide = (uint32_t)ceil_div(width - corner_x, step_x);
     *y = corner_y + (uint32_t)p / wide * step_y;
     *x = corner_x + (uint32_t)p % wide * step_x;
 }
 
-/* From a pixel to the one that comes next; see Positions. */
+/* Advance y and x to the next pixel in the order of Positions. */
 INLINE void next_pixel(const Positions *positions, int64_t *y, int64_t *x)
 {
     *x += positions->step_x;
@@ -49,12 +49,12 @@ INLINE void next_pixel(const Positions *positions, int64_t *y, int64_t *x)
     *x %= positions->step_x, *y += positions->step_y;
     if (*y < positions->height) return;
     *y %= positions->step_y, *x += 1;
-    if (*x == smaller(positions->step_x, positions->width)) *x = 0, *y += 1;
+    if (*x == minimum(positions->step_x, positions->width)) *x = 0, *y += 1;
 }
 
 INLINE int in_order(const Positions *positions) { return positions->step_y == 1 && positions->step_x == 1; }
 
-/* y and x, the place of the tile's first pixel, become that of the pixel after it. */
+/* Fill the tile from pixel (y, x) on, and advance y and x to the first pixel after it. */
 INLINE void find_tile(int pixels, const Positions *positions, int64_t *y, int64_t *x, Tile *tile)
 {
     if (positions->same) return;
@@ -70,21 +70,21 @@ INLINE void find_tile(int pixels, const Positions *positions, int64_t *y, int64_
     }
 }
 
-/* Where the channels begin that a pixel reads at a tap; `zeros` where the tap falls outside. */
+/* The input channels that a pixel reads at a tap; `zeros` if the tap is outside the map. */
 INLINE const float *input_of(const PairJob *job, int same, const Tile *tile, int r, int64_t ky, int64_t kx)
 {
-    if (same) return job->x + (tile->first + smaller(r, tile->count - 1)) * job->g->inputs + job->block.channel;
+    if (same) return job->x + (tile->first + minimum(r, tile->count - 1)) * job->g->inputs + job->block.channel;
     int32_t row = tile->rows[r][ky], column = tile->columns[r][kx];
     if ((row | column) < 0) return job->zeros;
     return job->x + ((int64_t)row + column) * job->g->inputs + job->block.channel;
 }
 
-/* y = activation(from + bias) for the pixels of a tile, and sums += y; `from` is (count, PAIR). `full`: all columns are
- * wanted, a constant, so that no vector needs an address. */
+/* y = activation(from + bias) for the pixels of a tile, and sums += y; `from` is (count, PAIR). `full` is a compile-time
+ * constant: all columns are stored, so every vector can stay in a register. */
 INLINE void finish_tile(int groups, int full, PairJob *job, const Tile *tile, const float *from)
 {
     int vectors = groups * GROUP_VECTORS;
-    const int64_t outputs = job->g->outputs, ordered = in_order(&job->g->positions); /* a store may change all the others */
+    const int64_t outputs = job->g->outputs, ordered = in_order(&job->g->positions); /* copied: y might alias *job */
     const int64_t whole = job->columns / WIDTH, rest = job->columns % WIDTH;
     float *start = job->y + job->column;
     const Epilogue epilogue = *job->epilogue;
@@ -110,8 +110,8 @@ INLINE void finish_tile(int groups, int full, PairJob *job, const Tile *tile, co
     for (int v = 0; v < vectors; v++) ((vec *)job->sums)[v] = sum[v];
 }
 
-/* The micro-kernel: the pixels of a tile by `vectors` vectors of columns; w is
- * (rows, width). The sums over the block are added to `from` (NULL: zeros) and written `to`, both (pixels, PAIR). */
+/* The micro-kernel: the pixels of a tile by `vectors` vectors of columns; w is (rows, width). The sums over the block are
+ * added to `from` (NULL means zeros) and stored to `to`, both (pixels, PAIR). */
 INLINE void multiply(int pixels, int vectors, int width, const PairJob *job, const Tile *tile, const float *w,
                      const float *from, float *to)
 {
@@ -155,7 +155,7 @@ INLINE void multiply(int pixels, int vectors, int width, const PairJob *job, con
             if (r < count) ((vec *)(to + r * PAIR))[v] = total[r][v];
 }
 
-/* `count` pixels from number p on; y and x are the place of the first and become that of the one after them. */
+/* Compute `count` pixels from number p on; y and x are the position of the first and are advanced past the last. */
 INLINE void compute_tile(int pixels, int groups, PairJob *job, int64_t p, int count, int64_t *y, int64_t *x)
 {
     float own[MOST_ROWS * PAIR], *partial = job->partial + p * PAIR, *to = job->last ? own : partial;
@@ -163,7 +163,7 @@ INLINE void compute_tile(int pixels, int groups, PairJob *job, int64_t p, int co
     Tile tile;
     tile.first = p, tile.count = count;
     find_tile(pixels, &job->g->positions, y, x, &tile);
-    if (job->last) { /* the lines to be written are fetched while the tile is computed: a third of a wide map's time */
+    if (job->last) { /* prefetch the output while the tile is computed: this saves a third of the time of a wide map */
         const int64_t outputs = job->g->outputs, ordered = in_order(&job->g->positions);
         for (int r = 0; r < count; r++) {
             const float *start = job->y + (ordered ? p + r : tile.written[r]) * outputs + job->column;
@@ -181,7 +181,7 @@ INLINE void compute_tiles(int pixels, int groups, PairJob *job, int64_t p, int64
 {
     int64_t y = 0, x = 0;
     if (!job->g->positions.same) find_pixel(&job->g->positions, p, &y, &x);
-    for (; last - p > 2; p += pixels) compute_tile(pixels, groups, job, p, (int)smaller(pixels, last - p), &y, &x);
+    for (; last - p > 2; p += pixels) compute_tile(pixels, groups, job, p, (int)minimum(pixels, last - p), &y, &x);
     for (; p < last; p++) compute_tile(1, groups, job, p, 1, &y, &x);
 }
 

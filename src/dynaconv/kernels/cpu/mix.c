@@ -1,7 +1,8 @@
-/* Kernels of every example from a frozen bank, widened as it is read: half or a quarter of the bytes are all that move. */
+/* Mix the kernels of every example from a frozen bank. A bfloat16 or int8 bank is converted to float32 in registers, so
+ * only half or a quarter of the bytes are read. */
 #include "kernels.h"
 
-INLINE float widen(int kind, const void *bank, int64_t index)
+INLINE float to_float(int kind, const void *bank, int64_t index)
 {
     if (kind == INT8) return ((const int8_t *)bank)[index];
     if (kind == FLOAT32) return ((const float *)bank)[index];
@@ -10,11 +11,11 @@ INLINE float widen(int kind, const void *bank, int64_t index)
     memcpy(&value, &bits, sizeof value);
     return value;
 }
-/* Four experts of one row, so that a sum stays in a register: out (+)= sum_e weight_e * scale_e * bank_e. */
-INLINE void four(int kind, int by_column, int add, int64_t n, const float *weight, const int64_t *start,
-                 const void *bank, const float *const *scale, float *restrict out)
+/* Add four experts in one pass, so that their sum stays in a register: out (+)= sum_e weight_e * scale_e * bank_e. */
+INLINE void mix_four(int kind, int by_column, int add, int64_t n, const float *weight, const int64_t *start,
+                     const void *bank, const float *const *scale, float *restrict out)
 {
-#define TERM(e) ((by_column ? weight[e] * scale[e][i] : weight[e]) * widen(kind, bank, start[e] + i))
+#define TERM(e) ((by_column ? weight[e] * scale[e][i] : weight[e]) * to_float(kind, bank, start[e] + i))
     if (add)
         for (int64_t i = 0; i < n; i++) out[i] += TERM(0) + TERM(1) + TERM(2) + TERM(3);
     else
@@ -22,8 +23,8 @@ INLINE void four(int kind, int by_column, int add, int64_t n, const float *weigh
 #undef TERM
 }
 
-/* Numbers first..first+n of one example's kernel. Where fewer than four experts are left, another one stands in with
- * the weight 0. */
+/* Numbers first..first+n of one example's kernel. If fewer than four experts are left, the last one is repeated with
+ * weight 0. */
 INLINE void mix_span(int kind, int64_t experts, int64_t size, int64_t first, int64_t n, const float *routing,
                      const float *row_scale, int64_t rows, const float *column_scale, const void *bank, float *out)
 {
@@ -38,8 +39,8 @@ INLINE void mix_span(int kind, int64_t experts, int64_t size, int64_t first, int
             start[e] = expert * size + first;
             scale[e] = column_scale ? column_scale + expert * n : 0;
         }
-        if (column_scale) four(kind, 1, k > 0, n, weight, start, bank, scale, out + first);
-        else four(kind, 0, k > 0, n, weight, start, bank, scale, out + first);
+        if (column_scale) mix_four(kind, 1, k > 0, n, weight, start, bank, scale, out + first);
+        else mix_four(kind, 0, k > 0, n, weight, start, bank, scale, out + first);
     }
 }
 
@@ -56,7 +57,7 @@ int dynaconv_mix(int kind, int64_t batch, int64_t experts, int64_t rows, int64_t
             const float *row_scale = scale && !by_column ? scale + first / columns : 0;
             const float *column_scale = scale && by_column ? scale : 0, *own = routing + b * experts;
             float *to = out + b * size;
-            /* a constant kind in every branch: a loop for each */
+            /* `kind` is a constant in every branch, so the compiler makes one loop for each */
             if (kind == INT8) mix_span(INT8, experts, size, first, n, own, row_scale, rows, column_scale, bank, to);
             else if (kind == BFLOAT16) mix_span(BFLOAT16, experts, size, first, n, own, 0, rows, 0, bank, to);
             else mix_span(FLOAT32, experts, size, first, n, own, 0, rows, 0, bank, to);

@@ -1,9 +1,9 @@
-/* The two papers' routers: sums over space, and from them routing weights. */
+/* The routers of the two papers: sums over space, and the routing weights from them. */
 #include <math.h>
 
 #include "kernels.h"
 
-#define BLOCK 64 /* pixels whose sum is taken before it is added, so that long sums do not lose digits */
+#define BLOCK 64 /* pixels per partial sum, which keeps the rounding error of long sums small */
 
 INLINE void sum_columns(int n, int64_t count, int64_t channels, const float *x, float *sums)
 {
@@ -24,7 +24,7 @@ int dynaconv_channel_sums(int64_t batch, int64_t pixels, int64_t channels, int64
         const float *map = x + b * pixels * channels;
         float *own = sums + b * channels;
         for (int64_t p = 0; p < pixels; p += BLOCK, map += BLOCK * channels) {
-            int64_t count = smaller(BLOCK, pixels - p), c = first;
+            int64_t count = minimum(BLOCK, pixels - p), c = first;
             for (; last - c >= 16; c += 16) sum_columns(16, count, channels, map + c, own + c);
             if (c < last) sum_columns((int)(last - c), count, channels, map + c, own + c);
         }
@@ -37,7 +37,7 @@ INLINE float dot(int64_t n, const float *a, const float *b)
     vec part = {0};
     int64_t i = 0;
     for (; n - i >= WIDTH; i += WIDTH) part += *(vec *)(a + i) * *(vec *)(b + i);
-    float sum = sum_of(part);
+    float sum = horizontal_sum(part);
     for (; i < n; i++) sum += a[i] * b[i];
     return sum;
 }

@@ -1,4 +1,4 @@
-/* Vectors as wide as the processor's registers, memory, and the range of channels that is a thread's. */
+/* SIMD vectors of the processor's register width, memory allocation, and the split of channels among threads. */
 #ifndef VECTORS_H
 #define VECTORS_H
 
@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* WIDTH: float32 numbers of a register; REGISTERS: how many of them the sums of a tile may fill. A vector of more than a
- * register would live in memory: gcc works on it piece by piece and writes every piece back. */
+/* WIDTH: float32 numbers in a vector register; REGISTERS: the number of vector registers. Vectors are never wider than a
+ * register, because gcc would keep such a vector in memory and load and store it piece by piece. */
 #if defined(__AVX512F__)
 #include <immintrin.h>
 #define INSTRUCTION_SET "avx512"
@@ -38,8 +38,8 @@ typedef int32_t ivec __attribute__((vector_size(4 * WIDTH), aligned(4), may_alia
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* The library's own functions are hidden, so that no other library's function of the same name takes their place; those
- * that Python calls have the prefix dynaconv_ and are bound to this library. */
+/* Internal functions have hidden visibility, so that a function of the same name in another library cannot replace them.
+ * Functions that Python calls have the prefix dynaconv_ and protected visibility. */
 #if defined(__ELF__)
 #define EXPORT __attribute__((visibility("protected")))
 #else
@@ -49,16 +49,16 @@ typedef int32_t ivec __attribute__((vector_size(4 * WIDTH), aligned(4), may_alia
 /* What the exported functions return. */
 enum { DONE, NO_MEMORY };
 
-/* Memory that begins at a cache line, or NULL where there is none; for free(). */
+/* Memory aligned to a cache line, or NULL if the allocation fails; release it by free(). */
 void *allocate(int64_t bytes);
 
-/* `numbers` rounded up to whole cache lines: arrays that share one allocation begin at cache lines. */
-INLINE int64_t lines(int64_t numbers) { return (numbers + 15) / 16 * 16; }
+/* `numbers` rounded up to whole cache lines, so that arrays in one allocation are aligned to cache lines. */
+INLINE int64_t whole_lines(int64_t numbers) { return (numbers + 15) / 16 * 16; }
 
-INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-INLINE int64_t parts_of(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
+INLINE int64_t minimum(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t ceil_div(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
 
-INLINE float sum_of(vec value)
+INLINE float horizontal_sum(vec value)
 {
     float sum = 0;
     for (int v = 0; v < WIDTH; v++) sum += value[v];
@@ -68,9 +68,9 @@ INLINE float sum_of(vec value)
 /* Range number `index` of `slabs` equal ranges of the channels; limits are multiples of 64 but the last. */
 INLINE void slab(int64_t channels, int64_t slabs, int64_t index, int64_t *first, int64_t *last)
 {
-    int64_t chunks = parts_of(channels, 64);
+    int64_t chunks = ceil_div(channels, 64);
     *first = chunks * index / slabs * 64;
-    *last = smaller(chunks * (index + 1) / slabs * 64, channels);
+    *last = minimum(chunks * (index + 1) / slabs * 64, channels);
 }
 
 #endif
