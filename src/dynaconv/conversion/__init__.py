@@ -1,4 +1,4 @@
-"""Any network becomes dynamic without losing its weights."""
+"""Conversion of any network into a dynamic one that keeps its weights."""
 
 from dynaconv.conversion.load import load_static
 from dynaconv.conversion.method import METHODS, Method

@@ -1,4 +1,4 @@
-"""Which layers form a block, so that they can share one router."""
+"""Find the blocks of a network: the layers of a block can share one router."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 def find_blocks(model: nn.Module, names: Sequence[str]) -> dict[str, str]:
     """For every layer name the name of its block; ``""`` if it belongs to none.
 
-    A block is the nearest module around a layer that has a forward of its own (no plain container). While such a module
-    holds one of the layers only and is itself an attribute of a bigger module, not an element of a list of blocks, the
-    bigger one is taken: it is a conv-norm-activation helper inside the block. The whole network is never a block.
+    A block is the innermost module around a layer that defines its own forward (not a plain container). If that module
+    contains only one of the layers and is an attribute of a larger module, not an element of a list, it is taken for a
+    conv-norm-activation helper, and the search goes on with the larger module. The whole network is never a block.
     """
     return {name: _block_of(model, name, names) for name in names}
 
@@ -48,8 +48,8 @@ def _holds(block: str, names: Sequence[str]) -> int:
 def feature_map(model: nn.Module, block: str, dims: int, seen: Observation) -> tuple[Key, int] | str:
     """Which argument of a block a shared router can read, and its channels; or why there is none.
 
-    It is the first argument of shape ``(batch, channels, *space)``: some blocks are given a time or a text beside it,
-    or before it.
+    It is the first argument of shape ``(batch, channels, *space)``. Some blocks take a time or text embedding too, also
+    before it.
 
     Args:
         dims: of the layers that share the router: 1, 2 or 3 for convolutions, 0 for linear layers.
@@ -65,7 +65,7 @@ def feature_map(model: nn.Module, block: str, dims: int, seen: Observation) -> t
     if not shapes:
         return f"the input of {block} is not one tensor"
     for key, shape in shapes.items():
-        # Three dimensions without a convolution are (batch, tokens, features): the channels do not stand second.
+        # Three dimensions without a convolution are (batch, tokens, features): the channels are not the second one.
         if len(shape) == dims + 2 if dims else len(shape) >= 2 and len(shape) != 3:
             return key, shape[1]
     return f"the inputs of {block} have shapes {', '.join(map(str, shapes.values()))}, not (batch, channels, *space)"

@@ -1,4 +1,4 @@
-"""Which layers become dynamic, why the others do not, and which a user means by ``include`` and ``exclude``."""
+"""The choice of the layers that become dynamic, by rules and by ``include`` and ``exclude``, with reasons."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Patterns = Pattern | Sequence[Pattern] | None
 # torch's base class of every convolution; there is no public name for it.
 _ConvNd = nn.modules.conv._ConvNd
 
-# Where a module keeps its hooks; torch has no public name for them, and a name that is gone counts as no hooks.
+# Attributes in which a module keeps its hooks. torch has no public name for them; a missing attribute means no hooks.
 _HOOKS = (
     *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks"),
     *("_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
 )
 
-# Blocks that weigh channels or positions by a pooled view (squeeze-and-excitation and its kin): both papers leave them.
+# Attention blocks such as squeeze-and-excitation, which weigh channels or positions. Both papers keep them static.
 _GATE = re.compile(
     r"squeeze_?(and_?)?excit|gather_?excit|^(effective)?_?se_?(module|layer|block|unit)?$"
     r"|channel_?att|spatial_?att|^eca_?module|global_?context|cbam",
@@ -129,7 +129,7 @@ class Selection:
 
 
 def as_list(patterns: Patterns) -> list[Pattern]:
-    """One pattern, several, or none, as a list."""
+    """The patterns as a list; one pattern, several or none may be given."""
     if patterns is None:
         return []
     if isinstance(patterns, str) or callable(patterns):
@@ -138,7 +138,7 @@ def as_list(patterns: Patterns) -> list[Pattern]:
 
 
 def matches(pattern: Pattern, name: str, module: nn.Module) -> bool:
-    """A string is a shell pattern over the layer's name; a class takes its instances; a callable decides itself."""
+    """Whether a pattern matches: a string as a shell pattern for the name, a class by isinstance, or a callable."""
     if isinstance(pattern, str):
         return fnmatchcase(name, pattern)
     if isinstance(pattern, type):
@@ -147,7 +147,7 @@ def matches(pattern: Pattern, name: str, module: nn.Module) -> bool:
 
 
 def check_used(argument: str, patterns: Iterable[Pattern], layers: Sequence[tuple[str, nn.Module]]) -> None:
-    """Raise ValueError for a pattern that names no layer: a typing error must not pass for a choice."""
+    """Raise ValueError for a pattern that matches no layer, which is probably a typing error."""
     for pattern in patterns:
         if not isinstance(pattern, str) and not callable(pattern):
             raise TypeError(

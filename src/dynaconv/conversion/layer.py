@@ -1,4 +1,4 @@
-"""One ordinary layer -> one dynamic layer, which starts by computing what the ordinary one computed."""
+"""Convert one ordinary layer into a dynamic layer that at first computes the same."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dynaconv import layers
 from dynaconv.routing import SigmoidRouter
 
-# A layer of one of the classes below; they have no common base that knows kernel_size, weight, in_features ...
+# A layer of one of the classes below. Typed as Any: no common base class declares kernel_size, weight, in_features ...
 Ordinary = Any
 
 _TWINS: dict[str, str] = {
@@ -32,7 +32,7 @@ _TWINS: dict[str, str] = {
 
 _SAME = "timm.layers.conv2d_same.Conv2dSame"
 
-# What a subclass must have left as torch has it, to be the same layer under another name.
+# Methods that a subclass must not override if it is to count as the same layer.
 _METHODS = ("__call__", "forward", "_conv_forward", "_output_padding", "__getattr__", "__getattribute__")
 
 
@@ -41,10 +41,11 @@ def qualified_name(kind: type) -> str:
 
 
 def twin_of(module: nn.Module) -> str | None:
-    """The name of the dynamic twin's torch counterpart, or None where there is no exact twin.
+    """The name of the torch layer that a module is equivalent to, or None if it has no exact dynamic twin.
 
-    A subclass of a torch layer that changes neither the forward nor where the weight comes from (it sets constructor
-    arguments, say) is that layer. torch's own subclasses are not taken so: they exist because something is different.
+    A subclass of a torch layer counts as that layer if it changes neither the forward pass nor where the weight comes
+    from (for example, it only sets constructor arguments). This does not hold for torch's own subclasses, which all
+    compute something else.
     """
     kind = type(module)
     if qualified_name(kind) in _TWINS:
@@ -73,7 +74,7 @@ def make_bank(kernels: Sequence[Tensor], experts: int, noise: float) -> Tensor:
     if noise > 0 and experts > 1:
         deviation = torch.randn_like(bank)
         deviation -= deviation.mean(dim=0)
-        deviation *= (experts / (experts - 1)) ** 0.5  # centring takes away 1/K of the variance
+        deviation *= (experts / (experts - 1)) ** 0.5  # centring reduces the variance by 1/K
         bank += noise * kernel.square().mean().sqrt() * deviation
     return bank
 
@@ -111,7 +112,7 @@ def convert(
         bias=bias is not None,
         experts=experts,
         router=router,
-        device="meta",  # its own first weights would be thrown away at once
+        device="meta",  # no initialisation: the weights are replaced below
         **_torch_keywords(module),
     )
     sources = [module, *donors]
@@ -126,12 +127,12 @@ def convert(
     return made.train(module.training)
 
 
-# Set by torch's constructors from the arguments, for their own forward alone.
+# Attributes that torch's constructors set for their own forward only.
 _OF_TORCH = {"_reversed_padding_repeated_twice", "_is_full_backward_hook", "_non_persistent_buffers_set"}
 
 
 def _keep_attributes(module: nn.Module, made: nn.Module) -> None:
-    """Give the twin what people have set on the layer (YOLO's ``layer.f``, transformers' ``_is_hf_initialized``)."""
+    """Copy attributes that other code has set on the layer (YOLO's ``layer.f``, ``_is_hf_initialized``) to its twin."""
     for name, value in vars(module).items():
         if name not in _OF_TORCH and not hasattr(made, name):
             made.__dict__[name] = value
@@ -163,8 +164,8 @@ def normalise_start(router: nn.Module) -> bool:
     """Make a sigmoid router return ``1 / K`` to every input at first; return whether its weights sum to one.
 
     The last layer's weights become zero and its bias ``logit(1 / K)``: the sum is one whatever the input, and the
-    gradient still tells experts and inputs apart. A single expert cannot reach 1 by a sigmoid; a bias of 20 is equal
-    to it in float32. Softmax routers sum to one by themselves and are left alone.
+    gradients still differ between experts and between inputs. With a single expert the sigmoid cannot reach 1, but
+    with a bias of 20 it is 1 in float32. Softmax routers sum to one anyway and are not changed.
     """
     if getattr(router, "sums_to_one", False):
         return True

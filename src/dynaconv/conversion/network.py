@@ -1,4 +1,4 @@
-"""Any network -> its dynamic twin."""
+"""Convert any network into its dynamic twin."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def dynamize(
     """Return the dynamic twin of a network: the same network with dynamic layers in place of ordinary ones.
 
     The twin starts from the static weights: every expert is a copy of the kernel plus noise that sums to zero over the
-    experts, and routing weights sum to one (sigmoid routers are set so at the start). With ``noise=0`` it computes what
-    the network computed; so a pretrained network is upgraded, not restarted. Names of everything that was not replaced
-    stay; a replaced layer keeps its name, and its ``weight`` becomes the bank ``(K, *kernel)``.
+    experts, and routing weights sum to one (sigmoid routers are initialised so). With ``noise=0`` it computes exactly
+    what the network computed, so training can continue from pretrained weights. Everything that was not replaced keeps
+    its name; a replaced layer keeps its name too, and its ``weight`` becomes the bank ``(K, *kernel)``.
 
     Args:
         model: any ``nn.Module``; left untouched unless ``inplace``.
@@ -56,8 +56,8 @@ def dynamize(
         exclude: layers to leave, in the same ways.
         share: ``"layer"`` (a router each) or ``"block"`` (one per block, computed from the block's input); the
             method's own by default.
-        noise: standard deviation of the noise, relative to the root mean square of the layer's kernel. Experts that are
-            equal get equal gradients and no router can tell them apart: 0 is for comparing, not for training.
+        noise: standard deviation of the noise, relative to the root mean square of the layer's kernel. Equal experts
+            get equal gradients and stay equal, so use 0 to compare outputs and not to train.
         router: a callable ``(in_channels, experts) -> module`` instead of the method's.
         donors: K - 1 networks of the same architecture, whose kernels become experts 2 to K: for training from scratch,
             freshly built ones give every expert the network's own initialisation, as both papers have it. Noise is
@@ -115,7 +115,7 @@ def dynamize(
             for name, module in selection.layers
         )
     )
-    result.__dict__["dynamize_report"] = report  # no state of the module: neither parameter, buffer nor child
+    result.__dict__["dynamize_report"] = report  # past nn.Module.__setattr__: it is no parameter, buffer or child
     return result
 
 

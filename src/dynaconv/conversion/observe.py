@@ -1,4 +1,5 @@
-"""Run a network once, to see which layers run, on what, in which order, and whose weights are read besides."""
+"""Run a network once, and record which layers run, in which order and on which shapes, and which weights are read
+outside their layers."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ class Observation:
     Attributes:
         calls: for every module name, in the order in which they ran first, the shapes of the tensors among its
             arguments, one dictionary per call.
-        reads: for every module name the parameters that were read while the module itself was not running.
+        reads: for every module name, its parameters that were read while the module itself was not running.
     """
 
     calls: dict[str, list[dict[Key, tuple[int, ...]]]] = field(default_factory=dict)
@@ -44,7 +45,7 @@ class Observation:
 def observe(model: nn.Module, input_size: Sequence[int] | None, inputs: Any = None) -> Observation | None:
     """Observe one forward of two examples; None if no input is known or the network cannot be run that way.
 
-    The network runs without numbers, and where it decides by them (a buffer's value becomes a shape), with them.
+    The network runs on meta tensors. If it needs values (a buffer's value becomes a shape), it runs on real numbers.
 
     Args:
         input_size: ``(C, *space)`` of one example; None takes it from timm's ``pretrained_cfg``, else tries the
@@ -68,7 +69,7 @@ def observe(model: nn.Module, input_size: Sequence[int] | None, inputs: Any = No
     for size in guess_sizes(model):
         try:
             return _run(model, torch.empty(2, *size, dtype=dtype, device="meta"))
-        except Exception:  # a wrong guess fails in whichever way the network likes; the caller then asks for the size
+        except Exception:  # a wrong guess can raise any error; the caller then asks the user for the size
             continue
     return None
 
@@ -95,7 +96,7 @@ def _run(model: nn.Module, inputs: Any) -> Observation:
     except Exception:
         if not has_numbers(model):
             raise
-        # Perhaps it runs on numbers alone; if not, what it says then is what its user would see.
+        # Perhaps it needs real numbers. If it fails again, that error is the one that a user of the network would see.
         copied = real_model(model)
         with torch.random.fork_rng(devices=[]):
             return _watch(copied, real_inputs(inputs, device_of(copied), seed=0), torch.no_grad())
@@ -113,7 +114,7 @@ def _watch(copied: nn.Module, given: Any, mode: AbstractContextManager[Any]) -> 
 
 
 class _Note:
-    """Forward pre-hook: write down one call."""
+    """Forward pre-hook: record one call."""
 
     def __init__(self, seen: Observation, name: str, running: list[nn.Module]) -> None:
         self.seen, self.name, self.running = seen, name, running
@@ -125,14 +126,14 @@ class _Note:
         self.seen.calls.setdefault(self.name, []).append(shapes)
 
 
-# What tells nothing of a parameter's shape and values: it may be asked of a bank as well.
+# Attributes that do not depend on the shape or the values of a parameter: reading them from a bank is harmless.
 _HARMLESS = {
     getattr(Tensor, name).__get__
     for name in ("dtype", "device", "layout", "requires_grad", "is_cuda", "is_meta", "is_quantized", "is_sparse")
 } | {Tensor.is_floating_point, torch.is_floating_point, Tensor.is_complex, Tensor.new_zeros, Tensor.new_ones}
 _HARMLESS |= {Tensor.new_empty, Tensor.new_full, Tensor.new_tensor}
 
-# Here the second tensor gives its dtype and device alone.
+# Functions that use only the dtype and the device of their second tensor.
 _LIKE_SECOND = {Tensor.to, Tensor.type_as}
 
 

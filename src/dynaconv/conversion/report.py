@@ -1,4 +1,4 @@
-"""What became of every layer, and why."""
+"""The report of a conversion: for every layer whether it was replaced, and why."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class LayerReport:
         kind: its class.
         replaced: whether it is dynamic now.
         reason: why, or why not.
-        router: the name of the module whose router it uses; its own name unless it shares one; "" if left.
+        router: the name of the module whose router it uses: its own name, or that of the block; "" if not replaced.
     """
 
     name: str

@@ -55,7 +55,7 @@ class DynamicLayer(nn.Module):
         device: Any,
         dtype: Any,
     ) -> None:
-        """Validate, then own the parameters. Called once, at the end of a subclass's ``__init__``."""
+        """Validate the arguments and create the parameters. Called once, at the end of a subclass's ``__init__``."""
         self.experts = self.default_experts if experts is None else experts
         check_experts(self.experts)
         check_choice(strategy)
@@ -90,9 +90,10 @@ class DynamicLayer(nn.Module):
         return made if dtype is None else made.to(dtype=dtype)
 
     def reset_parameters(self) -> None:
-        """Initialise every expert as torch initialises its own ordinary layer; the router is left alone.
+        """Initialise every expert as torch initialises the ordinary layer; the router is not changed.
 
-        The bank as a whole would have the wrong fan-in: it has one dimension more than a kernel.
+        torch's initialisers would compute a wrong fan-in for the bank as a whole: it has one dimension more than a
+        kernel.
         """
         for expert in range(self.experts):
             kernel = self.weight[expert]
@@ -105,8 +106,8 @@ class DynamicLayer(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move and cast the bank as a matrix, one row per expert.
 
-        ``model.to(memory_format=torch.channels_last)`` takes every tensor of five dimensions for a volume and fails on
-        a bank; its experts are mixed as one matrix product, which wants them contiguous in any case.
+        ``model.to(memory_format=torch.channels_last)`` treats every 5d tensor as a volume and fails on a bank. The
+        bank must stay contiguous anyway, because the experts are mixed by one matrix product.
         """
         if recurse:
             for child in self.children():
@@ -167,10 +168,10 @@ class CondConvDefaults:
 
 
 class Option:
-    """``layer.stride`` and its like: read from the layer's geometry; assigned, the geometry follows, validated anew.
+    """An attribute such as ``layer.stride``: reading it reads the layer's geometry, assigning it changes the geometry.
 
-    People change torch layers after they are made (``conv.stride = (1, 1)`` for a denser output); an attribute beside
-    the geometry would take the assignment and ignore it.
+    User code changes torch layers after construction (``conv.stride = (1, 1)`` for a denser output). A plain attribute
+    beside the geometry would accept the assignment without any effect.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:

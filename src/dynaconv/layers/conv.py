@@ -25,9 +25,9 @@ class _DynamicConv(DynamicLayer):
         experts: K, the number of expert kernels.
         router: None for the class's own; a callable ``(in_channels, experts) -> module``; or a module
             ``(B, C, *space) -> (B, K)``.
-        strategy: ``"auto"``, or one way to run the mixing, obeyed or refused with the reason.
+        strategy: ``"auto"``, or the name of a strategy; the call raises ValueError if that strategy cannot run it.
 
-    Deviation from torch: ``padding="same"`` is allowed with a stride above 1 and then pads as TensorFlow does.
+    Deviation from torch: ``padding="same"`` is allowed with a stride above 1; the padding is then TensorFlow's.
 
     Raises:
         ValueError: a value that no such layer can have, named in the message.

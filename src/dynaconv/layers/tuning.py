@@ -1,4 +1,4 @@
-"""``dynaconv.tune``: time the strategies of every layer of a network once, and follow what was measured."""
+"""``dynaconv.tune``: time the strategies of every layer of a network once, and use the fastest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from dynaconv.ops.geometry import resolve_padding
 from dynaconv.ops.measured import Times, milliseconds, remember
 from dynaconv.ops.plan import by_rule
 
-# Never the fastest, and slow enough to make tuning tedious: export needs the first, few experts the second.
+# Not timed: never the fastest, and so slow that tuning would take long. ("unfold" is for export, "branches" for few
+# experts.)
 _LEFT_OUT = ("unfold", "branches")
 
 
@@ -36,13 +37,13 @@ class Tuned:
 
 
 def tune(model: nn.Module, x: Tensor, *, rounds: int = 5) -> list[Tuned]:
-    """Time every strategy that can run in every dynamic layer, for the inputs that ``x`` leads to.
+    """In every dynamic layer, time every strategy that can run, on the input that the layer gets in ``model(x)``.
 
-    From then on, in this process, a layer whose ``strategy`` is ``"auto"`` takes the fastest one for exactly these
-    shapes, this layout, dtype and device; for others the rules of :mod:`dynaconv.ops.plan` go on. What was measured is
-    kept in a file of the user's cache folder (one for every processor, version of torch and number of threads), so
-    that a second call reads it and measures nothing. All strategies compute the same up to rounding, so tuning can
-    change the last digits.
+    From then on, in this process, a layer whose ``strategy`` is ``"auto"`` uses the fastest one for exactly these
+    shapes, this layout, dtype and device. Other calls use the rules of :mod:`dynaconv.ops.plan` as before. The times
+    are kept in a file in the user's cache folder (one for every processor, version of torch and number of threads), so
+    a second call reads the file and measures nothing. Strategies are equal up to rounding, so tuning can change the
+    last digits.
 
     Args:
         model: any network; run once on ``x``, in the mode that it is in. A network in training mode, or with
@@ -68,7 +69,8 @@ def tune(model: nn.Module, x: Tensor, *, rounds: int = 5) -> list[Tuned]:
 
 
 class _Site(NamedTuple):
-    """One call of a layer; the input's shape and layout without values, as what all layers read fills a memory."""
+    """One call of a layer. Holds the shape and layout of the input but no values: the inputs of all layers together
+    could fill the memory."""
 
     name: str
     layer: DynamicLayer

@@ -207,7 +207,7 @@ def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
 
 
 def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """Routing weights decide on whole kernels: their rounding is worth avoiding, and their cost is small."""
+    """Autocast is off in routers: a rounding of a routing weight changes a whole kernel, and routers cost little."""
     device = x.device.type
     # torch 2.11 cannot compile `torch.amp.is_autocast_available`; of the devices in use, only meta has no autocast.
     if device != "meta" and torch.is_autocast_enabled(device):
@@ -228,7 +228,7 @@ def global_average_pool(x: Tensor) -> Tensor:
 
 
 def drop_experts(routing: Tensor, probability: float, *, keep_sum: bool) -> Tensor:
-    """Drop every expert of every example with ``probability``; the rest carries the weight.
+    """Drop every expert of every example with ``probability``, and scale up the weights of the others.
 
     Args:
         routing: ``(B, K)`` routing weights.
@@ -238,8 +238,9 @@ def drop_experts(routing: Tensor, probability: float, *, keep_sum: bool) -> Tens
             expectation of every weight stays what it was.
 
     Source: Yang et al. 2019, section 4.1, "randomly dropping out experts during training", for their ResNets. The paper
-    gives neither formula nor rate; this is our reading. An example that would lose all its experts keeps them all, so
-    that no layer returns nothing; so an expert is kept with ``1 - probability + probability ** K``.
+    gives neither formula nor rate; this is our interpretation. An example that would lose all experts keeps them all,
+    because its output would be zero otherwise. So an expert is kept with probability
+    ``1 - probability + probability ** K``.
     """
     keep = torch.rand_like(routing) >= probability
     nobody = ~keep.any(dim=1, keepdim=True)

@@ -1,8 +1,8 @@
 """Scopes: several layers of a block that share one routing, computed once per pass from the block's input.
 
-While a block runs, its routing weights stand in a table of the running thread, under the scope's key. Two threads that
-run one model never see each other's; a block that is run again (activation checkpointing) fills its entry anew; copies
-of a model have keys of their own.
+While a block runs, its routing weights are in a thread-local table, under the scope's key. Two threads that run one
+model never see each other's weights. A block that is run again (activation checkpointing) overwrites its entry. Copies
+of a model have other keys.
 
 A *part* of a block may be checkpointed too (``use_reentrant=False``). It is run again in the backward pass, when the
 block is not running, perhaps after other passes and in another thread. So the routing weights that such a part reads
@@ -25,7 +25,7 @@ from dynaconv.torch_private import checkpointed_part, in_reentrant_checkpoint
 
 
 class Scope:
-    """The key of a scope; it is told from others by identity, and copied and pickled together with its model."""
+    """The key of a scope, compared by identity; it is copied and pickled together with its model."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -35,7 +35,7 @@ class Scope:
 
 
 class _Table(threading.local):
-    """Of the scopes that are open in this thread: the routing weights, and whether gradients were enabled then."""
+    """For every scope that is open in this thread: its routing weights, and whether gradients were enabled."""
 
     def __init__(self) -> None:
         self.routing: dict[Scope, Tensor] = {}
@@ -51,7 +51,7 @@ class _Table(threading.local):
 
 _TABLE = _Table()
 
-# Checkpointed part -> the routing weights that it read. A part goes when the graph of its pass goes.
+# Checkpointed part -> the routing weights that it read. The key is freed together with the graph of its pass.
 _KEPT: WeakKeyDictionary[Any, dict[Scope, Tensor]] = WeakKeyDictionary()
 
 
@@ -81,7 +81,7 @@ class ScopedRouter(Router):
         return routing
 
     def _keep(self, routing: Tensor, part: Any) -> None:
-        """Keep the routing weights for the time when the checkpointed part that is running now is run again."""
+        """Keep the routing weights until the checkpointed part that is running now is run again."""
         if part is not None:
             kept = routing.detach().requires_grad_(routing.requires_grad)
             _KEPT.setdefault(part, {})[self.scope] = kept
@@ -155,7 +155,7 @@ def share_router(
     Args:
         block: the module whose input the router reads.
         router: ``(B, C, *space) -> (B, K)``.
-        name: how errors call this scope.
+        name: of the scope, for error messages.
         until: the module at whose end the routing weights are forgotten, when layers beyond ``block`` use them (one
             router for many blocks; Hierarchical routing). ``block`` itself by default.
         after: the scope whose routing weights are fed to ``router`` as its second argument (Hierarchical routing of
