@@ -1,4 +1,4 @@
-"""The counter: runs a model's shadow once and prices every operation."""
+"""The counter: runs a copy of the model without values once, and counts the cost of every operation."""
 
 from __future__ import annotations
 
@@ -38,26 +38,24 @@ def cost(
 ) -> CostReport:
     """Count what one forward pass of one example costs: MAdds, parameters, activation memory.
 
-    The model is copied without its numbers (no memory is taken, nothing of the model changes: mode, buffers, hooks,
-    device) and the copy runs once in evaluation mode. A model that decides by its numbers (the value of a buffer
-    becomes a shape) runs with them, on two made-up inputs, which must cost the same. Every operation that PyTorch
-    performs is priced by a formula over its shapes and written down for the innermost module that performed it. Dynamic
-    layers state their own cost, the method's and not the strategy's (:class:`dynaconv.cost.Counted`): the mixed
-    convolution under ``kernel``, the mixing of the experts under ``mixing``; routers are counted by their operations
-    under ``routing``.
+    The model is copied without values, and the copy runs once in evaluation mode. The copy takes no memory, and the
+    model does not change (mode, buffers, hooks, device). A model that needs values (the value of a buffer becomes a
+    shape) runs with them, on two random inputs, which must cost the same. The cost of every operation follows from a
+    formula over its shapes and is added to the innermost module that performed it. Dynamic layers state their own cost,
+    which is that of the method and not of the strategy (:class:`dynaconv.cost.Counted`): the mixed convolution under
+    ``kernel``, the mixing of the experts under ``mixing``. Routers are counted by their operations, under ``routing``.
 
     **MAdds.** A multiply-add counts as one: ``Hout * Wout * Cin / groups * Cout * k * k`` for a convolution,
     ``n * m * p`` for a matrix product, ``L * S * (E + V)`` per head of attention. Bias, normalisation, activation,
     pooling and addition count zero under the rule ``"madds"``; ``"tf"`` and ``"dy"`` are the rules of the CondConv and
     the dynamic-convolution paper (:mod:`dynaconv.counting.rules`).
 
-    **Peak activation memory.** The largest number of bytes that are alive at one time in storages made by the forward
-    pass, the input included, parameters and buffers excluded. A storage lives until nothing refers to it any more, as
-    in PyTorch's own inference without gradients: a residual stays until it is added, a module's input while the module
-    runs, views and in-place results take nothing. Not in it: what kernels allocate inside (workspaces) and the
-    allocator's rounding. Attention counts as PyTorch's fused kernels do it, without the matrix of scores, where the
-    model calls ``scaled_dot_product_attention``. While a dynamic layer runs, its temporaries count as one mixed kernel,
-    whatever its strategy really keeps.
+    **Peak activation memory.** The largest number of bytes that are alive at one time in storages of the forward pass:
+    the input is included, parameters and buffers are not. A storage lives until nothing refers to it, as in inference
+    with PyTorch: a residual lives until it is added, the input of a module while the module runs; views and in-place
+    results need no memory. Workspaces inside kernels and the rounding of the allocator are not included. If the model
+    calls ``scaled_dot_product_attention``, attention counts as in PyTorch's fused kernels, without the matrix of
+    scores. While a dynamic layer runs, its temporaries count as one mixed kernel, independent of its strategy.
 
     Args:
         model: any ``nn.Module``.
@@ -67,7 +65,7 @@ def cost(
             arguments or a dictionary of keyword arguments, with the batch dimension. Meta tensors will do.
 
     Returns:
-        A :class:`CostReport`; ``print`` it for a table. Its ``under(rule)`` weighs the same run by another rule.
+        A :class:`CostReport`; ``print`` it for a table. Its ``under(rule)`` counts the same run by another rule.
 
     Raises:
         UncountedOperationError: an operation has no rule (a ValueError; names the operation and the module).
@@ -118,9 +116,9 @@ class _FailedError(Exception):
 
 
 def _counted_on_numbers(model: nn.Module, inputs: Any, rule: Rule) -> CostReport:
-    """Count a model that does not run without numbers, such as one whose buffers' values become shapes.
+    """Count a model that does not run without values, such as one whose buffers' values become shapes.
 
-    On a made-up input the count must not depend on its values: it is run on two, and both must give the same.
+    The count must not depend on the values of the input: the model runs on two random inputs, whose counts must agree.
     """
     made_up = any(tensor.is_meta for tensor in tensors_in(inputs))
     reports = []
@@ -169,7 +167,7 @@ def _counted(
 
 
 class _Counter(TorchDispatchMode):
-    """Sees every operation before it is computed, and prices it."""
+    """Dispatch mode that counts every operation before it is computed."""
 
     def __init__(self, stack: ModuleStack, memory: LiveMemory, only_fixed_shapes: bool) -> None:
         super().__init__()
@@ -191,7 +189,7 @@ class _Counter(TorchDispatchMode):
         return result
 
     def _in_parts(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
-        """Price an operation by those that it is made of, if PyTorch defines it so."""
+        """Count an operation by its decomposition, if PyTorch defines one."""
         with self:
             result = func.decompose(*args, **kwargs)
         if result is not NotImplemented:
@@ -206,10 +204,8 @@ class _Counter(TorchDispatchMode):
 
 
 class _PlainAttention(TorchFunctionMode):
-    """Does nothing, and by being active keeps ``nn.MultiheadAttention`` off its fused inference kernel.
-
-    The kernel hides the layer's matrix products in one operation that has no shape function.
-    """
+    """A mode that does nothing. While it is active, ``nn.MultiheadAttention`` does not use its fused inference kernel,
+    which hides the matrix products in one operation without a shape function."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return func(*args, **(kwargs or {}))

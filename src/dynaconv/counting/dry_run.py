@@ -1,4 +1,4 @@
-"""What the counter runs: a copy of the model, without its numbers or with them, on an input of the given size."""
+"""The copy of the model that the counter runs, with or without values, and its input of the given size."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def shadow_mode() -> FakeTensorMode:
 def shadow_model(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
     """Return a copy of ``model`` in evaluation mode whose tensors have shapes and no storage.
 
-    All tensors of the copy stand on one pretended device, so a model built on the meta device or spread over several
-    devices can be counted too. The model itself is not touched.
+    All tensors of the copy are on one fake device, so a model on the meta device or on several devices can be counted
+    too. The model itself does not change.
 
     Raises:
         TypeError: the model is no ``nn.Module``, is scripted, or cannot be copied.
@@ -34,10 +34,10 @@ def shadow_model(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
 
 
 def real_model(model: nn.Module) -> nn.Module:
-    """Return a copy of ``model`` in evaluation mode with its numbers: parameters share their memory with the model's.
+    """Return a copy of ``model`` in evaluation mode with its values: parameters share their memory with the model's.
 
-    For models that decide by their numbers (a buffer's value becomes a shape), which a shadow cannot. Buffers and other
-    tensors are copied, so that a forward pass changes nothing of the model.
+    For models that need values (a buffer's value becomes a shape), which a shadow does not have. Buffers and other
+    tensors are copied, so that a forward pass does not change the model.
 
     Raises:
         As :func:`shadow_model`.
@@ -46,7 +46,7 @@ def real_model(model: nn.Module) -> nn.Module:
 
 
 def has_numbers(model: nn.Module) -> bool:
-    """Whether no parameter or buffer stands on the meta device."""
+    """Whether no parameter or buffer is on the meta device."""
     return not any(tensor.is_meta for tensor in tensors_of(model))
 
 
@@ -71,13 +71,13 @@ def _copy_of(model: nn.Module, copied: Callable[[Tensor], Tensor]) -> nn.Module:
 def shadow_tensor(tensor: Tensor, mode: FakeTensorMode) -> Tensor:
     """Return a tensor of the same shape, strides and dtype without values.
 
-    A single number keeps its value where it has one: models read such buffers (a temperature, a flag) to decide.
+    A tensor of one element keeps its value if it has one: models branch on such buffers (a temperature, a flag).
     """
     if tensor.numel() == 1 and tensor.device.type != "meta":
         value = tensor.detach().tolist()
         with mode:
             return torch.tensor(value, dtype=tensor.dtype, device="cpu")
-    # Made directly: as an operation under the mode, a model's thousand tensors take as long as its forward pass.
+    # Constructed directly: as operations under the mode, a thousand tensors would take as long as the forward pass.
     without = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
     return FakeTensor(mode, without, torch.device("cpu"))
 
@@ -141,9 +141,9 @@ def _mapped(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 class _OwnCopies(TorchFunctionMode):
-    """While active, ``copy.deepcopy`` of a tensor returns what ``copied`` makes of it, wherever the tensor hides.
+    """While this mode is active, ``copy.deepcopy`` of any tensor returns ``copied(tensor)``.
 
-    torch's own refuses tensors that were computed, such as the weight that an old-style weight norm keeps.
+    torch's deepcopy refuses tensors that were computed, such as the weight that an old-style weight norm keeps.
     """
 
     def __init__(self, copied: Callable[[Tensor], Tensor]) -> None:
@@ -160,7 +160,7 @@ class _OwnCopies(TorchFunctionMode):
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    """Look inside ``torch.compile`` and data-parallel wrappers, which compute nothing of their own."""
+    """The module inside ``torch.compile`` and data-parallel wrappers, which compute nothing themselves."""
     compiled = getattr(model, "_orig_mod", None)
     if isinstance(compiled, nn.Module):
         return _unwrapped(compiled)

@@ -1,7 +1,7 @@
 """The formula table: how many multiply-adds an operation costs, from the shapes of its arguments.
 
 A fused multiply-add counts as one. Biases, normalisation, activations, pooling and additions cost no multiply-adds
-(:func:`is_free` knows them); an operation that stands in neither table is an error, never a silent zero.
+(:func:`is_free` lists them). An operation that is in neither table is an error and never counts as zero in silence.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _registered: dict[OpOverloadPacket, Formula] = {}
 
 
 def register_rule(op: OpOverload | OpOverloadPacket | str, formula: Formula) -> None:
-    """Teach the counter an operation, or replace what it knows of one.
+    """Register the cost formula of an operation, or replace it.
 
     Args:
         op: the operation, as ``torch.ops.namespace.name`` or, as the counter's error spells it, ``"namespace::name"``.
@@ -119,8 +119,8 @@ def _packet(op: OpOverload | OpOverloadPacket | str) -> OpOverloadPacket:
     return found
 
 
-# The operations that cost no multiply-adds. PyTorch's own tags tell most of them: pointwise operations, views,
-# reductions. What carries no tag is listed by name, which stands for its in-place form (``name_``) too.
+# The operations that cost no multiply-adds. PyTorch's tags identify most of them: pointwise operations, views,
+# reductions. Operations without a tag are listed by name; a name includes the in-place form (``name_``).
 _FREE_TAGS = tuple(
     getattr(torch.Tag, name)
     for name in ("pointwise", "reduction", "view_copy", "inplace_view")
@@ -190,14 +190,14 @@ _FREE_NAMES = frozenset(
 
 def is_free(op: OpOverload) -> bool:
     """Whether ``op`` is known to cost no multiply-adds."""
-    if op.namespace == "prim":  # questions such as prim::device, which compute nothing
+    if op.namespace == "prim":  # queries such as prim::device, which compute nothing
         return True
     namespace, _, name = op._schema.name.partition("::")
     if op.is_view or _is_tagged(op.overloadpacket):
         return True
     if namespace != "aten":
         return False
-    twin = name.removesuffix("_")  # not every PyTorch tags an in-place form like its twin
+    twin = name.removesuffix("_")  # not every version of PyTorch tags the in-place form too
     return (
         name in _FREE_NAMES or twin in _FREE_NAMES or (twin != name and _is_tagged(getattr(torch.ops.aten, twin, None)))
     )

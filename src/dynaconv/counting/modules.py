@@ -1,6 +1,6 @@
-"""What is written down while the model runs: each module's operations and calls, and which activations are alive.
+"""The records of a run: the operations and calls of each module, and the activations that are alive.
 
-Operations are attributed to the innermost module that is running, routers apart.
+Operations belong to the innermost module that is running, except those of routers (see :class:`ModuleStack`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dynaconv.counting.rules import BIAS
 class Ledger:
     """Counts of one row of the report; see :class:`dynaconv.cost.LayerCost` for those of the same name.
 
-    ``routing`` holds multiply-adds alone. The elementary operations stand by kind, as rules weigh them differently.
+    ``routing`` holds multiply-adds only. Elementary operations are kept by kind, because rules weigh them differently.
     """
 
     name: str
@@ -46,19 +46,19 @@ class LiveMemory:
     """Bytes of the activations alive now, and the most there were at once.
 
     An activation is a storage that a tensor of the forward pass points to and that belongs to no parameter or buffer.
-    It lives from the operation that makes it until nothing refers to it any more, exactly as PyTorch's allocators see
-    it: views and in-place results add nothing, a module's input stays while the module runs.
+    It lives from the operation that makes it until nothing refers to it, exactly as in PyTorch's allocators: views and
+    in-place results add nothing, the input of a module lives while the module runs.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.peak = 0
         self._live: dict[int, tuple[StorageWeakRef, int]] = {}
         weights = [*model.parameters(), *model.buffers()]
-        # Held, not only named: the address of a storage that is gone may be given to another.
+        # The storages themselves and not only their addresses: the address of a freed storage may be used again.
         self._weights = {ref.cdata: ref for ref in (StorageWeakRef(weight.untyped_storage()) for weight in weights)}
 
     def hold(self, made: Any, *, transient: int = 0) -> None:
-        """Take note of the tensors in ``made``; ``transient`` bytes are alive now and gone right after."""
+        """Record the tensors in ``made``; ``transient`` bytes are alive now and freed right after."""
         for tensor in tensors_in(made):
             storage = tensor.untyped_storage()
             ref = StorageWeakRef(storage)
@@ -81,7 +81,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 @dataclass(kw_only=True)
 class _Frame:
-    """A running module: where its operations are written, and how."""
+    """A running module: the ledger for its operations, and how they count."""
 
     module: nn.Module
     own: Ledger
@@ -129,7 +129,7 @@ class ModuleStack:
         return bool(self._frames) and self._frames[-1].routing
 
     def add(self, madds: int, elementary: tuple[str, float] | None) -> None:
-        """Write down one operation of the innermost module: its multiply-adds, and the elementary operations in it."""
+        """Record one operation of the innermost module: its multiply-adds, and the elementary operations in it."""
         target = self._frames[-1].target if self._frames else self.ledgers[self.model]
         if self.routing:
             target.routing += madds

@@ -1,8 +1,8 @@
 """How a layer tells the counter its own cost in closed form.
 
-A dynamic layer runs as whatever its strategy chooses (grouped convolution, batched matrix products, K branches), and
-each of those performs different operations for the same result. The cost of the *method* is none of these accidents, so
-such a layer has a method :meth:`Counted.count`, and the counter takes what it returns in place of the operations seen.
+A dynamic layer runs by one of several strategies (grouped convolution, batched matrix products, K branches), which
+perform different operations for the same result. The cost of the *method* does not depend on the strategy. So such a
+layer has a method :meth:`Counted.count`, and the counter uses its result in place of the operations that it sees.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class LayerCount:
         experts: ``K``.
         kernel_weights: ``W``.
         bias_mixing: multiply-adds of mixing the per-expert biases, per example ``K * Cout``; 0 without a bias. It is
-            reported and in no rule's total, as neither paper counts it (CondConv's layers have no bias but the
-            classifier; the dynamic-convolution paper names the term, ``K * Cout``, and it vanishes beside ``K * W``).
+            reported but in no rule's total, because neither paper counts it: in CondConv only the classifier has a
+            bias; the dynamic-convolution paper names the term ``K * Cout``, which is small beside ``K * W``.
     """
 
     kernel: int

@@ -1,4 +1,4 @@
-"""What the counter found, as data: per layer, in all, and in the formats that others read."""
+"""The result of the counter: costs per layer, totals, and output as JSON, CSV and text."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class CostReport:
         layers: rows in the order in which they ran; their columns sum to the totals.
         parameters: parameters as stored.
         peak_activation_bytes: the largest sum of simultaneously live activations (see :func:`dynaconv.counting.cost`).
-        ledgers: what was counted, before the rule weighed it.
+        ledgers: the raw counts, before the rule is applied.
     """
 
     model: str
@@ -195,12 +195,12 @@ def _row(layer: LayerCost) -> dict[str, Any]:
 
 
 def _plain(number: float) -> float:
-    """Whole numbers without a decimal point: the tf rule alone knows halves."""
+    """Whole numbers as int: only the tf rule has halves."""
     return int(number) if number == int(number) else number
 
 
 def count_parameters(model: nn.Module, ledgers: dict[nn.Module, Ledger]) -> ParameterCount:
-    """Write every parameter into the ledger of its row, once, and return the sums."""
+    """Count every parameter once, in the ledger of its row, and return the sums."""
     seen: set[int] = set()
     total = trainable = experts = routers = 0
     for name, module in model.named_modules():
@@ -221,7 +221,7 @@ def count_parameters(model: nn.Module, ledgers: dict[nn.Module, Ledger]) -> Para
 def _row_of(model: nn.Module, name: str) -> tuple[nn.Module, bool]:
     """Return the module whose row holds the parameters of the module called ``name``, and whether it serves routing.
 
-    Folded as operations are: a router's parameters stand with its dynamic layer, or else with the outermost router.
+    As for operations: the parameters of a router belong to its dynamic layer, or else to the outermost router.
     """
     path = [model]
     for part in name.split(".") if name else []:

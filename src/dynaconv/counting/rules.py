@@ -35,7 +35,7 @@ ELEMENTWISE, MEAN, POOLING, BIAS = "elementwise", "mean", "pooling", "bias"
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """What an elementary operation of each kind weighs, in the model and inside its routers."""
+    """The weight of each kind of elementary operation, in the model and inside its routers."""
 
     name: str
     title: str
@@ -70,7 +70,7 @@ def rule_named(name: str) -> Rule:
 # Elementary operations: what networks compute beside multiply-adds, as TensorFlow's profiler counts it. The table
 # follows the profiler's own (``flops_registry``): one operation per element of a sum or product, the size of the window
 # per output of a pooling, one per input element of a mean. Activations are counted by the sums and products of their
-# formula. What does not stand there (batch normalisation, ReLU, sigmoid) the profiler counts as nothing.
+# formula. Operations that are not in the table (batch normalisation, ReLU, sigmoid) cost nothing in the profiler.
 
 
 def elementary(op: OpOverload, args: tuple[Any, ...], result: Any) -> tuple[str, float] | None:

@@ -13,7 +13,7 @@ _COLUMNS = ("kernel", "mixing", "routing", "elementwise")
 
 
 def render_table(report: Plain, *, all_layers: bool) -> str:
-    """Return the table of a report's plain values (``to_dict``); columns in which nothing stands are left out."""
+    """Return the table of a report's plain values (``to_dict``); empty columns are left out."""
     header, rows = table_cells(report, all_layers=all_layers)
     return "\n".join([*_aligned(header, rows), "", *summary(report)])
 

@@ -1,4 +1,4 @@
-"""A network made ready for inference: what is constant is folded, what is mixed lies as it is read."""
+"""Networks for inference: constants are folded, and banks have the layout in which they are read."""
 
 from dynaconv.inference.archive import load, save
 from dynaconv.inference.compiled import compile_options

@@ -1,8 +1,8 @@
-"""How a frozen bank is stored: in which order, in which precision; and how one example's kernel is mixed from it.
+"""The layout and the precision of a frozen bank, and the mixing of kernels from it.
 
-Orders ("layouts"), each the one in which the bank is read:
+Layouts, each in the order in which the bank is read:
 
-``"panels"``, dense layers over images: ``(K, ceil(out / 32), taps * in, 32)``, the last panel filled up with zeros.
+``"panels"``, dense layers over images: ``(K, ceil(out / 32), taps * in, 32)``, the last panel padded with zeros.
 ``"taps"``, depthwise layers over images: ``(K, taps, out)``.
 ``"rows"``, all others: ``(K, out, in/groups * taps)``, or ``(K, in, out)`` of linear and 1x1 layers in one group.
 """
@@ -24,7 +24,7 @@ from dynaconv.ops.call import is_plain
 
 Layout = Literal["panels", "taps", "rows"]
 
-# The dimension of the bank that the weights of one output channel lie along; the others are that channel's place.
+# The dimension of the bank along which int8 scales are shared: the weights of one output channel.
 ALONG: dict[Layout, int] = {"panels": 2, "taps": 1, "rows": 2}
 
 
@@ -75,7 +75,7 @@ def check_bank_dtype(bank_dtype: str | None) -> None:
 def reduce_bank(bank: Tensor, bank_dtype: str | None, along: int) -> tuple[Tensor, Tensor | None]:
     """A bank ``(K, ...)`` to its stored form; for int8 with a scale for every output channel of every expert.
 
-    The weights of one output channel lie along dimension ``along``. They are stored as ``round(127 * w / max |w|)``
+    The weights of one output channel are along dimension ``along``. They are stored as ``round(127 * w / max |w|)``
     with the scale ``max |w| / 127``: the error of a weight is at most half a scale. Zeros stay zero.
     """
     if bank_dtype is None:
@@ -90,8 +90,8 @@ def reduce_bank(bank: Tensor, bank_dtype: str | None, along: int) -> tuple[Tenso
 def mix_bank(bank: Tensor, scale: Tensor | None, routing: Tensor, dtype: torch.dtype) -> Tensor:
     """``(K, ...), (B, K) -> (B, ...)`` in ``dtype``.
 
-    One matrix product where the bank is stored in ``dtype``. A reduced bank is widened as it is read, so the reduced
-    bytes are all that is read: by a kernel of our own, or expert by expert, which the compiler makes one loop.
+    One matrix product if the bank is stored in ``dtype``. A reduced bank is converted while it is read, so that only
+    the reduced bytes are read: by a C kernel, or expert by expert, which torch.compile fuses into one loop.
     """
     routing = routing.to(dtype)
     if bank.dtype != dtype and bank.dim() == 3 and _kernel_can_mix(routing):

@@ -1,6 +1,6 @@
-"""What a layer hands to the router of the next one: the sums over space of its output, taken as it was written.
+"""Sums over space of a layer's output, kept for the router of the next layer.
 
-A router reads a map once more, only to average it. The layer that writes the map has every number at hand.
+A router would read the whole map again only to average it. The layer computes the sums while it writes the map.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _last = threading.local()
 
 def remember(y: Tensor, sums: Tensor) -> None:
     """Remember the sums ``(B, C)`` of the map that was computed last on this thread."""
-    if not y.is_inference():  # such a tensor has no version that would tell of a later change
+    if not y.is_inference():  # an inference tensor has no version counter, so later changes could not be noticed
         _last.known = weakref.ref(y), y._version, sums
 
 
@@ -31,7 +31,7 @@ def sums_of(x: Tensor) -> Tensor:
 
 
 def remembered(x: Tensor) -> Tensor | None:
-    """The sums of ``x`` that were remembered, if it is the map that was computed last, unchanged."""
+    """The remembered sums of ``x``, if ``x`` is the map that was computed last and has not changed since."""
     known = getattr(_last, "known", None)
     if known is not None and known[0]() is x and not x.is_inference() and x._version == known[1]:
         sums: Tensor = known[2]
@@ -40,12 +40,12 @@ def remembered(x: Tensor) -> Tensor | None:
 
 
 def readable(x: Tensor) -> bool:
-    """Whether kernels of our own may read ``x``; see :func:`why_not_readable`."""
+    """Whether the C kernels may read ``x``; see :func:`why_not_readable`."""
     return why_not_readable(x) is None
 
 
 def why_not_readable(x: Tensor) -> str | None:
-    """Why kernels of our own may not read ``x``, or None: an ordinary float32 map in channels_last, unwatched."""
+    """Why the C kernels may not read ``x``, or None: an ordinary float32 map in channels_last, and no mode is active."""
     if x.dtype != torch.float32 or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return "it computes in float32 on a CPU"
     if is_wrapped(x):  # and cannot be asked for its layout

@@ -1,4 +1,4 @@
-"""How far the outputs of two networks lie apart."""
+"""The difference between the outputs of two networks."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _slots(kind: type) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two outputs.
+    """The difference between two outputs.
 
     Attributes:
         error: the largest difference of two numbers, relative to the largest finite number of their tensor; infinite

@@ -41,7 +41,7 @@ class FreezeReport:
         error: largest difference of the outputs on random inputs, relative to their largest value.
         top1_agreement: share of those inputs for which the largest output is the same one; None where outputs are not
             ``(B, classes)``. Random inputs are no images: for a reduced bank measure accuracy on data too.
-        left: dynamic layers that stayed as they were, and why.
+        left: dynamic layers that were not frozen, and why.
     """
 
     layers: tuple[str, ...]
@@ -71,15 +71,14 @@ def freeze(
     """Return a copy of a network for inference: the same outputs, in less time.
 
     Batch norm is folded into every expert of the convolution before it (into ordinary convolutions too), the
-    temperature into the router's last layer; banks lie flat, as mixing reads them; kernels of ordinary convolutions are
-    channels_last, and with them everything that flows through. Then both networks run on the same inputs, and every
+    temperature into the router's last layer. Banks get the layout in which they are mixed. The kernels of ordinary
+    convolutions become channels_last, and so do all activations. Then both networks run on the same inputs, and every
     tensor in their outputs is compared.
 
-    Hooks of dynamic layers and routers are on their frozen forms too. What somebody watches is not folded away: a
-    convolution or a norm with hooks keeps its norm.
+    Frozen layers and routers keep the hooks of the originals. A convolution or a norm with hooks is not folded.
 
     Args:
-        model: any network, dynamic or not; left untouched. The copy is in evaluation mode.
+        model: any network, dynamic or not; it is not changed. The copy is in evaluation mode.
         bank_dtype: None keeps the experts' precision; ``"bfloat16"`` stores half the bytes of float32, ``"int8"`` a
             quarter (one scale for every output channel of every expert). Reading the bank bounds the time at batch 1.
             Casting the copy later (``.half()`` ...) leaves a reduced bank as it is stored.
@@ -205,19 +204,19 @@ def _replace(
 
 
 def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """In every place where ``old`` stands: a module that is used twice stays one module."""
+    """Replace ``old`` by ``new`` wherever it is used: a module that is used twice stays one module."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if child is old and new is not old:
                 setattr(parent, name, new)
 
 
-# Folding moves a rounding in every layer; a wrong fold is off by the order of the outputs themselves.
+# Folding changes the rounding of every layer. The error of a wrong fold is about as large as the outputs.
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 0.2}
 
 
 def _check(found: Difference, dtype: torch.dtype) -> None:
-    """Folding alone, with the bank as it is, moves nothing but roundings."""
+    """Check that folding alone, with the bank in full precision, changes nothing but roundings."""
     bound = _ROUNDING.get(dtype, 1e-3)
     if not found.error <= bound:
         raise RuntimeError(

@@ -53,14 +53,14 @@ class _Fixed:
 
 
 class FrozenLayer(nn.Module):
-    """``y[b] = conv(x[b], sum_k routing[b, k] * bank[k]) + bias + sum_k routing[b, k] * biases[k]``, nothing trained.
+    """``y[b] = conv(x[b], sum_k routing[b, k] * bank[k]) + bias + sum_k routing[b, k] * biases[k]``.
 
-    The batch norm behind the layer is in ``bank`` (its scale) and in ``bias`` (its shift, which no routing touches, so
-    that it is right for routing weights of any sum). Its twin's ``stride``, ``padding``, ``kernel_size`` ... are here
-    for code that reads them; they cannot be changed.
+    The batch norm after the layer is folded into ``bank`` (its scale) and ``bias`` (its shift). ``bias`` is not mixed,
+    so the shift is right for routing weights of any sum. ``stride``, ``padding``, ``kernel_size`` ... can be read as
+    on a torch layer, but not changed.
 
     Attributes:
-        bank: as it is read; see :mod:`~dynaconv.inference.bank`.
+        bank: in the layout of :mod:`~dynaconv.inference.bank`.
         scale: of an int8 bank, float32; else None.
         bias: ``(out,)`` or None.
         biases: ``(K, out)`` or None, the layer's own biases.
@@ -119,7 +119,7 @@ class FrozenLayer(nn.Module):
         return made
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move and cast. A reduced bank and its scale only move; what computes with them follows ``dtype``."""
+        """Move and cast. A reduced bank and its scale are moved but not cast; ``dtype`` is that of the computation."""
         one_call.forget(self)
         self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
         bank, scale = self.bank, self.scale
@@ -132,7 +132,7 @@ class FrozenLayer(nn.Module):
         return self
 
     def forward(self, x: Tensor, routing: Tensor | None = None) -> Tensor:
-        """``routing`` ``(B, K)`` takes the place of what the router returns when it is given."""
+        """``routing`` ``(B, K)``, if given, is used in place of the router's weights."""
         if is_traced(x, routing):
             if routing is None and isinstance(self.router, ScopedRouter):
                 routing = self.router(x)  # it comes from outside the layer, so in the graph it is an argument
@@ -263,7 +263,7 @@ class FrozenLayer(nn.Module):
 
 
 def as_matrix(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """``fn`` on a tensor as a matrix: ``.to(memory_format=...)`` would reorder a bank, and kernels read it densely."""
+    """Apply ``fn`` to a tensor as a matrix: ``.to(memory_format=...)`` would change the strides of a bank otherwise."""
 
     def apply(tensor: Tensor) -> Tensor:
         return fn(tensor.flatten(1)).unflatten(1, tensor.shape[1:]) if tensor.dim() > 2 else fn(tensor)

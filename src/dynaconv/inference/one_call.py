@@ -1,6 +1,7 @@
-"""A frozen layer on a CPU, in channels_last: one call of a kernel of our own, from its input to its activation.
+"""A frozen layer on a CPU, in channels_last, in one call of a C kernel: router, mixing, convolution and activation.
 
-Mixed kernels stay in the cache; bias, activation and the sums for the next router are taken while an output is there.
+Mixed kernels stay in the cache. Bias, activation and the sums for the next router are computed while an output is in
+the cache.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ class Frozen(Protocol):
 
 
 class Prepared(NamedTuple):
-    """A layer at one input size, as the kernel takes it. Addresses are held against the layer's before every use."""
+    """A layer prepared for one input size. Before every use its addresses are compared with those of the layer."""
 
     layer: PreparedLayer
     addresses: tuple[int | None, ...]
 
 
-_SIZES = 16  # input sizes that a layer is kept prepared for
+_SIZES = 16  # number of input sizes for which a prepared layer is kept
 
 # Outside the layers, which are copied and pickled.
 _prepared: weakref.WeakKeyDictionary[Frozen, dict[Any, Prepared]] = weakref.WeakKeyDictionary()
@@ -68,7 +69,7 @@ def why_not_take(routing: Tensor) -> str | None:
 
 
 def forget(layer: Frozen) -> None:
-    """Its tensors are about to move or to be cast."""
+    """Drop the prepared layers: the tensors of the layer are about to be moved or cast."""
     _prepared.pop(layer, None)
 
 
@@ -84,7 +85,7 @@ def run(layer: Frozen, x: Tensor, routing: Tensor | None, geometry: Geometry) ->
 
 
 def call(prepared: Prepared, x: Tensor, routing: Tensor | None, known: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The output and its sums over space; ``known`` are those of ``x``, which are read from it where they are None."""
+    """The output and its sums over space. ``known`` are the sums of ``x``; None to compute them."""
     weights = None if routing is None else routing.to(torch.float32).contiguous()
     return frozen_layer(prepared.layer, x, weights, known)
 

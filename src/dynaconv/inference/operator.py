@@ -1,8 +1,8 @@
 """The one-call kernel as an operator of torch, ``dynaconv::frozen_layer``: torch.compile keeps it in its graphs.
 
-Eager calls go straight to C (:mod:`~dynaconv.inference.one_call`), without the dispatcher. In a graph no layer can
-remember sums for the next router. The operator returns them, and takes those of its input where it is given some:
-:mod:`~dynaconv.inference.compiled` joins the two. Without, the kernel reads the map for them.
+Eager calls go directly to C (:mod:`~dynaconv.inference.one_call`), without the dispatcher. In a compiled graph layers
+cannot keep sums for the next router. So the operator returns the sums of its output and accepts those of its input;
+:mod:`~dynaconv.inference.compiled` connects the two. If none are given, the kernel computes them from the map.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LIBRARY.define(
     "Tensor? hidden_weight, Tensor? hidden_bias, Tensor? fc_weight, Tensor? fc_bias, int[] kernel_shape, "
     "int[2] stride, int[2] padding, int[2] dilation, int groups, bool softmax, str activation, float? low, "
     "float? high) -> (Tensor, Tensor)",
-    # A compiler may lay out what it computes as it likes, but must hand over what was traced.
+    # torch.compile may change layouts inside its own code, but must call this operator with the strides that it traced.
     tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides),
 )
 _KEPT = 4096  # layers at one input size each; what is kept holds addresses, no tensors

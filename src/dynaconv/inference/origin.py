@@ -20,7 +20,7 @@ from dynaconv.errors import UserError
 
 Factory = Callable[..., nn.Module] | str
 
-# Arguments with which these libraries would fetch or read something: a file must not ask for that.
+# Arguments with which these libraries would download or read files: a saved file must not cause that.
 _FORBIDDEN = re.compile(r"pretrained|checkpoint|cache|scriptable|exportable|weights|url|file|hub")
 _OVERLAY = ("input_size", "pool_size", "crop_pct", "interpolation", "mean", "std")
 _NOT_FOR_INFERENCE = "pretrained_cfg_overlay"
@@ -65,7 +65,7 @@ def find_origin(network: nn.Module, factory: Factory | None, arguments: Mapping[
 
 
 def build(origin: Origin, factory: Factory | None = None) -> nn.Module | None:
-    """Build the static network; None where there is none. torch's random numbers go on as if nothing had happened.
+    """Build the static network; None if there is none. The state of torch's random number generator is not changed.
 
     Raises:
         ValueError: the origin needs a factory and none is given, or it does not return a module.

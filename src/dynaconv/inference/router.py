@@ -17,11 +17,11 @@ from dynaconv.torch_private import carry_hooks, is_hooked
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-FEW = 8  # examples whose routers cost less one by one than five operations of torch do
+FEW = 8  # up to so many examples the C router, one example after the other, is faster than five operations of torch
 
 
 class FrozenRouter(nn.Module):
-    """A :class:`SoftmaxRouter` or :class:`SigmoidRouter` for inference, in float32, with nothing left to decide.
+    """A :class:`SoftmaxRouter` or :class:`SigmoidRouter` for inference, in float32.
 
     Formula: ``act(relu(GAP(x) H^T + h) F^T + f)``; ``F`` and ``f`` are divided by the temperature.
     """
@@ -50,7 +50,7 @@ class FrozenRouter(nn.Module):
         return made
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move and cast; in a network of half precision the router stays float32, as routers do."""
+        """Move and cast; in a half-precision network the router stays float32, as all routers do."""
 
         def wide(tensor: Tensor) -> Tensor:
             made = fn(tensor)
@@ -98,8 +98,7 @@ class FrozenRouter(nn.Module):
 def freeze_router(router: nn.Module) -> nn.Module:
     """A router's frozen form, with its hooks.
 
-    A router is kept as it is where it may compute anything (a class of your own), reads another router's weights, or
-    has layers that somebody watches.
+    A router is not changed if it is of another class, reads another router's weights, or has layers with hooks.
     """
     known = type(router) in (SoftmaxRouter, SigmoidRouter) and not getattr(router, "previous_experts", 0)
     if not known or any(is_hooked(part) for part in router.modules() if part is not router):

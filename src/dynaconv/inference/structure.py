@@ -71,7 +71,7 @@ def apply_structure(base: nn.Module | None, structure: Structure) -> nn.Module:
 
 
 class _Walk:
-    """Goes down both trees and notes what differs."""
+    """Compares both module trees and records the differences."""
 
     def __init__(self, network: nn.Module, base: nn.Module | None, found: Structure) -> None:
         self.found = found
@@ -166,7 +166,7 @@ def _open_scopes(base: nn.Module, scopes: list[Description]) -> None:
 
 
 def _changed(live: nn.Module, base: nn.Module) -> Description:
-    """Plain attributes in which two modules of one class differ (a stride that was set later, a rate of dropout)."""
+    """Plain attributes in which two modules of one class differ (for example a stride that was set later)."""
     ours, theirs = _plain_attributes(live), _plain_attributes(base)
     return {name: value for name, value in ours.items() if name not in theirs or theirs[name] != value}
 
