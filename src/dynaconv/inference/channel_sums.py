@@ -45,7 +45,7 @@ def readable(x: Tensor) -> bool:
 
 
 def why_not_readable(x: Tensor) -> str | None:
-    """Why the C kernels may not read ``x``, or None: an ordinary float32 map in channels_last, and no mode is active."""
+    """Why the C kernels may not read ``x``, or None if it is an ordinary float32 map in channels_last."""
     if x.dtype != torch.float32 or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return "it computes in float32 on a CPU"
     if is_wrapped(x):  # and cannot be asked for its layout
