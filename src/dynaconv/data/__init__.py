@@ -1,6 +1,6 @@
-"""Reading, decoding, ordering and loading of examples: what the tasks share.
+"""Reading, decoding, ordering and loading of examples: the code that all tasks share.
 
-Which data sets there are, and what an example of them is, belongs to the tasks (:mod:`dynaconv.tasks`).
+The data sets, and what one example of them is, are defined by the tasks (:mod:`dynaconv.tasks`).
 """
 
 from dynaconv.data.decoding import BadImage, BadImages, decode, default_cap

@@ -1,4 +1,4 @@
-"""The one way from bytes to pixels, and the policy for images that cannot be read.
+"""Decoding of images, and the policy for images that cannot be read.
 
 Training, evaluation and prediction of every task decode here. Always RGB; the EXIF orientation is always applied.
 (timm's ``ImageDataset`` and ``torchvision.io`` leave it out.)
@@ -51,7 +51,7 @@ def decode(source: str | PathLike[str] | IO[bytes], name: str | None = None) -> 
     """
     called = str(source) if name is None else name
     if isinstance(source, (str, PathLike)) and os.path.exists(source) and not os.path.isfile(source):
-        raise BadImage(called, "it is no ordinary file")  # a pipe would be waited for for ever
+        raise BadImage(called, "it is no ordinary file")  # reading a pipe could block for ever
     try:
         with warnings.catch_warnings():
             # Pillow warns from half of MAX_PIXELS on, and on palettes with transparency: neither damages the picture.
@@ -66,7 +66,7 @@ def decode(source: str | PathLike[str] | IO[bytes], name: str | None = None) -> 
         raise
     except MemoryError:
         raise
-    except Exception as error:  # damaged files make Pillow's decoders raise nearly every type there is
+    except Exception as error:  # for damaged files Pillow's decoders raise errors of nearly every type
         raise BadImage(called, _reason(error)) from error
 
 
@@ -104,7 +104,7 @@ class BadImages:
         self.reasons: dict[str, str] = {}
 
     def report(self, found: Iterable[tuple[str, str]]) -> None:
-        """Take note of (name, reason) pairs; raise where the policy says so."""
+        """Record (name, reason) pairs; raise if the policy or the cap demands it."""
         for name, reason in found:
             if self.policy == "error":
                 raise UserError(

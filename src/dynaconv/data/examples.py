@@ -1,4 +1,4 @@
-"""From a row to an example, inside the loader's workers."""
+"""Makes an example from a row, inside the loader's workers."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ class Examples(Dataset[Loaded]):
 
 
 def number_of(*parts: int) -> int:
-    """32 bits that look random and follow from ``parts``; much quicker to have than from a generator of numpy's."""
+    """A 32-bit hash of ``parts``, used as a seed; much faster than constructing a generator of numpy."""
     return int.from_bytes(blake2b(repr(parts).encode(), digest_size=4).digest(), "little")
 
 
 def _seed_generators(seed: int) -> None:
-    """timm and torchvision draw from all three. (torch.manual_seed would reset CUDA's generators too: not ours.)"""
+    """Seed all three generators, because timm and torchvision use all. (torch.manual_seed would seed CUDA too.)"""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - the global generator is what timm reads
     torch.default_generator.manual_seed(seed)
@@ -99,7 +99,7 @@ def _seed_generators(seed: int) -> None:
 
 @contextmanager
 def _generators_restored() -> Iterator[None]:
-    """Without workers we run in the training process, whose own random numbers must not notice."""
+    """Restore the random state afterwards: without workers this code runs in the training process."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     try:
         yield

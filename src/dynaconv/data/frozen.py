@@ -12,7 +12,7 @@ from dynaconv.errors import UserError, suggest
 
 
 class Frozen(BaseModel):
-    """A pydantic model whose mistakes raise :class:`~dynaconv.errors.UserError` and name the nearest known field."""
+    """A pydantic model. Errors are :class:`~dynaconv.errors.UserError` and name the nearest known field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 

@@ -1,4 +1,4 @@
-"""Loaders: worker processes, batches, and whether the workers still live."""
+"""Loaders: worker processes, batches, and checks that the workers are alive."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _open: weakref.WeakSet[Batches] = weakref.WeakSet()
 class Batches:
     """Iterate over the batches of one split, each on ``device``.
 
-    What a batch is, is the task's: ``collate`` makes it from examples in a worker, ``to_device`` moves it and
-    does what is quicker there, such as normalising pixels.
+    The task defines what a batch is: ``collate`` makes it from examples in a worker; ``to_device`` moves it and does
+    work that is faster on the device, such as normalising pixels.
 
     Args:
         examples: the split.
@@ -71,7 +71,7 @@ class Batches:
                 raise RunError("A training batch had no readable image, nor had 100 others drawn in their place.")
 
     def _loaded(self) -> Iterator[Any]:
-        """What the workers give; asks now and then whether they live."""
+        """The batches of the workers; checks now and then that the workers are alive."""
         iterator = iter(self._loader)
         unwatch_workers(iterator)
         since = time.monotonic()
@@ -119,7 +119,7 @@ class Batches:
         shut_down_workers(self._loader)
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
-        """Choose the epoch that the next iteration goes through, and where in it to begin. Training only."""
+        """Choose the epoch of the next iteration, and the batch with which it begins. Training only."""
         if not isinstance(self.batches, TrainBatches):
             raise TypeError("set_epoch is for training; evaluation has one order")
         self.batches.epoch, self.batches.first = epoch, first_batch
@@ -137,13 +137,13 @@ def _data_loader(
         timeout=timeout if workers else 0,
         worker_init_fn=_leave_signals_to_the_parent,
         persistent_workers=workers > 0,
-        # The iterator draws a seed when it is made: from a generator of its own, so that the run's numbers stay.
+        # A new iterator draws a seed. It gets its own generator, so that the random numbers of the run do not change.
         generator=torch.Generator(),
     )
 
 
 class _Collate:
-    """The task's collate function over the examples that could be read, and what could not."""
+    """Applies the task's collate function to the examples that could be read, and lists the others."""
 
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
         self.collate = collate
@@ -154,7 +154,7 @@ class _Collate:
 
 
 def _leave_signals_to_the_parent(_worker: int) -> None:
-    """A signal to the whole process group must not take the loader from under the step that is being finished."""
+    """Ignore signals to the whole process group: the training process needs the loader to finish its step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, _end_later)

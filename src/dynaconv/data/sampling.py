@@ -1,5 +1,5 @@
-"""Which examples form which batch. Everything follows from the seed, the epoch and the step: nothing is drawn from a
-generator that a resumed run would have to wind forward."""
+"""The composition of batches. It depends on the seed, the epoch and the step only, not on the state of a generator, so
+that a resumed run can begin at any step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 
 from dynaconv.errors import UserError
 
-TRAINING_ORDER = 1  # keeps the order's stream apart from the examples' own
+TRAINING_ORDER = 1  # separates the random numbers of the order from those of the augmentation
 
 
 class Draw(NamedTuple):

@@ -1,4 +1,4 @@
-"""The keypoints of a category: names, limbs, which change places in a mirror, and how exactly each can be placed."""
+"""The keypoints of a category: names, limbs, pairs that swap in a mirror image, and sigmas for OKS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An index of a tar file that is whole, or an error that says where it is not."""
+"""The index of a tar file, with a check that the file is complete."""
 
 from __future__ import annotations
 

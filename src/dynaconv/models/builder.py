@@ -1,4 +1,4 @@
-"""From the description of a network to the network, and its name in timm: ``timm.create_model("dy_mobilenetv2_050")``.
+"""Builds a network from its description, and registers it with timm: ``timm.create_model("dy_mobilenetv2_050")``.
 
 A family's file (``mobilenetv2.py``, ...) describes its networks and calls :func:`register`.
 """
@@ -25,7 +25,7 @@ ZOO: dict[str, NetworkSpec] = {}
 
 default_cfgs: dict[str, Any] = {}  # timm looks for it under this name
 
-# What timm's factory hands on beside the arguments of the network's class.
+# Arguments that timm's factory passes in addition to those of the network's class.
 _OF_THE_FACTORY = (
     *("features_only", "out_indices", "feature_cfg", "feature_cls", "pretrained_cfg", "pretrained_cfg_overlay"),
     *("pretrained_strict", "pretrained_model_args", "cache_dir", "bn_eps", "bn_momentum", "in_chans", "num_classes"),
@@ -33,7 +33,7 @@ _OF_THE_FACTORY = (
 _OF_CREATE_MODEL = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 _SAVED = ("bn_eps", "bn_momentum", "in_chans", "num_classes")
 _OF_THE_HEAD = ("num_classes", "num_features", "head_conv", "head_bias", "head_norm", "global_pool")
-# What the description of a network says, and a caller does not.
+# Arguments that the description of a network sets; a caller cannot.
 _DECLARED = ("self", "args", "kwargs", "block_args", "block", "layers", "last_se", "stem_size", "num_features")
 
 

@@ -54,7 +54,7 @@ def load_pretrained(source: str | Path, *, classifier: bool = True, **arguments:
     Args:
         source: a folder that :func:`save_pretrained` wrote, or ``"owner/name"`` (or ``"owner/name@revision"``) on the
             hub.
-        classifier: False leaves the classifier as drawn, for another ``num_classes``.
+        classifier: False keeps the random initialisation of the classifier, for another ``num_classes``.
         arguments: of the network, instead of the saved ones.
 
     Raises:
@@ -85,7 +85,7 @@ def push_to_hub(model: nn.Module, repository: str, *, notes: str = "", private: 
 
 
 def arguments_of(model: nn.Module) -> dict[str, Any]:
-    """The arguments that rebuild a network, as plain values; dropout is a matter of training and left out."""
+    """The arguments that rebuild a network, as plain values; without dropout, which concerns training only."""
     given = cast(dict[str, Any], model.__dict__["zoo_arguments"])
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
     plain["num_classes"] = model.num_classes
@@ -147,7 +147,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _preprocessing(config: dict[str, Any]) -> dict[str, Any]:
-    """What of timm's configuration says how images are prepared."""
+    """The part of timm's configuration that describes the preprocessing of images."""
     keys = ("input_size", "pool_size", "crop_pct", "interpolation", "mean", "std")
     saved = config.get("pretrained_cfg", {})
     return {key: tuple(saved[key]) if isinstance(saved[key], list) else saved[key] for key in keys if saved.get(key)}

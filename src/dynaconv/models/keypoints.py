@@ -29,7 +29,7 @@ BACKBONES = {
 class Backbone(nn.Module):
     """A network of this package without its classifier: ``(B, 3, H, W)`` to ``(B, channels, H / 32, W / 32)``.
 
-    The last 1x1 convolution stays; what MobileNetV3 has between pooling and classifier goes.
+    The last 1x1 convolution is kept; the layer that MobileNetV3 has between pooling and classifier is removed.
     """
 
     def __init__(self, model: Any) -> None:
@@ -168,7 +168,7 @@ def keypoint_network(
         num_keypoints: heat maps to predict; 17 for COCO's persons.
         dynamic_backbone, dynamic_head: which part is dynamic (Table 11 varies both).
         experts: K of the dynamic parts.
-        temperature: where their softmax routers start.
+        temperature: initial temperature of their softmax routers.
     """
     for name, value in (("dynamic_backbone", dynamic_backbone), ("dynamic_head", dynamic_head)):
         if not isinstance(value, bool):

@@ -50,8 +50,8 @@ def _append_se(model: nn.Module, arguments: dict[str, Any]) -> None:
 class DynamicNetwork(nn.Module):
     """Mixin before one of timm's classes: builds the network, then makes the layers of its design dynamic.
 
-    Every expert is drawn as the static network draws its kernel: K - 1 further networks are built for it. On the meta
-    device, where there are no numbers, they are not.
+    Every expert is initialised like the kernel of the static network: K - 1 further networks are built to copy their
+    kernels (not on the meta device, where tensors have no values).
     """
 
     static_class: ClassVar[type[nn.Module]]
@@ -59,12 +59,12 @@ class DynamicNetwork(nn.Module):
 
     def __init__(self, *, design: Design, **kwargs: Any) -> None:
         build = partial(self.static_class, **kwargs)
-        # timm's builder takes its block arguments apart, so every network gets its own.
+        # timm's builder modifies its block arguments, so every network gets a copy.
         super().__init__(**deepcopy(kwargs))
         self.design = design
         scopes = choose_scopes(self, design)
         names = [name for scope in scopes for name in scope.layers]
-        if not names:  # a feature extractor whose dynamic layers all stood in the head
+        if not names:  # a feature extractor: all dynamic layers were in the head
             return
         like = next(self.parameters())
         donors = [] if like.is_meta else [deepcopy(build)() for _ in range(design.experts - 1)]
@@ -112,7 +112,7 @@ class DynamicNetwork(nn.Module):
 
 
 class _NoRouter(nn.Module):
-    """Stands in a layer until its scope is known."""
+    """Placeholder for the router of a layer until its scope is known."""
 
     def __init__(self, in_channels: int, experts: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a caller may choose about a network: every choice that a table of the two papers varies."""
+"""The options of a network: everything that a table of the two papers varies."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONVOLUTIONS = ("C1", "C2", "C3")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The choices, as keyword arguments of every registered network; None is the network's own.
+    """The options, as keyword arguments of every registered network; None means the network's default.
 
     Attributes:
         experts: K, at least 1.
@@ -44,12 +44,12 @@ class Options:
         convs: which convolutions of a block are dynamic, of ``"C1"`` (expansion), ``"C2"`` (depthwise), ``"C3"``
             (projection; Chen et al. 2020, Table 5), as a sequence or a text such as ``"C1 C3"``. Residual blocks number
             theirs in order.
-        temperature: where the softmax routers start: 30 in the DY networks, else 1.
+        temperature: initial temperature of the softmax routers: 30 in the DY networks, else 1.
         expert_dropout: probability with which a router drops an expert in training.
         depth_multiplier: scales the number of blocks of every group, at least one each (Chen et al. 2020, figure 6:
             1.0, 0.7, 0.5); to the nearest below 1, up above 1 as EfficientNet does.
         se: squeeze-and-excitation on or off, in networks that have it.
-        static: build the static twin; the other choices are checked, and those about routing without effect.
+        static: build the static twin; the other options are checked, and those about routing have no effect.
     """
 
     experts: int | None = None
@@ -81,14 +81,15 @@ class Options:
 
     @classmethod
     def take(cls, arguments: dict[str, Any]) -> Options:
-        """Take the choices out of ``arguments``; the rest stays there."""
+        """Remove the options from ``arguments`` and return them; other arguments stay there."""
         names = [field.name for field in fields(cls) if field.name in arguments]
         return cls(**{name: arguments.pop(name) for name in names})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """The choices about the dynamic layers of one network, resolved and checked; ``begin`` may still be the group's."""
+    """The options about the dynamic layers of one network, resolved and checked; ``begin`` may still be that of the
+    block group."""
 
     method: str
     experts: int

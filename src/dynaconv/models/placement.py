@@ -115,7 +115,7 @@ def _convolutions(block: nn.Module, name: str) -> dict[str, str]:
 
 
 def _resnet_layers(model: nn.Module) -> Iterator[NumberedLayer]:
-    """The 1x1 convolutions of the shortcuts are no layers of their own and stay static."""
+    """The 1x1 convolutions of the shortcuts do not count as layers and stay static."""
     yield _single(model, "stem", "conv1")
     for group in range(1, 5):
         for place, block in model.get_submodule(f"layer{group}").named_children():

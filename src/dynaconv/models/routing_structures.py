@@ -63,7 +63,7 @@ def make_router(in_channels: int, design: Design, before: Scope | None = None) -
 
 
 def install_routers(model: nn.Module, scopes: Sequence[RoutingScope], design: Design, dtype: torch.dtype) -> None:
-    """Give every dynamic layer of ``model`` its router, or its view of the one that its scope uses."""
+    """Give every dynamic layer of ``model`` its router, or a :class:`ScopedRouter` for the router of its scope."""
     leaders = _leaders(len(scopes), design.routing)
     chained = design.routing == "hierarchical"
     keys: dict[int, Scope | None] = {}
@@ -89,7 +89,7 @@ def _leaders(count: int, routing: str) -> list[int]:
 
 
 def _lead(model: nn.Module, scope: RoutingScope, router: Router, until: nn.Module | None) -> Scope | None:
-    """Make ``router`` the scope's own; returns None where only the one layer uses it."""
+    """Make ``router`` the router of a scope; return None if only one layer uses it."""
     if scope.block is not None:
         key = share_router(model.get_submodule(scope.block), router, name=scope.block, until=until)
         _follow(model, scope, key)

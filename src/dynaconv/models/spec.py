@@ -1,4 +1,4 @@
-"""What describes a network of a paper: its architecture, and what of it is dynamic."""
+"""The description of a network of a paper: its architecture, and which of its layers are dynamic."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _repeats(repeats: int, depth: float) -> int:
 
 
 def _rounding(depth: float) -> str:
-    """Up for deeper networks, as EfficientNet has it; to the nearest for shallower ones: no paper defines those."""
+    """Rounded up for deeper networks, as in EfficientNet; to the nearest for shallower ones, which no paper defines."""
     return "ceil" if depth >= 1 else "round"
 
 

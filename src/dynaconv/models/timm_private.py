@@ -1,6 +1,6 @@
-"""Names that timm keeps private and the networks here are built with; no other file imports them.
+"""The private names of timm that the networks are built with; no other file imports them.
 
-They stand where timm 1.0 has them. If timm moves one, this is the file to change.
+The import paths are those of timm 1.0. If timm moves a name, change this file.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """timm's CondConv checkpoints (``tf_efficientnet_cc_b0_4e``, ``..._b0_8e``, ``..._b1_8e``), into our layers and back.
 
 timm keeps a block's linear router as ``routing_fn`` and a bank as ``(K, out * in / groups * k * k)``, row-major; here
-the router is ``router.fc`` and the bank ``(K, out, in / groups, k, k)``. Both are the same numbers in the same order,
-so the weights are bit-equal there and back.
+the router is ``router.fc`` and the bank ``(K, out, in / groups, k, k)``. Both have the same numbers in the same order,
+so weights are bit-equal after conversion in both directions.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def from_timm(source: nn.Module | Mapping[str, Tensor] | str, *, pretrained: boo
 
     Raises:
         ValueError: no CondConv network of timm, or one of another kind.
-        RuntimeError: the published weights cannot be had.
+        RuntimeError: the published weights cannot be downloaded.
     """
     if isinstance(source, str):
         source = _create(source, pretrained)
@@ -121,7 +121,7 @@ def _from_state(state: dict[str, Tensor]) -> nn.Module:
 
 
 def _name_of(state: Mapping[str, Any]) -> str:
-    """timm's name for the network of a state dict in timm's keys: K and the number of blocks tell."""
+    """timm's name for the network of a state dict in timm's keys, found by K and the number of blocks."""
     routers = [key for key in state if key.endswith("routing_fn.weight")]
     if not routers:
         raise ValueError(
@@ -153,7 +153,7 @@ def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
 def _build(name: str, state: Mapping[str, Tensor], *, tf: bool, **arguments: Any) -> nn.Module:
     ours, experts = NAMES[name]
     padding: dict[str, Any] = {"pad_type": "same"} if tf else {}
-    with torch.device("meta"):  # no numbers are drawn: the checkpoint brings them all
+    with torch.device("meta"):  # no initialisation: all values come from the checkpoint
         model = build(ZOO[ours], experts=experts, **_sizes(state), **padding, **arguments)
     model = model.to_empty(device="cpu").to(state["conv_stem.weight"].dtype)
     shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
@@ -193,7 +193,8 @@ def _is_bank(key: str, tensor: Tensor) -> bool:
 
 
 def _drop_path(model: nn.Module) -> float:
-    """The rate of the whole network; timm raises it linearly from block to block and keeps only the blocks' own."""
+    """The rate of the whole network. timm raises it linearly from block to block and stores the rates of the blocks
+    only."""
     blocks = [block for stage in model.get_submodule("blocks").children() for block in stage.children()]
     last = getattr(getattr(blocks[-1], "drop_path", None), "drop_prob", 0.0)
     return float(last or 0.0) * len(blocks) / max(1, len(blocks) - 1)

@@ -23,17 +23,17 @@ def load_weights(
     classifier: bool = True,
     noise: float = 0.0,
 ) -> list[str]:
-    """Load a state dict; that of the static twin (also timm's own checkpoint of it) is upgraded.
+    """Load a state dict; that of the static twin (also timm's checkpoint of it) is converted.
 
     Args:
         model: a network of the zoo; unchanged if anything does not fit.
         source: a safetensors file, a folder with ``model.safetensors``, or a state dict.
-        classifier: False leaves the classifier as it is, for other classes.
-        noise: of the experts when static weights are upgraded, see :func:`dynaconv.conversion.dynamize`; with 0 the
+        classifier: False does not load the classifier, for other classes.
+        noise: of the experts if static weights are converted, see :func:`dynaconv.conversion.dynamize`; with 0 the
             network computes what the static one computed, and experts stay equal in training.
 
     Returns:
-        The keys of ``source`` and of ``model`` that were left out: the classifier's, if so wished.
+        The keys of ``source`` and of ``model`` that were not loaded: the classifier's if ``classifier`` is False.
 
     Raises:
         UserError: no such file, a damaged one, or tensors that are missing, unknown or of another shape, all named.
@@ -58,7 +58,7 @@ def load_weights(
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, or of the folder that holds one. Pickles are refused unread."""
+    """The tensors of a safetensors file, or of a folder with one. Pickle files are refused without reading them."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

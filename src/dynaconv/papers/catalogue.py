@@ -1,6 +1,6 @@
-"""What ``dynaconv list`` shows of every network, kept in ``networks.csv`` so that listing builds nothing.
+"""The data of ``dynaconv list``, kept in ``networks.csv`` so that listing does not build the networks.
 
-A test counts the networks and compares. After a change of a network write the file anew:
+A test counts the networks and compares. After a change of a network write the file again:
 ``python -m dynaconv.papers.catalogue``.
 """
 

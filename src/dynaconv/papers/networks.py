@@ -1,4 +1,4 @@
-"""Which network a row of a published table is about, and what it costs."""
+"""The network of a row of a published table, and its cost."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TableNetwork:
 
 
 def network(name: str, size: int = 224, **arguments: Any) -> TableNetwork:
-    """A network by what sets it apart from the declared one, so that equal networks are equal objects."""
+    """A network described by its differences from the registered one, so that equal networks are equal objects."""
     if name in ZOO and arguments.get("experts") == ZOO[name].experts:
         del arguments["experts"]
     return TableNetwork(name, tuple(sorted(arguments.items())), (3, size, size))
@@ -112,7 +112,7 @@ _DY_TABLE_2 = re.compile(r"(?P<method>CondConv|DY) x(?P<width>[\d.]+) K=(?P<expe
 
 
 def network_of_row(paper: str, table: str, row: str) -> TableNetwork | None:
-    """The network of a row; None where it belongs to a network that this package does not have yet."""
+    """The network of a row; None if this package does not have it yet."""
     if paper == "CondConv":
         return _CONDCONV.get((table, row))
     if table == "Table 2":
@@ -146,7 +146,7 @@ def _of_table_2(row: str) -> TableNetwork | None:
 
 
 def count(network: TableNetwork) -> CostReport:
-    """What a network costs, under plain MAdds (``report.under(rule)`` tells the others); built without numbers."""
+    """The cost of a network in plain MAdds (``report.under(rule)`` for other rules); it is built without values."""
     with torch.device("meta"), _WithoutDrawing():
         model: nn.Module = timm.create_model(network.name, **dict(network.arguments))  # type: ignore[arg-type]
         counted: nn.Module = model
@@ -160,7 +160,7 @@ def count(network: TableNetwork) -> CostReport:
 
 
 class _WithoutDrawing(TorchFunctionMode):
-    """Leaves out the drawing of first weights, which takes as long as all the rest of building on the meta device."""
+    """Skips the initialisation of weights, which takes half of the time of building on the meta device."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") in ("normal_", "uniform_", "fill_", "zero_", "clamp_", "erfinv_"):

@@ -1,4 +1,4 @@
-"""Every cost figure that the two papers print, beside ours: counted from the networks when asked, never stored."""
+"""Every cost figure of the two papers beside ours, which is counted from the networks at every call and not stored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORTH_A_CAUSE = 0.5
 
 UNEXPLAINED = "unexplained"
 
-# The first pattern that is found in "paper | table | row | quantity" gives the cause.
+# The first pattern that matches in "paper | table | row | quantity" gives the cause of a difference.
 _CAUSES: tuple[tuple[str, str], ...] = (
     (r"SSD300", "the printed figures of 0.75x and 1.0x look rounded to 5 or 10 million"),
     (
@@ -72,7 +72,7 @@ class Row:
 
     @property
     def difference(self) -> float | None:
-        """Ours against published, in percent."""
+        """The difference of ours from the published figure, in percent."""
         return None if self.ours is None else 100 * (self.ours / self.published - 1)
 
 
@@ -80,7 +80,7 @@ def count_tables(progress: Callable[[int, int], None] | None = None) -> list[Row
     """Count every network of the published tables on the meta device; every network once.
 
     Args:
-        progress: is told after every row how many are done, and of how many.
+        progress: called after every row with the number of rows done and of all rows.
     """
     counted: dict[TableNetwork, CostReport] = {}
     published = published_figures()
@@ -125,7 +125,7 @@ def _rule(published: dict[str, str], about: TableNetwork | None) -> str:
 
 
 def _beside(report: CostReport, rule: str, words: tuple[str, ...]) -> str:
-    """What else can be counted: plain MAdds; for the ResNets of Chen et al. parameters in units of 2^20."""
+    """Additional counts: plain MAdds; for the ResNets of Chen et al. parameters in units of 2^20."""
     if rule != "parameters":
         return f"plain MAdds {report.total / 1e6:.2f}"
     if words[0] == "DynamicConv" and "ResNet" in words[2] and "head" not in words[2]:
@@ -138,7 +138,7 @@ def cause_of(words: tuple[str, ...], published: str, ours: float) -> str:
 
     Args:
         words: paper, table, row, quantity.
-        published: the figure as printed; its last digit tells how far it was rounded.
+        published: the figure as printed; its last digit shows how it was rounded.
         ours: the count, in the same unit.
     """
     text = " | ".join(words)
