@@ -1,4 +1,4 @@
-"""The result of a comparison, as data: one row per network, and what may be said of it."""
+"""The result of a comparison: one row per network, and the conclusion."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, and what they are about.
+    """All rows, and the settings of the comparison.
 
     Attributes:
         backbone, data: the network's name; the data in one line.
@@ -139,8 +139,8 @@ def _curve(results: Sequence[RunResult]) -> tuple[tuple[int, tuple[float, ...]],
 def conclude(label: str, difference: Difference | None, test_images: int) -> str:
     """One sentence about one network.
 
-    A difference is claimed only if its interval over seeds leaves zero out; if another test set of the same size could
-    undo it, the sentence says so.
+    A difference is claimed only if its interval over seeds does not contain zero. If another test set of the same size
+    could cancel it, the sentence says so.
     """
     if difference is None:
         return "static is what the others are compared with."

@@ -28,18 +28,18 @@ Costs = list[tuple[int, float]]
 
 
 class Watcher(Protocol):
-    """Told what happens; must not change anything."""
+    """Is notified of the steps of a comparison; must not change anything."""
 
     def measuring(self, what: str) -> None:
         """A measurement begins."""
         ...
 
     def start(self, runs: int, missing: int, work: float) -> None:
-        """The training begins: so many runs in all, so many to be done, with this much work (static's run is 1)."""
+        """The training begins: the number of all runs, of those to be done, and their work (a static run is 1)."""
         ...
 
     def run(self, label: str, seed: int, work: float) -> Progress | None:
-        """A run begins; the object that is returned is told of every step."""
+        """A run begins; return an object to be notified of its steps, or None."""
         ...
 
     def finished(self, label: str, result: RunResult) -> None:
@@ -100,7 +100,7 @@ def compare(settings: CompareSettings, out: str | Path, watcher: Watcher | None 
 
 
 def check(chosen: Sequence[Variant], settings: CompareSettings, data: ImageData) -> Costs:
-    """Build every network once and count it, so that mistakes show before anything is written."""
+    """Build every network once and count it, so that mistakes are found before anything is written."""
     costs = []
     check_experts([variant.experts for variant in chosen])
     for variant in chosen:
@@ -138,7 +138,7 @@ def _train(
     measured: list[Measurement],
     watcher: Watcher,
 ) -> dict[Variant, list[RunResult]]:
-    """All results, training what is missing; seed by seed, so that a comparison stopped early holds whole pairs."""
+    """All results; missing runs are trained, seed by seed, so that a stopped comparison has complete pairs."""
     results: dict[Variant, list[RunResult]] = {variant: [] for variant in chosen}
     runs = [(variant, seed) for seed in settings.seeds for variant in chosen]
     missing = [run for run in runs if folder.result(*run) is None]

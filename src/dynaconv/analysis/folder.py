@@ -1,4 +1,4 @@
-"""The output folder of a comparison: one owner, one set of facts, and every result a file that is whole or absent."""
+"""The output folder of a comparison: locked by one process, for one set of settings, with files written atomically."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class CompareFolder:
 
     @contextmanager
     def held(self, facts: dict[str, Any]) -> Iterator[None]:
-        """Make the folder, lock it, and see to it that what it holds belongs to these facts.
+        """Create the folder, lock it, and check that its results have these settings.
 
         Raises:
             UserError: it cannot be written, another process holds it, or its results have other settings.
@@ -52,7 +52,7 @@ class CompareFolder:
             yield
 
     def run_folder(self, variant: Variant, seed: int) -> Path:
-        """Where one run lives."""
+        """The folder of one run."""
         return self.path / "runs" / f"{variant.slug}-seed{seed}"
 
     def result(self, variant: Variant, seed: int) -> RunResult | None:

@@ -1,4 +1,4 @@
-"""What a network costs in time and memory, measured beside its static twin in the same run."""
+"""Time and memory of networks, measured together with their static twin."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def measure(
     settings: TrainSettings,
     tell: Callable[[str], None] = lambda what: None,
 ) -> list[Measurement]:
-    """Measure all networks on random images, the first being the one that others are divided by.
+    """Measure all networks on random images; ratios are relative to the first one.
 
-    Timings are paired: every round runs each network once, one after the other, so whatever else the machine does
-    falls on all of them; the ratio is the median over rounds of the ratio within a round.
+    Timings are paired: every round runs each network once, one after the other, so that disturbances by other
+    processes affect all networks. The ratio is the median over rounds of the ratio within a round.
     """
     accelerator = make_accelerator(settings)
     device = accelerator.device
@@ -101,10 +101,10 @@ def time_in_turns(actions: Sequence[Callable[[], object]], device: torch.device)
 def peak_step_bytes(step: _Step, device: torch.device) -> int:
     """Peak memory of a training step in bytes: weights, gradients, optimizer state, activations kept for backward.
 
-    On CUDA the allocator's ``max_memory_allocated`` over the second step, less what other networks hold. On the CPU,
-    where PyTorch's allocator keeps no account, the storages of all tensors that live at the same time during two real
-    steps (forward, backward, optimizer), added to the network's parameters and buffers and the batch. Not in it: what
-    kernels allocate inside themselves, and the allocator's rounding.
+    On CUDA the allocator's ``max_memory_allocated`` over the second step, minus the memory of other networks. On the
+    CPU, where PyTorch's allocator has no statistics: parameters, buffers, the batch, and the storages of all tensors
+    that are alive at the same time during two real steps (forward, backward, optimizer). Workspaces inside kernels and
+    the rounding of the allocator are not included.
 
     Raises:
         UserError: the GPU's memory does not suffice.
@@ -125,7 +125,7 @@ def peak_step_bytes(step: _Step, device: torch.device) -> int:
 
 
 class _Watch(TorchDispatchMode):
-    """Shows every tensor that an operation makes to a ledger of live memory."""
+    """Reports every tensor that an operation makes to :class:`LiveMemory`."""
 
     def __init__(self, live: LiveMemory) -> None:
         super().__init__()

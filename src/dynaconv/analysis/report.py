@@ -46,7 +46,7 @@ def cells(row: Row) -> list[str]:
 
 
 def unstable(quartiles: tuple[float, float] | None) -> bool:
-    """Return whether the middle half of a ratio's rounds lies further apart than a tenth."""
+    """Return whether the quartiles of a ratio differ by more than a tenth."""
     return quartiles is not None and quartiles[1] - quartiles[0] > STEADY * quartiles[0]
 
 
@@ -64,7 +64,7 @@ def count(number: float) -> str:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What one must know to read the table."""
+    """Notes for readers of the table."""
     seeds = len(comparison.seeds)
     recipe = comparison.settings["training"]
     augment = comparison.settings["augment"]

@@ -27,7 +27,7 @@ from dynaconv.train.run_folder.weights import LAST, read_weights
 
 @dataclass(frozen=True)
 class RunResult:
-    """What one run came to.
+    """The result of one run.
 
     Attributes:
         method, experts, seed: which run.
@@ -108,7 +108,7 @@ def run_one(
 
 
 def forget_checkpoints(folder: Path) -> None:
-    """A finished run needs them no more; its weights stay."""
+    """Remove the checkpoints of a finished run; its weights are kept."""
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
@@ -125,7 +125,7 @@ def classified_rightly(network: nn.Module, data: ImageData, settings: CompareSet
 
 
 class _Remembering(Classification):
-    """Classification whose metrics keep which images were classified rightly."""
+    """Classification with metrics that record which images were classified correctly."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

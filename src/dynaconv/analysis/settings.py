@@ -1,4 +1,4 @@
-"""Everything a comparison can be told, validated once."""
+"""The settings of a comparison, validated once."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class CompareSettings(Frozen):
         return self
 
     def facts(self) -> dict[str, Any]:
-        """What all results in one folder must have in common. Methods, experts and seeds may be added later."""
+        """The settings that all results in one folder must share. Methods, experts and seeds may be added later."""
         plain = self.model_dump(mode="json", exclude={"methods", "experts", "seeds", "workers", "training"})
         recipe = self.training.model_dump(mode="json", exclude=NOT_IN_RESULTS)
         return {**plain, **recipe, **versions()}

@@ -1,4 +1,4 @@
-"""Means, spreads, and the interval of a difference: what may be said after a few runs, and what may not."""
+"""Means, standard deviations, and the confidence interval of a difference after a few runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Difference:
 
     @property
     def shown(self) -> bool:
-        """Whether there is an interval and it leaves zero out."""
+        """Whether there is an interval and it does not contain zero."""
         return self.low is not None and self.high is not None and not self.low <= 0.0 <= self.high
 
 
@@ -64,13 +64,13 @@ def paired_difference(
 
         mean +- t(0.975, n - 1) * max(sd(d), floor) / sqrt(n),   floor = 100 / N / sqrt(6)
 
-    The interval covers what another choice of seeds would change on the same N test images. It supposes that the
-    ``d_s`` are roughly normal, which a handful of seeds can neither show nor refute; with 2 or 3 seeds it is wide, and
-    rightly so. ``floor`` is the rounding error of a difference of two shares of N images (each uniform within one
-    image, ``1/12 + 1/12``): a few equal differences do not make an interval of width zero.
+    The interval covers the variation over seeds on the same N test images. It assumes that the ``d_s`` are roughly
+    normal, which a few seeds cannot verify; with 2 or 3 seeds it is wide, as it should be. ``floor`` is the rounding
+    error of a difference of two shares of N images (each uniform within one image, ``1/12 + 1/12``), so that a few
+    equal differences do not give an interval of width zero.
 
-    What another test set of N images from the same source would change is ``test_margin``, from the mean over seeds
-    of the difference in correctness ``x_i`` of every image i, independent images assumed::
+    ``test_margin`` covers the variation over test sets of N images from the same source. It follows from the mean over
+    seeds of the difference in correctness ``x_i`` of every image i; images are assumed to be independent::
 
         1.96 * sd(x) / sqrt(N) * 100
 

@@ -40,7 +40,7 @@ class Contender:
 
 
 def build(settings: BenchSettings, *, static: bool) -> nn.Module:
-    """The dynamic network or its static twin, with batch statistics of a trained network's kind; from a fixed seed."""
+    """The dynamic network or its static twin from a fixed seed, with batch statistics like those after training."""
     torch.manual_seed(0)
     if settings.model in dynaconv.models.ZOO:
         twin: dict[str, Any] = {"static": True} if static else {}
@@ -111,7 +111,7 @@ def _ours(settings: BenchSettings, network: nn.Module, x: Tensor) -> list[Conten
 
 
 def _usual(settings: BenchSettings, network: nn.Module, x: Tensor) -> list[Contender]:
-    """What peers run: mix every kernel, then one convolution with groups = batch."""
+    """The usual implementation: mix every kernel, then one convolution with groups = batch."""
     made = copy.deepcopy(network).train(settings.mode == "train")
     for module in made.modules():
         if isinstance(module, DynamicLayer) and module.geometry.dims:
@@ -171,10 +171,10 @@ def check_equal(
 ) -> float:
     """Run each once from one seed; return the largest difference, relative to the largest output.
 
-    The static forms are held against each other, and ours and timm's against the usual form.
+    The static forms are compared with each other, ours and timm's with the usual form.
 
     Raises:
-        RunError: outputs differ by more than rounding. (A reduced bank is allowed to: its error is reported.)
+        RunError: outputs differ by more than rounding. (The error of a reduced bank is only reported.)
     """
     bound = _BOUNDS[mode][dtype]
     outputs: dict[str, Tensor] = {}

@@ -44,7 +44,7 @@ def draw(points: Sequence[Point]) -> Figure:
 
 
 def save(points: Sequence[Point], path: Path) -> None:
-    """Draw into a file; its ending, .png or .pdf, says the form."""
+    """Draw into a file; its suffix, .png or .pdf, is the format."""
     draw(points).savefig(path, dpi=200)
 
 
@@ -91,7 +91,7 @@ def _dress(axes: Axes, points: Sequence[Point]) -> None:
 
 
 def _title(point: Point) -> str:
-    """What stays the same, and where it was measured."""
+    """The title: the settings that do not change, and the machine."""
     result, facts = point.result, point.result.environment
     said = {
         "width": result.model if point.what != "width" else result.model.rpartition("_")[0],

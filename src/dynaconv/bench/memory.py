@@ -12,11 +12,11 @@ from dynaconv.bench.settings import BenchSettings
 
 
 def peak_memory(settings: BenchSettings, role: str) -> int | None:
-    """Bytes that the network and two steps of it need at most; None where the system does not tell.
+    """Peak memory in bytes of the network and two steps of it; None if the system does not report it.
 
-    On CUDA the allocator's own figure; on Linux the peak of the process's resident memory above what it was before the
-    network was built (``VmHWM``), with the memory of building it forgotten. Freed memory is given back, unlike in the
-    timed process: kept, it lies in other pieces in every run, and the same step needs a fifth more or less.
+    On CUDA the figure of the allocator. On Linux the peak of the resident memory (``VmHWM``) minus the resident memory
+    before the network was built; the peak is reset after building. Freed memory is returned to the system, unlike in
+    the timed process: if it were kept, fragmentation would change the figure by a fifth from run to run.
     """
     command = [sys.executable, "-m", "dynaconv.bench.memory", role, json.dumps(asdict(settings))]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
@@ -73,7 +73,7 @@ def _resident(field: str) -> int | None:
 
 
 def _give_back() -> None:
-    """Hand what building freed (the other forms) to the system; the allocator would keep it, and it would count."""
+    """Return the memory that building has freed (the other forms) to the system, so that it is not counted."""
     import ctypes
 
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None

@@ -1,4 +1,4 @@
-"""``bench``: check that all compute the same, then time them in turns."""
+"""``bench``: check that all contenders compute the same, then time them in turns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured, and the result of it."""
+"""The settings and the result of a measurement."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class BenchSettings:
         compile: also try every contender compiled.
         bank_dtype: of the frozen network, see :func:`dynaconv.freeze`.
         rounds: how often every contender runs; the first ``warmup`` do not count.
-        clock: ``"wall"``, or ``"processor"``: the processor time of this process, for a machine that others use
-            too (with one thread; waiting is not seen, disturbed caches are).
+        clock: ``"wall"``, or ``"processor"``: the processor time of this process, for a machine that is shared with
+            other processes (one thread only). It leaves out waiting, but not the effect of shared caches.
         model_args: arguments of the network.
         memory: measure peak memory too (in processes of their own).
     """

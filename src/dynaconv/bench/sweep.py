@@ -1,4 +1,4 @@
-"""How the cost grows: one benchmark per value of one setting."""
+"""Sweeps: one benchmark per value of one setting, to show how the cost grows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LEGEND = "ms per image; memory: peak of ours over the static twin's"
 
 @dataclass(frozen=True)
 class Point:
-    """What was measured at one value (width: in percent, as in the names of the networks)."""
+    """The measurement at one value of the swept setting (width: in percent, as in the names of the networks)."""
 
     what: str
     value: int
@@ -113,7 +113,7 @@ def _checked(what: str, values: Sequence[int] | None, default: Iterable[int]) ->
 
 
 def _refuse_given(settings: BenchSettings, what: str) -> None:
-    """A setting that is given and swept would be forgotten in silence."""
+    """Raise an error for a setting that is both given and swept: the given value would be ignored."""
     if what == "experts":
         given, usual = settings.model_args.get(what), None
     else:

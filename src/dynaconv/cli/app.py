@@ -1,4 +1,4 @@
-"""The Typer application: commands that load when called, help with the settings' defaults, mistakes in one line."""
+"""The Typer application: commands are loaded when called, help shows the settings' defaults, errors take one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dynaconv.errors import RunError, UserError, suggest
 INTERRUPTED = 130  # what a shell reports for SIGINT
 HELP = {"help_option_names": ["-h", "--help"]}
 
-# Words that other programs use, or other commands of this one, for the same thing.
+# Names of options that other programs, or other commands of this one, use for the same thing.
 SYNONYMS = (
     ("lr", "learning-rate", "learning_rate", "base-lr"),
     ("batch-size", "batch", "bs", "b", "train-batch-size"),
@@ -125,7 +125,7 @@ class Commands(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and not args[0].startswith("-") and not ctx.resilient_parsing:
-            load(args[0])  # its own sentence for an unknown command
+            load(args[0])  # raises the error for an unknown command
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -189,7 +189,7 @@ def _print_version(asked: bool) -> None:
 
 
 def _sentence(error: Any) -> str:
-    """One line about a mistake in the words typed: what came, what was probably meant, where to read on."""
+    """One line about an error in the command line: what came, what was probably meant, where the help is."""
     text = " ".join(str(error.format_message()).split()).rstrip(".") + "."
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "dynaconv"

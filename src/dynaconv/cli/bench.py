@@ -123,7 +123,7 @@ def _table(rows: list[Row]) -> str:
 
 
 def _check_words(sweep: str | None, values: str | None, figures: list[Path] | None, table12: bool) -> None:
-    """Refuse what would be ignored, and figures that could not be written after long measurements."""
+    """Raise an error for options that would be ignored, and for figures that could not be written at the end."""
     if sweep is None and (values is not None or figures):
         raise UserError(
             "--values and --figure belong to a sweep; expected --sweep experts, batch, width, size or threads."

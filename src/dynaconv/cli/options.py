@@ -1,7 +1,7 @@
 """The options of the commands, each in one place: its name, its type, and what it is.
 
-An option that is a setting has no default here. What was not typed is not handed on, so that the settings' own default
-counts; the help reads it there. A command takes whole groups of options::
+An option that is a setting has no default here. If it is not given, it is not passed on, so that the default of the
+settings applies; the help reads it there. A command takes whole groups of options::
 
     @takes(training=TRAINING)
     def train(model: str, training: Given) -> None: ...     # training == {"epochs": 3} after --epochs 3
@@ -84,7 +84,7 @@ def takes(**groups: Group) -> Callable[[Callable[..., None]], Callable[..., None
 
 
 def choice(*words: str, help: str, names: tuple[str, ...] = ()) -> Any:
-    """An option that completes to one of some words; whoever takes the value checks it."""
+    """An option with shell completion for some words; the code that takes the value checks it."""
     return Option(*names, help=help, autocompletion=lambda: list(words))
 
 

@@ -154,7 +154,8 @@ class _Collate:
 
 
 def _leave_signals_to_the_parent(_worker: int) -> None:
-    """Ignore signals to the whole process group: the training process needs the loader to finish its step."""
+    """Ignore SIGINT, and end some time after SIGTERM: after a signal to the whole process group the training process
+    still needs the loader, to finish its step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, _end_later)

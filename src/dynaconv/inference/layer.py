@@ -263,7 +263,7 @@ class FrozenLayer(nn.Module):
 
 
 def as_matrix(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Apply ``fn`` to a tensor as a matrix: ``.to(memory_format=...)`` would change the strides of a bank otherwise."""
+    """``fn`` applied to tensors as matrices: else ``.to(memory_format=...)`` would change the strides of a bank."""
 
     def apply(tensor: Tensor) -> Tensor:
         return fn(tensor.flatten(1)).unflatten(1, tensor.shape[1:]) if tensor.dim() > 2 else fn(tensor)

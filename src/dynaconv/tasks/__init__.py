@@ -1,7 +1,7 @@
-"""What a network is trained for: each task its data sets, transforms, loss, metrics and drawing.
+"""The tasks that networks are trained for. Each has its data sets, transforms, loss, metrics and drawing.
 
-The loop and the run folder (:mod:`dynaconv.train`) know a task by the protocol :class:`~dynaconv.tasks.task.Task`
-alone. A new task is a package here and a line in :data:`TASKS`.
+The loop and the run folder (:mod:`dynaconv.train`) use a task only by the protocol
+:class:`~dynaconv.tasks.task.Task`. A new task is a package here and a line in :data:`TASKS`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From a model's name to the model; the same way in training, evaluation and prediction."""
+"""Builds a model from its name, for training, evaluation and prediction."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def build_model(
         pretrained: begin from timm's pretrained weights.
         image_size: that the network will see, its side or height and width; helps to find the blocks of networks of an
             unusual size.
-        blank: the weights will be overwritten: do not spend time on drawing every expert.
-        argument: by which the network is told ``classes``.
+        blank: the weights will be overwritten, so the initialisation of the experts is skipped.
+        argument: the name of the network's argument for ``classes``.
 
     Raises:
         UserError: no such network; options that it does not take; no pretrained weights or no network to fetch them.
@@ -88,7 +88,7 @@ def build_model(
 
 
 def height_and_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    """Of a square's side, or of the pair itself."""
+    """``(height, width)`` from the side of a square, or from that pair."""
     return (image_size, image_size) if isinstance(image_size, int) else image_size
 
 

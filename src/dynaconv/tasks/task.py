@@ -1,9 +1,8 @@
-"""What training, the run folder, profiling and prediction need to know about a task, and nothing more.
+"""The interface of a task for training, the run folder, profiling and prediction.
 
-Written with three tasks in mind. A batch is whatever the task says: stacked images with labels (classification), a list
-of images of different sizes with boxes (detection), crops of persons with heat maps (keypoints). Metrics may need the
-whole evaluation set of all processes before they are numbers (COCO's average precision, OKS): that is
-:meth:`Metrics.compute`.
+Made for three tasks. The task defines what a batch is: stacked images with labels (classification), a list of images
+of different sizes with boxes (detection), crops of persons with heat maps (keypoints). Some metrics need the whole
+evaluation set of all processes (COCO's average precision, OKS); :meth:`Metrics.compute` is for these.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ Batch = Any
 
 
 class TaskOptions(Frozen):
-    """What every task can be told; a task's own options inherit from this.
+    """The options that all tasks have; the options of a task inherit from this class.
 
     Attributes:
         channels_last: give images to the network in that memory format.
@@ -38,7 +37,7 @@ class TaskOptions(Frozen):
 
 @dataclass(frozen=True)
 class Metric:
-    """A number of the evaluation and how it is shown.
+    """A metric of the evaluation, and how it is shown.
 
     Attributes:
         name: in records, logs and JSON, e.g. ``top1``.
@@ -66,14 +65,14 @@ class Metric:
 
 
 class Metrics(Protocol):
-    """Gathers one evaluation."""
+    """Collects the figures of one evaluation."""
 
     def update(self, model: nn.Module, batch: Batch) -> None:
-        """Run ``model`` (in evaluation mode, without gradients) on a batch and take note of what is needed."""
+        """Run ``model`` (in evaluation mode, without gradients) on a batch and record what the metrics need."""
         ...
 
     def compute(self) -> dict[str, float]:
-        """The metrics by name, over the examples of all processes; every process calls it and gets the same."""
+        """The metrics by name, over the examples of all processes. Called by every process; all get the same values."""
         ...
 
 

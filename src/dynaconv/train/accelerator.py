@@ -23,7 +23,7 @@ def make_accelerator(settings: LoopSettings) -> Any:
     from accelerate.utils import InitProcessGroupKwargs
 
     if PartialState._shared_state and PartialState().num_processes == 1:
-        # accelerate remembers device and precision for the whole process; another run may want others
+        # accelerate keeps device and precision for the whole process; another run may need others
         AcceleratorState._reset_state(reset_partial_state=True)
     with blame_input():
         device = _device(settings.device)
@@ -47,7 +47,7 @@ def make_accelerator(settings: LoopSettings) -> Any:
 
 
 def _device(word: str) -> torch.device:
-    """The device by its word; a GPU with a number becomes the one that "cuda" means in this process."""
+    """The device of that name. A GPU with a number becomes the current one, so that "cuda" means it in this process."""
     device = find_device(word)
     if device.type == "cuda" and ":" in word:
         if int(environ.get("WORLD_SIZE", "1")) > 1:
@@ -73,7 +73,7 @@ def left_as_it_was(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def torch_switches(settings: LoopSettings) -> Iterator[None]:
-    """Deterministic algorithms on request, and back as they were afterwards."""
+    """Switch deterministic algorithms on if requested, and restore the previous state afterwards."""
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     if settings.deterministic:
         torch.use_deterministic_algorithms(True)
@@ -86,7 +86,8 @@ def torch_switches(settings: LoopSettings) -> Iterator[None]:
 
 
 def copy_buffers_from_first_process(accelerator: Any, model: nn.Module) -> None:
-    """Batch norm's running statistics differ between processes; the first one's are what a checkpoint holds."""
+    """Copy the buffers of the first process to all: batch norm's running statistics differ between processes, and a
+    checkpoint holds those of the first."""
     if accelerator.num_processes > 1:
         from accelerate.utils import broadcast
 

@@ -1,6 +1,6 @@
-"""One evaluation: the task's metrics over all processes, and whether the routers still choose.
+"""One evaluation: the task's metrics over all processes, and the entropy of the routers.
 
-The routers are looked at in the first batches of every evaluation; training steps pay nothing for it.
+The routers are observed in the first batches of every evaluation; training steps are not slowed down.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SHOWN = 3  # collapsed routers that are named
 
 @dataclass
 class Seen:
-    """What one router has returned: sums over examples."""
+    """Sums over examples of what one router has returned."""
 
     entropy: Tensor
     favourites: Tensor  # (K,) how often each expert had the largest weight
@@ -46,13 +46,13 @@ class RoutingWatch:
 
     @contextmanager
     def over(self, model: nn.Module) -> Iterator[None]:
-        """Watch ``model`` inside; :meth:`stop` ends it earlier."""
+        """Context in which the routers of ``model`` are observed; :meth:`stop` ends it earlier."""
         self._seen = {}
-        # A compiled graph would have to be compiled anew with the hooks in it; the few batches run uncompiled.
+        # With hooks a compiled graph would be compiled again; these few batches run uncompiled instead.
         self._compiled = (model, model._compiled_call_impl)
         model._compiled_call_impl = None
         for name, module in model.named_modules():
-            # layers of a scope return their block's routing, which is watched itself
+            # the layers of a scope only return the routing of their block, whose router is observed
             if getattr(module, "is_router", False) and not isinstance(module, ScopedRouter):
                 self._handles.append(module.register_forward_hook(self._hook(name)))
         try:

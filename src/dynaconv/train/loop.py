@@ -71,7 +71,7 @@ class Loop:
 
     @property
     def evaluated(self) -> nn.Module:
-        """The model that counts: the averaged weights if there are any."""
+        """The model to evaluate and save: that with the averaged weights if there is one."""
         return self.state.model if self.state.ema is None else self.state.ema.module
 
     def run(self) -> None:
@@ -89,7 +89,7 @@ class Loop:
             self.eval_batches.close()
 
     def train_epoch(self) -> None:
-        """The steps of the present epoch that are left."""
+        """The remaining steps of the present epoch."""
         position = self.state.position
         self.train_batches.set_epoch(position.epoch, first_batch=position.step)
         self.prepared.train()
@@ -108,7 +108,7 @@ class Loop:
                 began = time.perf_counter()
 
     def train_step(self, batch: Batch) -> int:
-        """One optimizer step; dropped, with every trace of it, if a gradient is not finite. Returns its examples."""
+        """One optimizer step; return its number of examples. If a gradient is not finite, the step is undone."""
         state = self.state
         self.guard.remember()
         size = self.task.size(batch)
@@ -151,7 +151,7 @@ class Loop:
         position, scaler = self.state.position, self.state.scaler
         self.guard.restore()
         if scaler is not None:
-            self.optimizer.step()  # does nothing but lower the scale, which is what fp16 needs here
+            self.optimizer.step()  # with fp16 this only lowers the loss scale, as it should
         position.dropped += 1
         position.dropped_in_row += 1
         if position.dropped_in_row >= self.settings.nan_patience:
@@ -237,7 +237,7 @@ class Loop:
         return weights_are_finite(self.evaluated)
 
     def _asked_to_stop(self) -> bool:
-        """Whether to stop now: in several processes all must do the same, so they ask each other now and then."""
+        """Whether to stop now. All processes must stop at the same step, so they exchange this now and then."""
         asked = self.signals.received is not None
         if self.accelerator.num_processes == 1:
             return asked
@@ -291,7 +291,7 @@ class Loop:
 
 @contextmanager
 def _blame_batch_of_one(size: int) -> Iterator[None]:
-    """Batch norm over one example at one position has no statistics; torch raises a ValueError."""
+    """Turn torch's ValueError for batch norm on one example at one position (no statistics) into a message."""
     try:
         yield
     except ValueError as error:

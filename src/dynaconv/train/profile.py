@@ -1,4 +1,4 @@
-"""How fast data comes and how fast a step goes: which of the two a run would wait for."""
+"""The speed of the data loader and of the training step: the slower one limits a run."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def images_per_second(batches: Iterable[Any], task: Task, seconds: float, accele
 
 
 def bare_steps(model: nn.Module, batch: Any, task: Task, settings: LoopSettings, accelerator: Any) -> Iterator[Any]:
-    """Model, loss, backward, optimizer on one batch, for ever; nothing of the loop."""
+    """An endless iterator of training steps (model, loss, backward, optimizer) on one batch, without the loop."""
     optimizer = build_optimizer(model, settings)
     model.train()
     while True:

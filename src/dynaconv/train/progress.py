@@ -1,4 +1,4 @@
-"""Who watches a run: nobody, or a bar in a terminal."""
+"""Progress of a run: none, or a bar in a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """Told what happens; must not change anything."""
+    """Is notified of the steps of a run; must not change anything."""
 
     def start(self, epochs: int, steps_per_epoch: int, epoch: int, step: int, metrics: Sequence[Metric]) -> None:
         """The run begins, or goes on, at this epoch and step; ``metrics`` are those of its records."""
@@ -38,7 +38,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Nobody watches."""
+    """Shows nothing."""
 
     def start(self, epochs: int, steps_per_epoch: int, epoch: int, step: int, metrics: Sequence[Metric]) -> None: ...
 

@@ -16,15 +16,15 @@ from dynaconv.train.settings import LoopSettings, TrainSettings, settings_class
 
 
 class Claim(Frozen):
-    """What a paper says, and whether we have seen it.
+    """A result of a paper, and whether it was reproduced.
 
     Attributes:
-        paper, row: where it stands.
+        paper, row: its source.
         top1: in percent.
         static_top1: of the static twin, in percent.
         published: figures of other tasks, in percent, by the metric's name.
         reproduced: ``no`` until it is; then what was measured, with a link to the log.
-        notes: deviations from the paper, and what it leaves open.
+        notes: deviations from the paper, and details that it does not give.
     """
 
     paper: str
@@ -97,7 +97,7 @@ def resolve_recipe(
     rest: dict[str, Any],
     data_args: dict[str, Any] | None = None,
 ) -> Recipe:
-    """A recipe's dictionary with the values of the command line laid over it; ``None`` leaves the recipe's."""
+    """A recipe's dictionary, updated with the values of the command line; ``None`` keeps the value of the recipe."""
     chosen = _given(rest)
     if "task" not in chosen and "task" not in base:
         chosen["task"] = task_of_model(model.get("name") or base.get("model", {}).get("name"))

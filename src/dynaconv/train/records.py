@@ -1,4 +1,4 @@
-"""What a run leaves behind in numbers."""
+"""The figures of a run: one record per epoch, and the result."""
 
 from __future__ import annotations
 

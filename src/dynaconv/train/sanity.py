@@ -1,4 +1,4 @@
-"""Settings that are allowed and can hardly be meant: said before the training, or refused where it cannot work."""
+"""Warnings before the training for settings that are allowed but probably mistakes, and errors for impossible ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dynaconv.tasks.task import TaskData
 log = logging.getLogger(__name__)
 
 SCALED_UP = 8  # times; a picture has no detail for that
-FELL = 0.01  # share of the first epoch's loss by which it must fall
+FELL = 0.01  # the loss must fall by this share of the first epoch's loss
 FEWEST_EPOCHS = 3
 
 
@@ -49,7 +49,7 @@ def check_sizes(network: nn.Module, data: TaskData, *, accumulate: int = 1, proc
         )
     try:
         width, height = data.first_picture().size
-    except BadImage:  # the loader says so in its own words
+    except BadImage:  # the loader will report it
         return
     side = min(width, height)
     if min(size) >= SCALED_UP * side:
@@ -61,7 +61,7 @@ def check_sizes(network: nn.Module, data: TaskData, *, accumulate: int = 1, proc
 
 
 def stride_of(network: nn.Module) -> int | None:
-    """Return by how much a network of timm shrinks its input in all; None where it does not tell."""
+    """Return the total stride of a network of timm; None if timm does not state it."""
     info = getattr(network, "feature_info", None)
     try:
         return max(int(stage["reduction"]) for stage in info) if info else None

@@ -1,4 +1,4 @@
-"""Everything a training run can be told, validated once."""
+"""The settings of a training run, validated once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dynaconv.tasks import task_class
 from dynaconv.tasks.classification.task import ClassificationOptions
 from dynaconv.tasks.task import TaskOptions
 
-LARGEST_SEED = 2**32 - 1  # numpy takes no larger one
+LARGEST_SEED = 2**32 - 1  # numpy's limit
 
 
 class LoopSettings(TaskOptions):

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT ask the run to stop; it finishes the step, writes a checkpoint, and leaves."""
+"""SIGTERM and SIGINT ask the run to stop; it finishes the step, writes a checkpoint, and ends."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Stopped(RunError):  # noqa: N818 - nothing went wrong
 
 
 class StopSignals:
-    """While this is entered, the first signals are noted in :attr:`received` instead of ending the process."""
+    """A context manager in which the first signals are recorded in :attr:`received` instead of ending the process."""
 
     def __init__(self) -> None:
         self.received: int | None = None

@@ -1,4 +1,4 @@
-"""Everything that a resumed run needs to be bit-equal to one that was never stopped."""
+"""The state that a resumed run needs to be bit-equal to a run that was never stopped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dynaconv.train.records import EpochRecord
 
 @dataclass
 class Position:
-    """Where the run is, and what the epoch has gathered so far.
+    """The position of the run, and the sums of the epoch so far.
 
     Attributes:
         epoch, step: the epoch, and the steps of it that are done.
@@ -61,7 +61,7 @@ class TrainState:
     history: list[EpochRecord] = field(default_factory=list)
 
     def capture(self) -> dict[str, Any]:
-        """As nested dictionaries of tensors and plain types; random numbers are every process's own."""
+        """As nested dictionaries of tensors and plain types, with the random state of this process."""
         return {
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),
@@ -74,7 +74,7 @@ class TrainState:
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Take up what :meth:`capture` returned."""
+        """Restore what :meth:`capture` returned."""
         self.model.load_state_dict(saved["model"])
         if self.ema is not None:
             self.ema.module.load_state_dict(saved["ema"])
@@ -108,7 +108,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random_state(saved: dict[str, Any], device: torch.device) -> None:
-    """Put the generators back as :func:`random_state` found them."""
+    """Restore the generators to a state that :func:`random_state` returned."""
     version, numbers, gauss = saved["python"]
     random.setstate((version, tuple(numbers), gauss))
     kind, keys, *rest = saved["numpy"]
@@ -119,9 +119,9 @@ def restore_random_state(saved: dict[str, Any], device: torch.device) -> None:
 
 
 class BufferGuard:
-    """Remembers a model's buffers before a step and puts them back after a dropped one.
+    """Saves a model's buffers before a step and restores them if the step is dropped.
 
-    A forward pass on a bad batch spoils batch norm's running statistics; a dropped step must leave no trace.
+    A forward pass on a bad batch changes batch norm's running statistics, and a dropped step must change nothing.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""From labelled pictures to batches: reader, collation, normalisation on the device; timm's loader beside ours."""
+"""Batches of labelled pictures: reader, collation, normalisation on the device; timm's loader for comparison."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def collate(examples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
 
 
 class Normalise:
-    """Moves a batch to the device and there makes ``(x / 255 - mean) / std`` of uint8 pixels, float32.
+    """Moves a batch to the device and computes ``(x / 255 - mean) / std`` there, from uint8 pixels to float32.
 
-    Images that are float32 already were normalised by their transform (as random erasing needs it).
+    Float32 images have been normalised by their transform already (random erasing needs that).
     """
 
     def __init__(self, preprocess: Preprocess) -> None:

@@ -1,4 +1,4 @@
-"""``open_data``: from a name to loaders."""
+"""``open_data``: opens a data set by its name."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ImageData:
         image_size: height and width of those images.
         batch_size: examples of one optimizer step, over all processes.
         train_size, eval_size: examples in the two splits.
-        preprocess: what evaluation and prediction do to a picture.
+        preprocess: the preprocessing of evaluation and prediction.
         description: one line for tables and logs.
     """
 
@@ -107,7 +107,7 @@ class ImageData:
         return build_model(spec, len(self.classes), pretrained=pretrained, image_size=self.image_size)
 
     def first_picture(self) -> Image:
-        """The first training picture, as it was decoded."""
+        """The first training picture, decoded but not transformed."""
         return self.training_source.image(0)
 
     def resolve(self, augment: Augment) -> Augment:

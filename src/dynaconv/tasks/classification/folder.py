@@ -130,7 +130,7 @@ def _size_of(path: str) -> int:
     try:
         status = os.stat(path)
     except OSError:
-        return 0  # a link to nowhere: an unreadable image like others
+        return 0  # a broken link: it counts as an unreadable image
     if not stat.S_ISREG(status.st_mode):
         raise UserError(f"{path} is named like an image and is no ordinary file. Remove or rename it.")
     return status.st_size
@@ -163,7 +163,7 @@ def _subfolder(root: Path, names: tuple[str, ...]) -> Path | None:
 
 
 class Files:
-    """Image files without labels: an image's label is its own number, so that predictions find their way back."""
+    """Image files without labels. The label of an image is its index, to assign predictions to files."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths

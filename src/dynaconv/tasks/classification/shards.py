@@ -1,7 +1,7 @@
 """WebDataset shards on a local disk: tar files whose members KEY.jpg and KEY.cls belong together.
 
-The shards are indexed once and then read at random, like any other split: webdataset's own stream has neither an order
-to come back to nor an exact end in several processes, and leaves out damaged images without a word.
+The shards are indexed once and then read by random access, like any other split. The stream of the webdataset package
+has no reproducible order and no exact end in several processes, and skips damaged images in silence.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _index(shard: int, path: Path) -> tuple[dict[str, Member], dict[str, int]]:
 
 
 def open_shard(path: Path) -> IO[bytes]:
-    """Open a shard; a FIFO of that name would be waited for."""
+    """Open a shard, but not a FIFO, which would block."""
     if not path.is_file():
         raise UserError(f"{path} is not an ordinary file; expected a shard.")
     try:

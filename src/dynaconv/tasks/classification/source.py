@@ -1,4 +1,4 @@
-"""What a data set is to classification: rows of pictures with labels, readable in any order; and the digits."""
+"""The interface of data sets for classification: pictures with labels, by random access; and the digits."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Subset:
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set: its two splits, its class names, and what is natural to it."""
+    """A data set: its two splits, its class names, and its default preprocessing."""
 
     train: Source
     evaluation: Source
@@ -92,8 +92,8 @@ def listing(splits: Splits) -> dict[str, str]:
 def stratified_split(source: Source, share: float, seed: int = 0) -> tuple[Subset, Subset]:
     """Hold out ``share`` of every class (at least one of each class with two or more); the same for the same labels.
 
-    The seed is part of the data set and not of the run: a split that moved with the run's seed would compare networks
-    on different pictures.
+    The seed belongs to the data set and not to the run, so that networks trained with different seeds are compared on
+    the same pictures.
     """
     labels = np.asarray(source.labels)
     random = np.random.default_rng(seed)

@@ -28,7 +28,7 @@ Batch = tuple[Tensor, Tensor]  # images (B, C, H, W); labels (B,) int64, or (B, 
 
 
 class ClassificationOptions(Augment, TaskOptions):
-    """What classification can be told beside the loop's settings; the augmentation's stand among them.
+    """The options of classification, with those of the augmentation.
 
     Attributes:
         label_smoothing, mixup, cutmix, mixup_prob: timm's Mixup; the two alphas are 0 for off.
@@ -52,7 +52,7 @@ class Classification:
         classes: number of classes, or their names.
         options: label smoothing, mixup, memory format; ``None`` to evaluate only.
         batch_size: examples per process, which mixup wants even.
-        preprocess: what the network wants its pictures to be like; needed by :meth:`file_batches` alone.
+        preprocess: the preprocessing of the network's pictures; only :meth:`file_batches` needs it.
     """
 
     name = "classification"

@@ -1,4 +1,4 @@
-"""What is done to a picture before the network sees it, in training and in evaluation."""
+"""Preprocessing and augmentation of pictures, in training and in evaluation."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _check_policy(policy: str | None) -> None:
 
 
 class ResizableTo:
-    """Refuses pictures that resizing of the short side would blow up: 20,000x1 would become 5,120,000x256.
+    """Refuses pictures that would become too large when the short side is resized: 20,000x1 would give 5,120,000x256.
 
     Args:
         side: to which the short side is resized.
@@ -139,7 +139,7 @@ def evaluation_transform(preprocess: Preprocess) -> Transform:
     """Resize, crop the centre. Shapes: PIL RGB of any size -> ``(3, S, S)`` uint8.
 
     Raises:
-        BadImage: when called, for a picture so long and thin that its resized self would not fit into memory.
+        BadImage: when called, for a picture so long and thin that it would not fit into memory after resizing.
     """
     from timm.data import create_transform
     from torchvision.transforms import Compose

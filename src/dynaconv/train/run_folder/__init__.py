@@ -1,4 +1,4 @@
-"""The output folder of a run: lock, checkpoints, weights, logs; what a stopped run goes on from.
+"""The output folder of a run: lock, checkpoints, weights and logs. A stopped run continues from it.
 
-:mod:`~dynaconv.train.run_folder.folder` says what lies where.
+:mod:`~dynaconv.train.run_folder.folder` documents its layout.
 """

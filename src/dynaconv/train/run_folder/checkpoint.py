@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, checked before they are believed, the last few and the best kept."""
+"""Checkpoints: written atomically, verified before use; the last few and the best are kept."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dynaconv.files import CHECKSUM, TEMPORARY, sha256_of, sync_folder, write_te
 log = logging.getLogger(__name__)
 
 NAME = re.compile(r"epoch_(\d+)_step_(\d+)\.pt")
-FORMAT = 2  # grows when what a checkpoint holds changes
+FORMAT = 2  # to be raised when the content of a checkpoint changes
 PLAIN = (type(None), bool, int, float, str, Tensor)
 
 
@@ -30,8 +30,8 @@ class DamagedCheckpoint(Exception):  # noqa: N818 - what it is
 class Checkpoints:
     """The checkpoints of one run.
 
-    A checkpoint is ``torch.save`` of nested dictionaries and lists of tensors, numbers and strings. Its checksum stands
-    beside it and is there first: a checkpoint under its final name always has one.
+    A checkpoint is ``torch.save`` of nested dictionaries and lists of tensors, numbers and strings. Its checksum is in
+    a file beside it, which is written first: a checkpoint under its final name always has a checksum.
 
     Args:
         folder: where they are; made when the first is written.
@@ -73,7 +73,7 @@ class Checkpoints:
         return (path for _, _, path in ordered)
 
     def find_last(self) -> Path | None:
-        """The newest whole checkpoint; the log names every damaged one that is passed over. ``None`` if there are none.
+        """The newest undamaged checkpoint, or ``None`` if there are no checkpoints; the log names damaged ones.
 
         Raises:
             UserError: there are checkpoints, and none is whole.
@@ -92,7 +92,7 @@ class Checkpoints:
         return None
 
     def clean(self) -> None:
-        """Remove what a killed run left half."""
+        """Remove the incomplete files of a killed run."""
         for path in self.folder.glob(f"*{TEMPORARY}"):
             path.unlink()
         for path in self.folder.glob(f"*{CHECKSUM}"):
@@ -107,10 +107,10 @@ class Checkpoints:
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` so that ``path`` is whole or not there, whatever happens meanwhile."""
+    """Write ``state`` atomically: ``path`` is complete or does not exist, even after a crash."""
     state = {"format": FORMAT, **state}
     check_plain(state)
-    path.unlink(missing_ok=True)  # only a damaged one can be in the way; its checksum must not meet the new content
+    path.unlink(missing_ok=True)  # a damaged checkpoint: it must go before its checksum file is replaced
     unnamed = path.with_name(path.name + ".unnamed" + TEMPORARY)
     try:
         digest = write_whole(unnamed, lambda file: torch.save(state, cast(IO[bytes], file)))
@@ -138,7 +138,7 @@ def damage_of(path: Path) -> str | None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a checkpoint onto the CPU after its checksum was compared; no code in it is ever run.
+    """Verify the checksum of a checkpoint and load it onto the CPU; no code in the file is run.
 
     Raises:
         DamagedCheckpoint: with the reason.

@@ -77,7 +77,7 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Make the folder, lock it, and see to it that it may be written."""
+        """Create the folder, lock it, and check that it can be written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.path / ".writable", "")
@@ -93,9 +93,9 @@ class RunFolder:
             yield
 
     def check_space(self, state: TrainState) -> None:
-        """Refuse to begin a run whose checkpoints cannot fit.
+        """Raise an error if the disk has no space for the checkpoints of the run.
 
-        Space for one more checkpoint than will be kept: a new one is written before the oldest goes.
+        One more than will be kept, because a new checkpoint is written before the oldest is removed.
         """
         need = checkpoint_bytes(state) * (self.settings.keep + 2)
         free = shutil.disk_usage(self.path).free
@@ -111,7 +111,7 @@ class RunFolder:
             write_text(self.path / RECIPE, json.dumps(self.recipe(), indent=2) + "\n")
 
     def recipe(self) -> dict[str, Any]:
-        """The run as a recipe (``--recipe run.json`` repeats it), and what it came to."""
+        """The run as a recipe (``--recipe run.json`` repeats it), and its result."""
         import timm
         import torch
 
@@ -131,7 +131,7 @@ class RunFolder:
         return self.checkpoints.save(whole, position["epoch"], position["step"], best)
 
     def finish(self, history: list[EpochRecord], evaluated: nn.Module) -> None:
-        """The last weights and, if it is wanted, the picture."""
+        """Write the last weights and, if requested, the picture."""
         if self._lock is not None:
             self._lock.check()
         self._save_weights(LAST, evaluated, history[-1].plain())
@@ -148,7 +148,7 @@ class RunFolder:
 
 
 def checkpoint_bytes(state: TrainState) -> int:
-    """About how large a checkpoint becomes once the optimizer has its moments (two per parameter at most)."""
+    """The approximate size of a checkpoint with the optimizer's moments (two per parameter at most)."""
     model = sum(tensor.nbytes for tensor in state.model.state_dict().values())
     moments = 2 * sum(parameter.nbytes for parameter in state.model.parameters() if parameter.requires_grad)
     return model * (1 if state.ema is None else 2) + moments + 100_000

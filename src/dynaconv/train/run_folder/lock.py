@@ -15,11 +15,11 @@ from typing_extensions import Self
 from dynaconv.errors import RunError, UserError
 
 NAME = ".lock"
-_held: set[Path] = set()  # the operating system does not keep a process from locking its own file twice
+_held: set[Path] = set()  # the operating system lets one process lock the same file twice
 
 
 class FolderLock:
-    """Holds a folder while it is entered; the operating system lets go of it when the process dies, however it dies.
+    """A context manager that locks a folder. The operating system releases the lock when the process ends.
 
     A record lock (``fcntl.lockf``), because unlike ``flock`` it is not inherited by loader workers, which may outlive a
     killed run by some seconds; and it works over NFS.
@@ -59,7 +59,7 @@ class FolderLock:
         return self
 
     def check(self) -> None:
-        """See to it that the folder is still ours.
+        """Check that the folder is still locked by this run.
 
         Raises:
             RunError: the lock file, or the folder with it, was removed or replaced: another run may have been let in.
@@ -82,7 +82,7 @@ class FolderLock:
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
             _held.discard(self.path)
-            self._file.close()  # lets go of the lock
+            self._file.close()  # releases the lock
             self._file = None
 
 

@@ -1,4 +1,4 @@
-"""Between the loop and the disk: where a run begins or goes on, and what it leaves behind on its way."""
+"""Saving, logging and resuming of a run, for the loop."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Saver:
         self._logs: Logs | None = None
 
     def begin(self, state: TrainState, evaluated: nn.Module) -> None:
-        """Take up the last whole checkpoint, or write the first: the disk's real test comes before the first step."""
+        """Load the last undamaged checkpoint, or write the first one: so disk errors show before the first step."""
         if self.folder is None:
             return
         self.checkpoint = self._last_checkpoint()
@@ -58,7 +58,7 @@ class Saver:
             self.save(state, evaluated, best=False)
 
     def save(self, state: TrainState, evaluated: nn.Module, best: bool) -> Path | None:
-        """Write a checkpoint of everything, every process's own part included."""
+        """Write a checkpoint of the run, with the random states of all processes."""
         if self.folder is None:
             return None
         from accelerate.utils import gather_object
@@ -95,7 +95,7 @@ class Saver:
             self.folder.finish(state.history, evaluated)
 
     def close(self) -> None:
-        """Close the logs; what of them cannot be written any more is said, and hides no other error."""
+        """Close the logs. If they cannot be written, that is logged, so that it does not hide another error."""
         if self._logs is not None:
             try:
                 self._logs.close()
@@ -107,7 +107,7 @@ class Saver:
         return run_error_on_full_disk(self.folder.path / name)
 
     def _last_checkpoint(self) -> Path | None:
-        """Every process must go on from the same one: the first chooses. ``out`` is on a disk that all of them see."""
+        """The checkpoint from which all processes continue; the first process chooses it. All must see ``out``."""
         assert self.folder is not None
         from accelerate.utils import broadcast_object_list
 

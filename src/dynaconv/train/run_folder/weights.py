@@ -1,4 +1,4 @@
-"""Weights for inference: safetensors, with everything needed to use them in their metadata; and into a model."""
+"""Weights for inference in safetensors files, with the metadata that is needed to use them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _digest(tensors: dict[str, Tensor], about: dict[str, Any]) -> str:
-    """Of the tensors and of what is said about them: a flipped bit in a class name is a wrong prediction."""
+    """Checksum of the tensors and of the metadata: a flipped bit in a class name would give wrong predictions."""
     whole = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -81,7 +81,7 @@ def _digest(tensors: dict[str, Tensor], about: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Trained:
-    """A network in evaluation mode, and how to use it.
+    """A network in evaluation mode with its task and metadata.
 
     Attributes:
         task: what it was trained for, to evaluate and predict with.
@@ -129,7 +129,7 @@ def load_trained(path: Path, options: TaskOptions | None = None) -> Trained:
 
 
 def differences(model: nn.Module, tensors: dict[str, Tensor]) -> list[str]:
-    """What keeps ``tensors`` from being this model's state, one line each."""
+    """The reasons why ``tensors`` are not a state of this model, one line each."""
     own = model.state_dict()
     lines = [
         f"{name} is {tuple(tensors[name].shape)} there and {tuple(own[name].shape)} here"
