@@ -21,7 +21,7 @@ class RunError(RuntimeError):
 def blame_input() -> Iterator[None]:
     """Turn the errors that the library raises for bad arguments into :class:`UserError`.
 
-    Meant for the few lines that hand a user's words on (build the model, open the data, validate the settings), so that
+    For the few lines that use a user's input directly (build the model, open the data, validate the settings), so that
     a ``ValueError`` from anywhere else still shows its traceback.
     """
     try:

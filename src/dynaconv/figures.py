@@ -1,4 +1,4 @@
-"""How every picture of this project looks: the same colours for the same things, on screen, in print, in grey."""
+"""The common style of all figures, legible on screen, in print and in grey."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files that are written atomically: they are complete or do not exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``import dynaconv`` offers: every name here is ``dynaconv.<name>`` too, and is loaded when first used."""
+"""The public names: each is available as ``dynaconv.<name>`` and is loaded when it is first used."""
 
 from __future__ import annotations
 

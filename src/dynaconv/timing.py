@@ -1,7 +1,7 @@
 """Timing side by side, and on which machine: one timer for tuning, benchmarks and comparisons.
 
-Everything is timed in turns (A B C A B C ...), so that what disturbs the machine disturbs all alike; compared are the
-times of one round, and of those ratios the median counts.
+Everything is timed in turns (A B C A B C ...), so that disturbances affect all contenders equally. Ratios are taken
+within one round, and the result is the median of the ratios.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def interleave(
         actions: what to time; each is called once in every round.
         rounds: how many rounds count.
         warmup: rounds before those that count.
-        device: where they run; before and after each action its queue is waited for.
+        device: where they run; it is synchronised before and after each action.
         clock: in seconds; ``time.process_time`` leaves out what other processes do (one thread only).
         seconds: after this long no further round begins, if ``fewest`` were counted.
         fewest: see ``seconds``.

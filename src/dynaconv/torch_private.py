@@ -111,7 +111,7 @@ def _only_default_device() -> bool:
 
 
 def is_wrapped(tensor: Tensor) -> bool:
-    """Return whether a tensor stands for several, or for another, and has no memory of its own to read.
+    """Return whether a tensor is a wrapper for one or several others, without memory of its own to read.
 
     So it is under ``torch.func``'s transforms, and in a backward pass with ``is_grads_batched=True``, where its type is
     ``torch.Tensor`` and no mode is active.
@@ -162,7 +162,7 @@ def forward_ad_active() -> bool:
 
 
 def checkpointed_part() -> Any:
-    """Return what stands for the part under ``checkpoint(..., use_reentrant=False)`` that runs now, else None.
+    """Return an object that identifies the part under ``checkpoint(..., use_reentrant=False)`` that runs now, or None.
 
     It is the same object in the first forward pass and when the part is run again in the backward pass, differs from
     pass to pass, and lives as long as the graph does. Of nested parts it is the innermost.
@@ -223,7 +223,7 @@ def unwatch_workers(iterator: Any) -> None:
 
 
 def tree_leaves(tree: Any) -> list[Any]:
-    """Return what stands in the containers that libraries have made known to torch; without it ``[tree]``."""
+    """Return the leaves of a pytree (containers that libraries have registered with torch); else ``[tree]``."""
     return _tree_leaves(tree)
 
 
@@ -237,7 +237,7 @@ MISSING += [f"torch.nn.Module.{name}" for name in _HOOKS if name not in vars(nn.
 
 
 def is_hooked(module: nn.Module) -> bool:
-    """Return whether somebody watches or changes what goes into a module, comes out of it, or flows back."""
+    """Return whether a module has forward hooks, forward pre-hooks or backward hooks."""
     return any(bool(module.__dict__.get(name)) for name in _HOOKS)
 
 

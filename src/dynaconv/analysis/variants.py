@@ -49,7 +49,7 @@ class Variant:
     def build(self, settings: CompareSettings, data: ImageData, seed: int) -> nn.Module:
         """The network with the weights that training begins from.
 
-        The static twin is drawn first, from ``seed``; a dynamic one takes all its weights and draws the rest after, so
+        The static twin is initialised first, from ``seed``; a dynamic one copies its weights and draws the rest, so
         that within a seed both begin with the same stem, normalisation, classifier and first expert. From scratch,
         every further expert is drawn by the network's own initialiser, as in the papers: they are the kernels of K - 1
         more networks (donors). With ``pretrained`` they are copies of the pretrained kernels plus small noise.

@@ -1,4 +1,4 @@
-"""The networks that stand beside each other (ours, the static twin in every form, the usual form, timm's), their steps,
+"""The networks that are compared (ours, the static twin in every form, the usual form, timm's), their steps,
 and the check that they compute the same."""
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ NARROWEST = 12  # characters of a column whose words are wrapped
 
 
 def width() -> int | None:
-    """Return the columns of the terminal, or None where the output goes elsewhere."""
+    """Return the columns of the terminal, or None if the output is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 

@@ -25,7 +25,7 @@ from dynaconv.counting.dry_run import (
 )
 
 Key = int | str
-"""Where an argument stands: its position, or its keyword."""
+"""An argument of a call: its position, or its keyword."""
 
 
 @dataclass

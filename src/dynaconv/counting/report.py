@@ -27,7 +27,7 @@ class LayerCost:
         kind: its class.
         calls: how often it ran; 0 for a module whose parameters the forward pass does not use, or uses without a call.
         output_shape: of its first call, with the batch; None if it did not run.
-        parameters: stored in this row; a shared parameter stands in the first row only, so the rows sum to the total.
+        parameters: stored in this row; a shared parameter counts in the first row only, so the rows sum to the total.
         experts: K of a dynamic layer, else None.
         kernel: multiply-adds of the ordinary operation (convolution, matrix product, attention).
         mixing: multiply-adds of mixing the experts.

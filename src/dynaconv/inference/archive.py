@@ -204,7 +204,7 @@ def _parameters(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    """Whether its numbers fill their memory without a gap or an overlap, in whatever order."""
+    """Whether the elements fill their memory without gaps or overlaps, in any order of the dimensions."""
     expected = 1
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size != 1 and stride != expected:

@@ -50,7 +50,7 @@ def can_freeze(module: nn.Module) -> bool:
 def is_norm(module: nn.Module) -> bool:
     """Whether it normalises by stored statistics, which makes it a scale and a shift per channel.
 
-    One that somebody watches (hooks) is left where it is, and so is one that stands around others that are watched.
+    A module with hooks is not folded, and neither is one that contains modules with hooks.
     """
     known = f"{type(module).__module__}.{type(module).__qualname__}" in _NORMS
     watched = any(is_hooked(part) for part in module.modules())

@@ -47,7 +47,7 @@ _prepared: weakref.WeakKeyDictionary[Frozen, dict[Any, Prepared]] = weakref.Weak
 
 
 def can_route(layer: Frozen, x: Tensor) -> bool:
-    """Whether the kernel can run the layer's router too: one of the papers', that nobody watches, for few examples."""
+    """Whether the kernel can run the layer's router too: a router of the papers, without hooks, and few examples."""
     router = layer.router
     return (
         x.shape[0] <= FEW

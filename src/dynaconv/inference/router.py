@@ -1,4 +1,4 @@
-"""Routers whose constants are folded: the temperature goes into the last linear layer."""
+"""Routers with folded constants: the last linear layer is divided by the temperature."""
 
 from __future__ import annotations
 

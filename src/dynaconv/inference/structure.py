@@ -102,7 +102,7 @@ class _Walk:
         return None
 
     def _same(self, name: str, live: nn.Module, base: nn.Module | None) -> None:
-        """A module that stands in several places: the first of them is compared."""
+        """A module that is used in several places is compared in the first of them."""
         first = self.seen[id(live)]
         described = any(first == done or first.startswith(f"{done}.") for done, _ in self.found.modules)
         if base is None or described:

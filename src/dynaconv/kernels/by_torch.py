@@ -34,7 +34,7 @@ def mix_conv2d(
     dilation: Sizes,
     groups: int,
 ) -> Tensor:
-    """:func:`convolve_each` with the kernels ``sum_k routing[b, k] * bank[k]``, ``bias`` ``(K, out)`` mixed alike."""
+    """:func:`convolve_each` with the kernels ``sum_k routing[b, k] * bank[k]``, ``bias`` ``(K, out)`` likewise."""
     kernels = (routing.to(bank.dtype) @ bank.flatten(1)).unflatten(1, bank.shape[1:])
     biases = None if bias is None else routing.to(bias.dtype) @ bias
     return convolve_each(x, kernels, biases, stride, padding, dilation, groups)

@@ -44,7 +44,7 @@ def resolve(name: str) -> Recipe:
 
 
 def header(name: str) -> str:
-    """What stands at the head of the recipe's file: published result, setting, cost, status.
+    """The docstring of the recipe's file: published result, setting, cost, status.
 
     Raises:
         UserError: no such recipe.

@@ -243,8 +243,8 @@ def drop_experts(routing: Tensor, probability: float, *, keep_sum: bool) -> Tens
     ``1 - probability + probability ** K``.
     """
     keep = torch.rand_like(routing) >= probability
-    nobody = ~keep.any(dim=1, keepdim=True)
-    kept = torch.where(keep | nobody, routing, 0.0)
+    all_dropped = ~keep.any(dim=1, keepdim=True)
+    kept = torch.where(keep | all_dropped, routing, 0.0)
     if keep_sum:
         tiny = torch.finfo(routing.dtype).tiny
         return kept * (routing.sum(dim=1, keepdim=True) / kept.sum(dim=1, keepdim=True).clamp_min(tiny))

@@ -182,7 +182,7 @@ def share_router(
 
 @dataclass(frozen=True)
 class Place:
-    """Where a scope stands in a network: the arguments with which :func:`share_router` made it, as names."""
+    """A scope of a network: the arguments with which :func:`share_router` made it, as names."""
 
     scope: Scope
     block: str

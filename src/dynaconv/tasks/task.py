@@ -121,7 +121,7 @@ class Task(Protocol):
         ...
 
     def prepare(self, batch: Batch) -> Batch:
-        """Once per training batch, before it is split: whatever mixes its examples. May change the batch in place."""
+        """Called once per training batch, before it is split, to mix its examples. May change the batch in place."""
         ...
 
     def split(self, batch: Batch, parts: int) -> Sequence[Batch]:

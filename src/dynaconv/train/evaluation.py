@@ -112,7 +112,7 @@ def evaluate(
     accelerator: Any,
     after_batch: Callable[[int, int], None] = lambda batch, batches: None,
 ) -> dict[str, float]:
-    """Metrics of ``model`` over ``batches``, each example counted once whatever the number of processes."""
+    """Metrics of ``model`` over ``batches``; every example counts once for any number of processes."""
     metrics = task.metrics(accelerator.device)
     training = model.training
     model.eval()

@@ -1,4 +1,4 @@
-"""What is handed to C: its structures and functions as ctypes sees them, sizes, and how the work is cut."""
+"""The interface to C: its structures and functions for ctypes, sizes, and the partition of the work."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ Setting: batch 1024, RMSProp (0.9, 0.9) 0.064 x 0.97 every 2.4 epochs after 5 ep
     AutoAugment, mixup 0.2, label smoothing 0.1, dropout 0.2; weights averaged by 0.9999, batch norm momentum 0.99
     (torch's 0.01).
 Cost: 325M multiply-adds (329M in appendix A); static 312M.
-Duration: unknown; nobody has run it to the end here.
+Duration: unknown; it has not been run to the end here.
 Reproduced: no.
 """
 

@@ -9,7 +9,7 @@ Setting: batch 4096, Nesterov SGD 1.6 x 0.975 per epoch after 10 epochs of warm-
     augmentation beyond random crop and mirroring; no averaging of weights, batch norm momentum 0.9 (torch's 0.1). Of
     these the paper states only what there is not, and batch norm; see the claim's notes.
 Cost: 55.7M multiply-adds; static 41.2M; the other rows 47.6M (no_fc) to 57.8M (hidden_large).
-Duration: unknown; nobody has run it to the end here.
+Duration: unknown; it has not been run to the end here.
 Reproduced: no.
 """
 

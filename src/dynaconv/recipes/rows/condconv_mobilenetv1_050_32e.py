@@ -5,7 +5,7 @@ Setting: batch 4096, Nesterov SGD 1.6 x 0.975 per epoch after 10 epochs of warm-
     0.2, dropout 0.2; no averaging of weights, batch norm momentum 0.9 (torch's 0.1). Of these the paper states only
     AutoAugment, mixup, averaging and batch norm; see the claim's notes.
 Cost: 190M multiply-adds.
-Duration: unknown; nobody has run it to the end here.
+Duration: unknown; it has not been run to the end here.
 Reproduced: no.
 """
 

@@ -4,7 +4,7 @@ Published: 68.4 % top-1; beside it DY-MobileNetV2 x0.5 with 69.9 %, and a static
 Setting: not told. Taken is that of the row beside it, DY-MobileNetV2 x0.5: batch 256, SGD 0.05 to 0 in one cosine,
     momentum 0.9, weight decay 4e-5, 300 epochs; no dropout.
 Cost: 113M multiply-adds, 15.5M parameters.
-Duration: unknown; nobody has run it to the end here.
+Duration: unknown; it has not been run to the end here.
 Reproduced: no.
 """
 

@@ -4,7 +4,7 @@ Published: 65.9 % top-1; static twin 60.3 %.
 Setting: batch 256, SGD 0.05 to 0 in one cosine, momentum 0.9, weight decay 4e-5, 300 epochs; no dropout, no label
     smoothing; temperature 30 to 1 in 10 epochs.
 Cost: 62.0M multiply-adds, 2.8M parameters; static 59.2M, 1.7M.
-Duration: unknown; nobody has run it to the end here.
+Duration: unknown; it has not been run to the end here.
 Reproduced: no.
 """
 

@@ -4,7 +4,7 @@ Published: 69.9 % top-1; static twin 65.4 %.
 Setting: batch 256, SGD 0.05 to 0 in one cosine, momentum 0.9, weight decay 4e-5, 300 epochs; no dropout, no label
     smoothing; temperature 30 to 1 in 10 epochs.
 Cost: 101.4M multiply-adds, 4.0M parameters; static 97.0M, 2.0M.
-Duration: unknown; nobody has run it to the end here.
+Duration: unknown; it has not been run to the end here.
 Reproduced: no.
 """
 

@@ -7,7 +7,7 @@ Published: c1 67.4 % top-1; c2 67.4 %; c3 68.2 %; c1_c3 68.7 %; c2_c3 68.4 %; c1
 Setting: as dy_mobilenetv2_050 (batch 256, SGD 0.05 to 0 in one cosine, momentum 0.9, weight decay 4e-5, 300 epochs),
     but the temperature stays at 30, the default of the paper's ablations (section 5.3).
 Cost: not printed in the paper, but for all three: 101.4M multiply-adds, 4.0M parameters; static 97.0M, 2.0M.
-Duration: unknown; nobody has run it to the end here.
+Duration: unknown; it has not been run to the end here.
 Reproduced: no.
 """
 

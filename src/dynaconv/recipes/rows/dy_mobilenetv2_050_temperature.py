@@ -5,7 +5,7 @@ Published: 1: 64.8 % top-1; 5: 65.7 %; 10: 67.5 %; 20: 69.4 %; 30: 69.4 %; 40: 6
 Setting: as dy_mobilenetv2_050 (batch 256, SGD 0.05 to 0 in one cosine, momentum 0.9, weight decay 4e-5, 300 epochs),
     but for the temperature, which stays what it is.
 Cost: 101.4M multiply-adds, 4.0M parameters; static 97.0M, 2.0M.
-Duration: unknown; nobody has run it to the end here.
+Duration: unknown; it has not been run to the end here.
 Reproduced: no.
 """
 

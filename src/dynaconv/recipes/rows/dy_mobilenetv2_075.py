@@ -4,7 +4,7 @@ Published: 73.7 % top-1; static twin 69.8 %.
 Setting: batch 256, SGD 0.05 to 0 in one cosine, momentum 0.9, weight decay 4e-5, 300 epochs; label smoothing,
     dropout 0.1; temperature 30 to 1 in 10 epochs.
 Cost: 217.5M multiply-adds, 7.0M parameters; static 209.0M, 2.6M.
-Duration: unknown; nobody has run it to the end here.
+Duration: unknown; it has not been run to the end here.
 Reproduced: no.
 """
 

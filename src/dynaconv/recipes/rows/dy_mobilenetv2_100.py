@@ -4,7 +4,7 @@ Published: 75.2 % top-1; static twin 72.0 %.
 Setting: batch 256, SGD 0.05 to 0 in one cosine, momentum 0.9, weight decay 4e-5, 300 epochs; label smoothing,
     dropout 0.2, mixup; temperature 30 to 1 in 10 epochs.
 Cost: 312.9M multiply-adds, 11.1M parameters; static 300.0M, 3.5M.
-Duration: unknown; nobody has run it to the end here.
+Duration: unknown; it has not been run to the end here.
 Reproduced: no.
 """
 

@@ -4,7 +4,7 @@ Published: 69.6 % top-1; static twin (without it, too) 65.4 %.
 Setting: batch 256, SGD 0.1 to 0 in one cosine, momentum 0.9, weight decay 3e-5, 300 epochs; dropout 0.2; temperature
     30 to 1 in 10 epochs.
 Cost: not printed in the paper.
-Duration: unknown; nobody has run it to the end here.
+Duration: unknown; it has not been run to the end here.
 Reproduced: no.
 """
 

@@ -4,7 +4,7 @@ Published: 67.7 % top-1; static twin 63.5 %.
 Setting: batch 256, SGD 0.1 divided by 10 at epochs 30, 60 and 90, momentum 0.9, weight decay 1e-4, 100 epochs; no
     dropout; temperature 30 to 1 in 10 epochs.
 Cost: 0.91G multiply-adds, 18.6M parameters; static 0.89G, 5.2M.
-Duration: unknown; nobody has run it to the end here.
+Duration: unknown; it has not been run to the end here.
 Reproduced: no.
 """
 
