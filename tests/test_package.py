@@ -23,7 +23,7 @@ else:
     import tomli as tomllib
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-IMPORT_NAMES = {"pillow": "PIL", "scikit-learn": "sklearn"}
+IMPORT_NAMES = {"pillow": "PIL", "scikit-learn": "sklearn", "faster-coco-eval": "faster_coco_eval"}
 
 # Run in an interpreter that has none of the extras, by refusing to find them.
 WITHOUT_EXTRAS = """

@@ -21,6 +21,7 @@ EXTRA_OF_MODULE = {
     "torchvision": "train",
     "typer": "train",
     "datasets": "data",
+    "faster_coco_eval": "detection",
     "wandb": "wandb",
 }
 

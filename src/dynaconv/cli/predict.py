@@ -27,7 +27,12 @@ def predict(
     *,
     run: Annotated[Path, Argument(help="A run's folder (its best weights) or a .safetensors file.")],
     images: Annotated[list[Path], Argument(help="Image files, and folders of them.")],
-    top: Annotated[int | None, Option(min=1, help="Classes named for every image. Default: 5.")] = None,
+    top: Annotated[
+        int | None, Option(min=1, help="Classes named for every image (default: 5), or boxes at most.")
+    ] = None,
+    min_score: Annotated[
+        float | None, Option(min=0, max=1, help="Least score of a box that is reported. Default: 0.3.")
+    ] = None,
     out: Annotated[Path | None, Option(help="File to write (.csv or .json). Default: CSV on the terminal.")] = None,
     format: Annotated[str | None, choice(*FORMATS, help="csv or json; by default as --out ends.")] = None,
     draw: Annotated[
@@ -76,8 +81,9 @@ def predict(
         **assignments("--data-arg", data_arg),
     )
     network = trained.model.to(accelerator.device)
+    chosen = {"top": top, "min_score": min_score}
     with accelerator.autocast():
-        found = _found(batches, lambda batch: call_with_options(task.predict, called, network, batch, top=top))
+        found = _found(batches, lambda batch: call_with_options(task.predict, called, network, batch, **chosen))
     per_file = [found.get(index, []) for index in range(len(paths))]
     reasons = [policy.reasons.get(str(path)) for path in paths]
     if draw is not None:

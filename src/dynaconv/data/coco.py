@@ -8,6 +8,7 @@ Source: the format of cocodataset.org; keys beyond it are ignored, ``sigmas`` an
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -124,6 +125,18 @@ class Coco:
     def labels(self) -> dict[int, int]:
         """From a category's id to its label; ``categories[label].id`` leads back."""
         return {category.id: label for label, category in enumerate(self.categories)}
+
+    def digest(self) -> str:
+        """What differs where a category, a picture's name or size on the disk, or an annotation differs."""
+        whole = hashlib.sha256(repr([(one.id, one.name) for one in self.categories]).encode())
+        for picture in self.pictures:
+            size = picture.path.stat().st_size if picture.path.is_file() else None
+            whole.update(repr((picture.id, picture.path.name, picture.width, picture.height, size)).encode())
+            for one in picture.annotations:
+                keypoints = None if one.keypoints is None else one.keypoints.tobytes()
+                whole.update(repr((one.id, one.label, one.box, one.area, one.crowd, keypoints)).encode())
+        count = sum(len(picture.annotations) for picture in self.pictures)
+        return f"{len(self.pictures)} pictures, {count} objects, sha256 {whole.hexdigest()[:16]}"
 
     def held_out(self, share: float = 0.2, seed: int = 0) -> tuple[Coco, Coco]:
         """These pictures in two parts, the second with ``share`` of them; the same for the same number of pictures."""

@@ -118,9 +118,23 @@ class SSD300(SSD):
     ``torchvision.models.detection.ssd.SSD``.
     """
 
+    def compute_loss(self, targets: Any, head_outputs: dict[str, Tensor], *rest: Any) -> dict[str, Tensor]:
+        """torchvision's, in float32 under any autocast."""
+        losses: dict[str, Tensor] = super().compute_loss(targets, _in_float32(head_outputs), *rest)
+        return losses
+
+    def postprocess_detections(self, head_outputs: dict[str, Tensor], *rest: Any) -> list[dict[str, Tensor]]:
+        """torchvision's, in float32 under any autocast."""
+        found: list[dict[str, Tensor]] = super().postprocess_detections(_in_float32(head_outputs), *rest)
+        return found
+
     def raw(self) -> nn.Module:
         """Backbone and head alone: a batch ``(B, 3, 300, 300)`` to box offsets and class logits. What is counted."""
         return _Raw(self.backbone, self.head)
+
+
+def _in_float32(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.float() for name, value in outputs.items()}
 
 
 class _Raw(nn.Module):
@@ -138,6 +152,7 @@ def ssd300(
     *,
     experts: int = 0,
     num_classes: int = 91,
+    size: int = SIZE,
     head: str = "paper",
     score_thresh: float = 0.01,
     nms_thresh: float = 0.45,
@@ -153,6 +168,7 @@ def ssd300(
         width: multiplier of MobileNetV1's channels: 0.25, 0.5, 0.75 or 1.0.
         experts: K of separable blocks 6 to 13 and of the extra blocks; 0 for the static network. Predictors are static.
         num_classes: with the background, which is class 0. The paper's are COCO's 90 ids and the background.
+        size: side of the square that images are scaled to. The anchors keep their share of it.
         head: ``"paper"`` (1x1 predictors, 3 or 6 anchors: the published cost) or ``"ssd"`` (3x3 predictors, 4 or 6
             anchors, as Liu et al. 2016 have them).
         score_thresh, nms_thresh, detections_per_img, iou_thresh, topk_candidates, image_mean, image_std: as in
@@ -161,6 +177,8 @@ def ssd300(
     Raises:
         ValueError: an impossible value.
     """
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ValueError(f"size is {size!r}; expected a side in pixels")
     if head not in HEADS:
         raise ValueError(f"head is {head!r}. {suggest(str(head), HEADS)}")
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 2:
@@ -180,7 +198,7 @@ def ssd300(
     return SSD300(
         backbone,
         anchors,
-        (SIZE, SIZE),
+        (size, size),
         num_classes,
         head=predictors,
         score_thresh=score_thresh,

@@ -13,10 +13,14 @@ from typing import Any
 
 from dynaconv.errors import UserError, suggest
 
-TASKS = {"classification": "dynaconv.tasks.classification", "keypoints": "dynaconv.tasks.keypoints"}
+TASKS = {
+    "classification": "dynaconv.tasks.classification",
+    "detection": "dynaconv.tasks.detection",
+    "keypoints": "dynaconv.tasks.keypoints",
+}
 """The package of every task; its ``TASK`` is the task's class."""
 
-FAMILIES = {"keypoints_": "keypoints"}
+FAMILIES = {"ssd300_": "detection", "keypoints_": "keypoints"}
 """How the names of networks begin that are for one task alone, and which one it is."""
 
 

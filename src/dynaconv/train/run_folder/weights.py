@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,23 +145,40 @@ def differences(model: nn.Module, tensors: dict[str, Tensor]) -> list[str]:
 def finetune_from(model: nn.Module, path: Path) -> list[str]:
     """Load the tensors that fit by name and shape from a weights file, a checkpoint or a run folder.
 
+    If more of them fit inside a part of this model (the backbone of a detector: ``backbone.features.``), they go there.
+
     Returns:
         one line for every tensor that was left out.
 
     Raises:
         UserError: nothing fits, or the file is damaged.
     """
-    tensors = _tensors(path)
-    left_out = differences(model, tensors)
     own = model.state_dict()
+    tensors = _tensors(path)
+    prefix = _part_of(own, tensors)
+    tensors = {prefix + name: tensor for name, tensor in tensors.items()}
+    left_out = differences(model, tensors)
     fitting = {name: tensor for name, tensor in tensors.items() if name in own and own[name].shape == tensor.shape}
     if not fitting:
         raise UserError(f"None of the {len(tensors)} tensors of {path} fits this model. Is it another network's?")
     model.load_state_dict(fitting, strict=False)
-    log.info("took %d of %d tensors from %s", len(fitting), len(own), path)
+    where = f" into {prefix.rstrip('.')}" if prefix else ""
+    log.info("took %d of %d tensors from %s%s", len(fitting), len(own), path, where)
     for line in left_out:
         log.warning("left as initialised: %s", line)
     return left_out
+
+
+def _part_of(own: dict[str, Tensor], tensors: dict[str, Tensor]) -> str:
+    """How the names of the part begin in which most tensors fit; nothing if that is the whole."""
+    fitting = Counter({"": 0})  # the first wins where several have as many
+    for name, tensor in own.items():
+        steps = name.split(".")
+        for depth in range(len(steps)):
+            inner = ".".join(steps[depth:])
+            if inner in tensors and tensors[inner].shape == tensor.shape:
+                fitting["".join(f"{step}." for step in steps[:depth])] += 1
+    return fitting.most_common(1)[0][0]
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
