@@ -72,7 +72,8 @@ def test_predict_writes_boxes_and_draws_them(
     assert all(len(row["boxes"]) <= 5 for row in rows)
     assert {len(one["box"]) for row in rows for one in row["boxes"]} == {4}
     assert sorted(path.name for path in drawn.iterdir()) == ["0.png", "1.png", "2.png"]
-    assert Image.open(drawn / "0.png").size == (80, 60)
+    with Image.open(drawn / "0.png") as picture:
+        assert picture.size == (80, 60)
     assert main(["predict", str(run), pictures[0], "--min-score", "1"]) == 0
     table = capsys.readouterr().out.splitlines()
     assert table == ["file,class,score,x1,y1,x2,y2,error", f"{pictures[0]},,,,,,,"]

@@ -17,6 +17,13 @@ def test_rows(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Chen 2020, Table 8, DY-ResNet-18" in rows[1]
 
 
+def test_networks_of_other_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "ssd300_condconv*050"]) == 0
+    [row] = capsys.readouterr().out.splitlines()[2:]
+    assert row.split()[:5] == ["ssd300_condconv_mobilenetv1_050", "11.40M", "362.80M", "-", "no"]
+    assert "published COCO AP 18.0 %" in row
+
+
 def test_the_status_is_the_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
     from dynaconv.recipes.rows import dy_resnet10
 
@@ -28,10 +35,11 @@ def test_the_status_is_the_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
     from dynaconv.models import ZOO
+    from dynaconv.models.builder import OTHERS
 
     assert main(["list"]) == 0
     rows = capsys.readouterr().out.splitlines()[2:]
-    assert [row.split()[0] for row in rows] == list(ZOO)
+    assert [row.split()[0] for row in rows] == [*ZOO, *OTHERS]
 
 
 def test_nothing_found(capsys: pytest.CaptureFixture[str]) -> None:

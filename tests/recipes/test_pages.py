@@ -35,7 +35,7 @@ def percent(value: float | None) -> str:
 
 def test_the_table_of_recipes_is_complete_and_right() -> None:
     text = (DOCS / "recipes.md").read_text(encoding="utf-8")
-    text = text.partition("### Keypoints")[0]
+    text = text.partition("\n### ")[0]
     rows = {cells[1].strip("` "): [cell.strip() for cell in cells[2:7]] for cells in _tables(text)}
     names = [name for name in list_recipes("classification") if not name.endswith("_static")]
     for name in names:
@@ -47,14 +47,16 @@ def test_the_table_of_recipes_is_complete_and_right() -> None:
     assert set(rows) - {"recipe", "---"} == set(names)
 
 
-def test_the_table_of_keypoint_recipes_is_complete_and_right() -> None:
-    text = (DOCS / "recipes.md").read_text(encoding="utf-8").partition("### Keypoints")[2]
+@pytest.mark.parametrize("task", ["detection", "keypoints"])
+def test_the_tables_of_other_tasks_are_complete_and_right(task: str) -> None:
+    text = (DOCS / "recipes.md").read_text(encoding="utf-8")
+    text = text.partition(f"\n### {task.capitalize()}")[2].partition("\n### ")[0]
     rows = {cells[1].strip("` "): [cell.strip() for cell in cells[2:5]] for cells in _tables(text)}
-    for name in list_recipes("keypoints"):
+    for name in list_recipes(task):
         claim = resolve(name).claim
         assert claim is not None
         assert rows[name] == [f"{claim.paper}, {claim.row}", percent(claim.published.get("ap")), claim.reproduced], name
-    assert set(rows) - {"recipe", "---"} == set(list_recipes("keypoints"))
+    assert set(rows) - {"recipe", "---"} == set(list_recipes(task))
 
 
 def test_figures_of_the_imagenet_guide_are_the_recipes() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, cast
 
@@ -22,6 +22,19 @@ from dynaconv.models.timm_private import pretrained_cfg_for_features, resolve_bn
 
 ZOO: dict[str, NetworkSpec] = {}
 """Every registered network by its name."""
+
+
+@dataclass(frozen=True)
+class OtherNetwork:
+    """A network of another task than classification: its input, where the paper describes it, what it published."""
+
+    input_size: tuple[int, int, int]
+    row: str
+    remark: str = ""
+
+
+OTHERS: dict[str, OtherNetwork] = {}
+"""Every network that :func:`register_entrypoint` made known."""
 
 default_cfgs: dict[str, Any] = {}  # timm looks for it under this name
 
@@ -46,7 +59,12 @@ def register(*specs: NetworkSpec) -> None:
 
 
 def register_entrypoint(
-    name: str, make: Callable[..., nn.Module], input_size: tuple[int, int, int], num_classes: int, row: str
+    name: str,
+    make: Callable[..., nn.Module],
+    input_size: tuple[int, int, int],
+    num_classes: int,
+    row: str,
+    remark: str = "",
 ) -> None:
     """Make a network of another task known to timm: ``timm.create_model(name, **kwargs)`` calls ``make(**kwargs)``.
 
@@ -55,8 +73,9 @@ def register_entrypoint(
         input_size: of one image.
         num_classes: by default; for keypoint networks the number of keypoints.
         row: where the paper describes it.
+        remark: what it published, for :data:`OTHERS`.
     """
-
+    OTHERS[name] = OtherNetwork(input_size, row, remark)
     config = {
         "url": "",
         "num_classes": num_classes,

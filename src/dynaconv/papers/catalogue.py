@@ -56,7 +56,8 @@ def count_catalogue(names: Collection[str] | None = None) -> list[Entry]:
         names: of the networks to count; all by default.
     """
     from dynaconv.models import ZOO
-    from dynaconv.papers.networks import count, network
+    from dynaconv.models.builder import OTHERS
+    from dynaconv.papers.networks import TableNetwork, count, network
 
     entries = []
     for name, spec in ZOO.items():
@@ -72,6 +73,11 @@ def count_catalogue(names: Collection[str] | None = None) -> list[Entry]:
                     remark=spec.remark,
                 )
             )
+    for name, other in OTHERS.items():
+        if names is None or name in names:
+            report = count(TableNetwork(name, (), other.input_size))
+            figures = {"parameters": report.parameters.total, "madds": round(report.total)}
+            entries.append(Entry(name=name, **figures, top1="", row=other.row, remark=other.remark))
     return entries
 
 
