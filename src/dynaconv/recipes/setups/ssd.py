@@ -1,8 +1,8 @@
 """How Yang et al. 2019 train SSD300 on COCO (section 4.2), and how to train it on one small machine.
 
-Stated: batch 1024, 20,000 steps, linear warm-up from 0.3 to 0.9 over 1,000 steps, then cosine decay; the augmentation of
-Liu et al. 2016; COCO's training and validation pictures of 2014 without 8,000 for evaluation (115,287; 112 steps an
-epoch).
+Stated: batch 1024, 20,000 steps, linear warm-up from 0.3 to 0.9 over 1,000 steps, then cosine decay; the augmentation
+of Liu et al. 2016; COCO's training and validation pictures without 8,000 for evaluation (of 2014, so it seems: 115,287
+pictures, 112 steps an epoch).
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ COCO: Dictionary = {
     "image_size": 300,
 }
 COCO_NOTES = (
-    "Whole epochs stand for 20,000 and 1,000 steps. Not told, and chosen: plain momentum 0.9, weight decay 4e-5, weights "
-    "that begin at random or with an ImageNet backbone (--finetune), evaluation on COCO's own val2017 if the 8,000 "
+    "Whole epochs stand for 20,000 and 1,000 steps. Not told, and chosen: plain momentum 0.9, weight decay 4e-5, "
+    "weights that begin at random or with an ImageNet backbone (--finetune), evaluation on COCO's own val2017 if the 8,000 "
     "pictures are not at hand."
 )
 
