@@ -37,7 +37,7 @@ COCO: Dictionary = {
 }
 COCO_NOTES = (
     "Whole epochs stand for 20,000 and 1,000 steps. Not told, and chosen: plain momentum 0.9, weight decay 4e-5, "
-    "weights that begin at random or with an ImageNet backbone (--finetune), evaluation on COCO's own val2017 if the 8,000 "
+    "weights that begin at random or with an ImageNet backbone (--finetune), evaluation on val2017 if the 8,000 "
     "pictures are not at hand."
 )
 
