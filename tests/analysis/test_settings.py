@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dynaconv.analysis import CompareSettings
+from dynaconv.analysis.settings import RECIPE
 from dynaconv.analysis.variants import STATIC, Variant, variants
 from dynaconv.errors import UserError
 from dynaconv.train import TrainSettings
@@ -43,6 +44,6 @@ def test_facts_are_what_results_share() -> None:
     added = CompareSettings(seeds=(0, 1, 2, 3), methods=("dynamic",), experts=(2,), workers=2)
     assert added.facts() == plain.facts()
     assert added.default_folder() == plain.default_folder()
-    other = CompareSettings(training=TrainSettings(lr=0.01))
+    other = CompareSettings(training=RECIPE.model_copy(update={"lr": 0.01}))
     assert [name for name, value in other.facts().items() if plain.facts()[name] != value] == ["lr"]
     assert other.default_folder() != plain.default_folder()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from dynaconv.cli import main
@@ -45,3 +48,11 @@ def test_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
 def test_nothing_found(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "dy_resnet"]) == 2
     assert "Did you mean 'dy_resnet18'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("page", ["paper-condconv.md", "paper-dynamic-convolution.md"])
+def test_the_papers_pages_say_what_was_reproduced(page: str) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / page).read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|.*\| (\S+) \|$", text, flags=re.MULTILINE)
+    assert len(rows) >= 8
+    assert rows == [(name, reproduced(name)) for name, _ in rows]

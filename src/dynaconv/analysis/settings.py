@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from typing_extensions import Self
 
 from dynaconv.data import Frozen
 from dynaconv.errors import suggest
 from dynaconv.train import TrainSettings
+from dynaconv.train.recipe import read_size
 from dynaconv.train.settings import OPERATIONAL
 
 METHODS = ("dynamic", "condconv")
@@ -26,6 +27,13 @@ def annealing_epochs(epochs: int) -> int:
 
 RECIPE = TrainSettings(epochs=10, lr=0.003, opt="adamw", weight_decay=0.05, temperature_epochs=annealing_epochs(10))
 """What a comparison trains with unless told otherwise: a recipe that short runs of small networks do well with."""
+
+
+def _side(value: Any) -> Any:
+    size = read_size(value)
+    if isinstance(size, tuple):
+        raise ValueError(f"image_size is {value!r}; pictures to classify are square, expected one number")
+    return size
 
 
 class CompareSettings(Frozen):
@@ -58,7 +66,7 @@ class CompareSettings(Frozen):
     train_split: str | None = None
     eval_split: str | None = None
     download: bool = False
-    image_size: int | None = Field(default=None, ge=1)
+    image_size: Annotated[int | None, BeforeValidator(_side)] = None
     crop_pct: float | None = Field(default=None, gt=0, le=1)
     interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
     batch_size: int = Field(default=64, ge=1)

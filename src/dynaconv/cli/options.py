@@ -183,7 +183,10 @@ SIZES = Group(
     {
         "batch_size": Annotated[int | None, Option(help="Examples of one optimizer step, over all processes.")],
         "image_size": Annotated[
-            str | None, Option(help="What the network sees: the side of a square, or height and width such as 256x192.")
+            str | None,
+            Option(
+                help="What the network sees: the side of a square; where the task takes it, height and width: 256x192."
+            ),
         ],
     },
     "dynaconv.train.recipe:Recipe",

@@ -50,7 +50,7 @@ def read_size(value: Any) -> Any:
     sides = numbers if isinstance(numbers, (list, tuple)) else [numbers]
     for side in sides:
         if isinstance(side, int) and side < 1:
-            raise ValueError(f"image_size is {value!r}; expected at least 1 pixel")
+            raise ValueError(f"image_size is {'x'.join(map(str, sides))}; expected at least 1 pixel")
     return sides[0] if len(sides) == 1 else tuple(sides)
 
 

@@ -1,6 +1,6 @@
 """Image classification: folders of images, shards and data sets by name; cross-entropy, top-1 and top-5.
 
->>> data = open_data("digits", batch_size=32)
+>>> data = open_data("digits", batch_size=32, workers=0)
 >>> images, labels = next(iter(data.train_loader))
 >>> images.shape
 torch.Size([32, 3, 32, 32])
