@@ -228,26 +228,32 @@ def tree_leaves(tree: Any) -> list[Any]:
 
 
 # Of a module: what register_forward_hook and its like fill. The last one is a flag, None without hooks.
-_HOOKS = (
+_RUN_HOOKS = (
     *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
     *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
     *("_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook"),
 )
-MISSING += [f"torch.nn.Module.{name}" for name in _HOOKS if name not in vars(nn.Module())]
+# What those of state_dict() and load_state_dict() fill.
+_STATE_HOOKS = (
+    *("_state_dict_hooks", "_state_dict_pre_hooks"),
+    *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
+)
+MISSING += [f"torch.nn.Module.{name}" for name in (*_RUN_HOOKS, *_STATE_HOOKS) if name not in vars(nn.Module())]
 
 
 def is_hooked(module: nn.Module) -> bool:
     """Return whether a module has forward hooks, forward pre-hooks or backward hooks."""
-    return any(bool(module.__dict__.get(name)) for name in _HOOKS)
+    return any(bool(module.__dict__.get(name)) for name in _RUN_HOOKS)
 
 
 def hooks_of(module: nn.Module) -> dict[str, int]:
-    """Return how many hooks of every kind a module has; kinds without any are left out."""
-    return {name: len(hooks) for name in _HOOKS if isinstance(hooks := module.__dict__.get(name), dict) and hooks}
+    """Return how many hooks of every kind a module has, of its state too; kinds without any are left out."""
+    names = (*_RUN_HOOKS, *_STATE_HOOKS)
+    return {name: len(hooks) for name in names if isinstance(hooks := module.__dict__.get(name), dict) and hooks}
 
 
 def carry_hooks(old: nn.Module, new: nn.Module) -> None:
     """Give ``new`` the hooks of ``old``, whose place it takes."""
-    for name in _HOOKS:
+    for name in _RUN_HOOKS:
         if name in old.__dict__ and name in new.__dict__:
             new.__dict__[name] = old.__dict__[name]

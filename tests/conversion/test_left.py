@@ -80,10 +80,15 @@ def test_a_fixed_kernel_is_left_unless_it_is_included() -> None:
     assert next(asked.router.parameters()).requires_grad
 
 
-def test_a_network_that_is_frozen_as_a_whole_says_what_to_do() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)).requires_grad_(False)
-    with pytest.raises(ValueError, match=r"nothing to replace.*requires_grad=False.*`include` it"):
-        dynaconv.dynamize(network)
+def test_a_network_that_is_frozen_as_a_whole_becomes_dynamic_and_its_routers_alone_train() -> None:
+    """Where nothing trains (a feature extractor, a fused detector), that a kernel does not says nothing of it."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)).requires_grad_(False)
+    twin = dynaconv.dynamize(network)
+    assert [layer.name for layer in twin.dynamize_report.replaced] == ["1", "2"]
+    trained = {name for name, parameter in twin.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name, _ in twin.named_parameters() if ".router." in name}
+    twin(torch.randn(2, 3, 8, 8)).square().mean().backward()
+    assert all(parameter.grad is not None for parameter in twin.parameters() if parameter.requires_grad)
 
 
 @pytest.mark.parametrize(
@@ -195,3 +200,41 @@ def test_the_output_projection_of_attention_is_never_replaced() -> None:
     network = nn.TransformerEncoderLayer(8, 2, 16)
     twin = dynaconv.dynamize(network, include=nn.Linear)
     assert type(twin.self_attn.out_proj) is type(network.self_attn.out_proj)
+
+
+class Generator(nn.Sequential):
+    """Begins with a transposed convolution, as the generators of GANs do."""
+
+    def __init__(self, kind: type[nn.Module], own: type[nn.Module], taps: int) -> None:
+        super().__init__(kind(16, 8, 4), nn.Sequential(kind(8, 8, 4, 2, 1), nn.ReLU(), own(8, 3, taps)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "own"),
+    [(nn.ConvTranspose1d, nn.Conv1d), (nn.ConvTranspose2d, nn.Conv2d), (nn.ConvTranspose3d, nn.Conv3d)],
+)
+def test_a_generator_is_observed_on_a_code(kind: type[nn.Module], own: type[nn.Module]) -> None:
+    twin = dynaconv.dynamize(Generator(kind, own, 1), share="block")
+    assert {layer.name: layer.replaced for layer in twin.dynamize_report} == {"0": False, "1.0": True, "1.2": True}
+
+
+def test_a_network_registered_the_other_way_round_is_still_observed() -> None:
+    class Late(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.ConvTranspose2d(8, 3, 2, stride=2), nn.Conv2d(3, 8, 2, stride=2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.up(self.down(x))
+
+    report = dynaconv.dynamize(Late()).dynamize_report
+    assert [layer.name for layer in report.replaced] == ["up"]
+
+
+def test_where_no_size_fits_the_message_says_what_was_tried_and_what_to_give() -> None:
+    network = nn.Sequential(nn.Linear(5, 16), nn.Unflatten(1, (16, 1, 1)), Generator(nn.ConvTranspose2d, nn.Conv2d, 1))
+    with pytest.raises(
+        ValueError, match=r"Sequential did not run on inputs of the usual sizes: \(16, 1, 1\).*input_size"
+    ):
+        dynaconv.dynamize(network, share="block")
+    assert dynaconv.dynamize(network, share="block", input_size=(5,)).dynamize_report.replaced

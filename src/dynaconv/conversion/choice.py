@@ -12,20 +12,16 @@ from torch.nn.parameter import UninitializedParameter
 
 from dynaconv.conversion.layer import qualified_name, twin_of
 from dynaconv.conversion.observe import Observation
+from dynaconv.conversion.references import held_beside_tree
 from dynaconv.errors import suggest
 from dynaconv.layers import DynamicLayer
+from dynaconv.torch_private import hooks_of
 
 Pattern = str | type | Callable[[str, nn.Module], bool]
 Patterns = Pattern | Sequence[Pattern] | None
 
 # torch's base class of every convolution; there is no public name for it.
 _ConvNd = nn.modules.conv._ConvNd
-
-# Attributes in which a module keeps its hooks. torch has no public name for them; a missing attribute means no hooks.
-_HOOKS = (
-    *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks"),
-    *("_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
-)
 
 # Attention blocks such as squeeze-and-excitation, which weigh channels or positions. Both papers keep them static.
 _GATE = re.compile(
@@ -63,6 +59,8 @@ class Selection:
         check_used("include", self.include, self.layers)
         check_used("exclude", self.exclude, self.layers)
         self.first = self._first()
+        self._any_trains = any(parameter.requires_grad for parameter in model.parameters())
+        self._held = held_beside_tree(model)
         self._names = Counter(id(module) for _, module in self.layers)
         owners = [
             (id(parameter), id(module))
@@ -90,7 +88,7 @@ class Selection:
         if self.chosen_by_name:
             return None if any(matches(pattern, name, module) for pattern in self.include) else "not included"
         weight = module._parameters.get("weight")
-        if weight is not None and not weight.requires_grad:
+        if weight is not None and not weight.requires_grad and self._any_trains:
             return "its kernel is fixed (requires_grad=False); `include` it to make it dynamic all the same"
         if isinstance(module, nn.Linear):
             return "linear layers stay static unless `include` names them"
@@ -112,12 +110,14 @@ class Selection:
             return f"{qualified_name(type(module))} has a behaviour of its own that the dynamic layer would lose"
         if any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters()):
             return "its weights have no shape yet (a lazy layer); run the model once before"
-        if any(getattr(module, kind, None) for kind in _HOOKS):
+        if hooks_of(module):
             return "it has hooks (weight norm, spectral norm, one's own), which a replacement would lose"
         if "forward" in vars(module) or "_conv_forward" in vars(module):
             return "its forward was replaced by another function, which a replacement would lose"
         if self._names[id(module)] > 1:
             return "the same module stands in the network under several names"
+        if module in self._held:
+            return f"{self._held[module]} holds it too, and would go on with the ordinary layer"
         if any(self._owners[id(parameter)] > 1 for parameter in module.parameters()):
             return "it shares a parameter with another module"
         if self.seen is not None and name in self.seen.reads:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from dynaconv.conversion.blocks import feature_map, find_blocks
 from dynaconv.conversion.choice import Patterns, Selection
 from dynaconv.conversion.layer import Ordinary, convert, normalise_start
 from dynaconv.conversion.method import check_share, find_method
-from dynaconv.conversion.observe import Observation, observe
+from dynaconv.conversion.observe import Observation, guess_sizes, observe
 from dynaconv.conversion.report import DynamizeReport, LayerReport
+from dynaconv.counting.dry_run import independent_copy
 from dynaconv.layers import DynamicLayer
 from dynaconv.routing import Scope, ScopedRouter, check_experts, share_router
 
@@ -52,7 +52,10 @@ def dynamize(
         experts: K; the method's own by default.
         include: the layers to replace, instead of every convolution but the first and those of squeeze-and-excitation:
             a shell pattern over names, a class, a callable ``(name, module) -> bool``, or several of these. This is the
-            way to make linear layers (a classifier) dynamic.
+            way to make linear layers (a classifier) dynamic. A layer whose kernel is fixed (``requires_grad=False``)
+            beside others that train is left unless it is named here. Where no parameter of the network trains (a frozen
+            feature extractor), that says nothing of a layer: it becomes dynamic, its experts stay fixed, and of the
+            twin the routers alone train.
         exclude: layers to leave, in the same ways.
         share: ``"layer"`` (a router each) or ``"block"`` (one per block, computed from the block's input); the
             method's own by default.
@@ -90,9 +93,9 @@ def dynamize(
     seen = observe(model, input_size, inputs)
     if shared and seen is None:
         raise ValueError(
-            "share='block' needs to see what the blocks receive, and the model did not run on an image of the usual "
-            "size; give input_size=(channels, height, width), or inputs=(...) for a model that takes more than one "
-            "tensor, or share='layer'"
+            f"share='block' needs to see what the blocks receive, and {type(model).__name__} did not run on "
+            f"{_sizes_tried(model)}; give input_size=(channels, *space) of one example, or inputs=(...) for a model "
+            "that takes more than one tensor, or share='layer'"
         )
     selection = Selection(model, include, exclude, seen)
     decisions = {name: selection.refusal(name, module) for name, module in selection.layers}
@@ -100,7 +103,7 @@ def dynamize(
     if not chosen:
         reasons = "; ".join(sorted({reason for reason in decisions.values() if reason}))
         raise ValueError(f"nothing to replace in {type(model).__name__}: {reasons or 'it has no convolution'}")
-    twin = model if inplace else copy.deepcopy(model)
+    twin = model if inplace else independent_copy(model)
     plan = _Conversion(twin, method, count, router or settings.router, noise, donors, seen if shared else None)
     result = plan.run(chosen)
     report = DynamizeReport(
@@ -117,6 +120,11 @@ def dynamize(
     )
     result.__dict__["dynamize_report"] = report  # past nn.Module.__setattr__: it is no parameter, buffer or child
     return result
+
+
+def _sizes_tried(model: nn.Module) -> str:
+    sizes = dict.fromkeys(guess_sizes(model))
+    return "inputs of the usual sizes: " + ", ".join(map(str, sizes)) if sizes else "any usual input (no convolution)"
 
 
 @dataclass(frozen=True)

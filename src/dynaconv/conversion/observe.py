@@ -78,14 +78,25 @@ def guess_sizes(model: nn.Module) -> list[tuple[int, ...]]:
     """Sizes of one example that the network may take, the likeliest first."""
     config = getattr(model, "pretrained_cfg", None)
     known = config.get("input_size") if isinstance(config, dict) else getattr(config, "input_size", None)
-    first = next((module for module in model.modules() if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))), None)
-    if first is None:
-        return []
-    channels = first.in_channels
-    sizes = [(channels, *tuple(known)[1:])] if known else []
-    usual = {nn.Conv1d: (1024,), nn.Conv2d: (224, 224), nn.Conv3d: (16, 112, 112)}
-    sizes += [(channels, *space) for kind, space in usual.items() if isinstance(first, kind)]
-    return [*sizes, (channels, *((64,) * (len(sizes[-1]) - 1)))]
+    found: dict[bool, tuple[int, type[nn.Module]]] = {}  # by whether it is transposed: channels and kind of the first
+    for module in model.modules():
+        kind = next((kind for kind in _USUAL if isinstance(module, kind)), None)
+        if kind is not None:
+            found.setdefault(module.transposed, (module.in_channels, kind))
+    sizes = [(channels, *space) for channels, kind in found.values() for space in _USUAL[kind]]
+    return [(sizes[0][0], *tuple(known)[1:]), *sizes] if known and sizes else sizes
+
+
+# By the convolution that a network begins with: the usual size of an example without its channels, and a small one.
+# A network that begins with a transposed one makes pictures of a code, mostly of one position.
+_USUAL: dict[type[nn.Module], tuple[tuple[int, ...], tuple[int, ...]]] = {
+    nn.Conv1d: ((1024,), (64,)),
+    nn.Conv2d: ((224, 224), (64, 64)),
+    nn.Conv3d: ((16, 112, 112), (64, 64, 64)),
+    nn.ConvTranspose1d: ((1,), (8,)),
+    nn.ConvTranspose2d: ((1, 1), (8, 8)),
+    nn.ConvTranspose3d: ((1, 1, 1), (4, 4, 4)),
+}
 
 
 def _run(model: nn.Module, inputs: Any) -> Observation:

@@ -50,6 +50,17 @@ def has_numbers(model: nn.Module) -> bool:
     return not any(tensor.is_meta for tensor in tensors_of(model))
 
 
+def independent_copy(model: nn.Module) -> nn.Module:
+    """Return ``copy.deepcopy(model)``, also of a model that keeps tensors which were computed with gradients.
+
+    torch refuses to copy those (an old-style weight norm keeps its weight after a forward pass); the copy has their
+    values without the graph.
+    """
+
+    with torch.no_grad(), _OwnCopies(lambda tensor: None if tensor.is_leaf else tensor.detach().clone()):
+        return copy.deepcopy(model)
+
+
 def _copy_of(model: nn.Module, copied: Callable[[Tensor], Tensor]) -> nn.Module:
     model = _unwrapped(model)
     _check(model)
@@ -143,10 +154,11 @@ def _mapped(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
 class _OwnCopies(TorchFunctionMode):
     """While this mode is active, ``copy.deepcopy`` of any tensor returns ``copied(tensor)``.
 
-    torch's deepcopy refuses tensors that were computed, such as the weight that an old-style weight norm keeps.
+    torch's deepcopy refuses tensors that were computed, such as the weight that an old-style weight norm keeps. It is
+    used where ``copied`` returns None.
     """
 
-    def __init__(self, copied: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, copied: Callable[[Tensor], Tensor | None]) -> None:
         super().__init__()
         self._copied = copied
 
@@ -155,7 +167,8 @@ class _OwnCopies(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         tensor, memo = args
         if id(tensor) not in memo:
-            memo[id(tensor)] = self._copied(tensor)
+            made = self._copied(tensor)
+            memo[id(tensor)] = func(tensor, memo) if made is None else made
         return memo[id(tensor)]
 
 

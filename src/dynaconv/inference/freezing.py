@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from dynaconv.conversion.observe import guess_sizes
+from dynaconv.conversion.references import held_beside_tree
+from dynaconv.counting.dry_run import independent_copy
 from dynaconv.errors import suggest
 from dynaconv.inference.bank import check_bank_dtype
 from dynaconv.inference.comparison import Difference, compare
@@ -113,12 +115,12 @@ def freeze(
     run = _runner(inputs)
     norms = find_pairs(original, _runner(inputs[:2]))
     expected = run(original)
-    left = {name: reason for name, layer in _dynamic(original) if (reason := why_not_frozen(layer))}
-    frozen, layers = _replace(copy.deepcopy(original), norms, None, chosen)
+    left, norms = _left(original, norms)
+    frozen, layers = _replace(copy.deepcopy(original), norms, left, None, chosen)
     found = compare(expected, run(frozen))
     _check(found, next((p.dtype for p in original.parameters() if p.is_floating_point()), torch.float32))
     if bank_dtype is not None:
-        frozen, layers = _replace(original, norms, bank_dtype, chosen)
+        frozen, layers = _replace(original, norms, left, bank_dtype, chosen)
         found = compare(expected, run(frozen))
         if not found.error < float("inf"):
             raise RuntimeError(f"bank_dtype={bank_dtype!r} makes outputs infinite or NaN ({found.where}); keep None")
@@ -134,8 +136,26 @@ def _dynamic(model: nn.Module) -> list[tuple[str, DynamicLayer]]:
     return [(name, module) for name, module in model.named_modules() if isinstance(module, DynamicLayer)]
 
 
+def _left(model: nn.Module, norms: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Why dynamic layers stay as they are, and those of the pairs ``{norm: convolution}`` that can be folded."""
+    held = held_beside_tree(model)
+    left = {}
+    for name, layer in _dynamic(model):
+        reason = why_not_frozen(layer)
+        if reason is None and layer in held:
+            reason = f"{held[layer]} holds it too, and would go on with it as it is"
+        if reason is not None:
+            left[name] = reason
+    folded = {
+        norm: convolution
+        for norm, convolution in norms.items()
+        if convolution not in left and model.get_submodule(norm) not in held
+    }
+    return left, folded
+
+
 def _evaluated_copy(model: nn.Module) -> nn.Module:
-    made = copy.deepcopy(model).eval()
+    made = independent_copy(model).eval()
     return made.requires_grad_(False)
 
 
@@ -167,7 +187,7 @@ def _runner(inputs: Tensor) -> Callable[[nn.Module], Any]:
 
 
 def _replace(
-    model: nn.Module, norms: dict[str, str], bank_dtype: str | None, strategy: str
+    model: nn.Module, norms: dict[str, str], left: dict[str, str], bank_dtype: str | None, strategy: str
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """Fold every pair and put the frozen layers in place."""
     affine = {convolution: affine_of(model.get_submodule(norm)) for norm, convolution in norms.items()}
@@ -184,7 +204,7 @@ def _replace(
             fold_static(module, affine[name])
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)
-    layers = {name: layer for name, layer in _dynamic(model) if can_freeze(layer)}
+    layers = {name: layer for name, layer in _dynamic(model) if name not in left}
     for router in {id(module): module for module in model.modules() if getattr(module, "is_router", False)}.values():
         _put(model, router, freeze_router(router))
     for name, layer in layers.items():
