@@ -79,6 +79,7 @@ def guess_sizes(model: nn.Module) -> list[tuple[int, ...]]:
     config = getattr(model, "pretrained_cfg", None)
     known = config.get("input_size") if isinstance(config, dict) else getattr(config, "input_size", None)
     found: dict[bool, tuple[int, type[nn.Module]]] = {}  # by whether it is transposed: channels and kind of the first
+    module: Any  # the convolutions have no common base that knows in_channels
     for module in model.modules():
         kind = next((kind for kind in _USUAL if isinstance(module, kind)), None)
         if kind is not None:
