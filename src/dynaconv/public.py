@@ -14,6 +14,7 @@ from dynaconv.layers import (
     CondConvTranspose2d,
     CondConvTranspose3d,
     CondLinear,
+    CondStdConv2d,
     DynamicConv1d,
     DynamicConv2d,
     DynamicConv3d,
@@ -21,6 +22,7 @@ from dynaconv.layers import (
     DynamicConvTranspose2d,
     DynamicConvTranspose3d,
     DynamicLinear,
+    DynamicStdConv2d,
     tune,
 )
 from dynaconv.ops import Geometry, convolve_each, mix
@@ -41,6 +43,7 @@ __all__ = [
     "CondConvTranspose2d",
     "CondConvTranspose3d",
     "CondLinear",
+    "CondStdConv2d",
     "DynamicConv1d",
     "DynamicConv2d",
     "DynamicConv3d",
@@ -48,6 +51,7 @@ __all__ = [
     "DynamicConvTranspose2d",
     "DynamicConvTranspose3d",
     "DynamicLinear",
+    "DynamicStdConv2d",
     "Geometry",
     "Router",
     "SigmoidRouter",

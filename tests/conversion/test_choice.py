@@ -7,13 +7,20 @@ import pickle
 
 import pytest
 import torch
-from timm.layers import Linear, StdConv2d
+from timm.layers import Linear
 from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 import dynaconv
 from dynaconv.layers import CondConv2d, CondLinear, DynamicConv2d, DynamicConvTranspose2d, DynamicLinear
+
+
+class StdConv2d(nn.Conv2d):
+    """Another library's, whose forward computes what nobody but it knows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 2
 
 
 class Gate(nn.Module):
@@ -124,7 +131,8 @@ def test_shared_and_reused_layers_are_left() -> None:
     tied, twice = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
     tied.weight = one.weight
     network = nn.Sequential(nn.Conv2d(3, 4, 1), one, tied, twice, nn.ReLU(), twice, nn.Conv2d(4, 4, 1))
-    why = reasons(network, input_size=(3, 8, 8))
+    with pytest.warns(UserWarning, match=r"4 of the 5 layers of Sequential .* were left \(2: it shares a parameter"):
+        why = reasons(network, input_size=(3, 8, 8))
     assert "shares a parameter" in why["1"]
     assert "shares a parameter" in why["2"]
     assert "several names" in why["3"]
@@ -179,6 +187,7 @@ def test_timms_linear_is_a_linear_layer() -> None:
         ({"exclude": "steem"}, "Did you mean 'stem'"),
         ({"noise": -1.0}, "noise is -1.0"),
         ({"input_size": (4, 40, 40)}, "does not run on input_size"),
+        ({"router": "sigmod"}, "router is 'sigmod'. Did you mean 'sigmoid'"),
         ({"include": "standardised"}, "behaviour of its own"),
         ({"experts": 4, "donors": [Network()]}, "1 donors for 4 experts"),
         ({"donors": [nn.Sequential()]}, "same architecture"),
@@ -231,3 +240,13 @@ def test_load_static_skips_a_classifier_of_other_classes() -> None:
     head = twin.head.weight.clone()
     dynaconv.load_static(twin, state, skip=["head.*"])
     assert torch.equal(twin.head.weight, head)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sigmoid", dynaconv.SigmoidRouter), ("softmax", dynaconv.SoftmaxRouter)])
+def test_routers_by_name(name: str, kind: type[nn.Module]) -> None:
+    for method in ("dynamic", "condconv"):
+        twin = dynaconv.dynamize(Network(), method=method, share="layer", router=name, noise=0.0)
+        assert {type(twin.get_submodule(layer.name).router) for layer in twin.dynamize_report.replaced} == {kind}
+    assert type(DynamicConv2d(3, 4, 3, router=name).router) is kind
+    with pytest.raises(ValueError, match=r"router is 'softmaxx'\. Did you mean 'softmax'"):
+        DynamicConv2d(3, 4, 3, router="softmaxx")

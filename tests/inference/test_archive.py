@@ -177,7 +177,7 @@ def test_one_layer_needs_no_factory(frozen: bool, tmp_path: Path) -> None:
 
 def test_layers_of_every_kind(tmp_path: Path) -> None:
     kinds = [kind for kind in dynaconv.__all__ if kind.startswith(("Dynamic", "Cond"))]
-    assert len(kinds) == 14
+    assert len(kinds) == 16
     for kind in kinds:
         sizes = (4, 6) if kind.endswith("Linear") else (4, 6, 3)
         layer = getattr(dynaconv, kind)(*sizes, experts=3, router=lambda c, k: SigmoidRouter(c, k, hidden=5)).eval()

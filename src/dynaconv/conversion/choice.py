@@ -78,7 +78,19 @@ class Selection:
 
     def refusal(self, name: str, module: nn.Module) -> str | None:
         """Why this layer is left as it is; None if it can and shall be replaced."""
-        return self._unwanted(name, module) or self._impossible(name, module)
+        return self._unwanted(name, module) or self.hindrance(name, module)
+
+    def hindrance(self, name: str, module: nn.Module) -> str | None:
+        """Why a layer that was to become dynamic is left: not by the user's choice, nor by the papers'; else None."""
+        if self._unwanted(name, module):
+            return None
+        return self._fixed(module) or self._impossible(name, module)
+
+    def _fixed(self, module: nn.Module) -> str | None:
+        weight = module._parameters.get("weight")
+        if self.chosen_by_name or weight is None or weight.requires_grad or not self._any_trains:
+            return None
+        return "its kernel is fixed (requires_grad=False); `include` it to make it dynamic all the same"
 
     def _unwanted(self, name: str, module: nn.Module) -> str | None:
         if isinstance(module, DynamicLayer):
@@ -87,9 +99,6 @@ class Selection:
             return "excluded"
         if self.chosen_by_name:
             return None if any(matches(pattern, name, module) for pattern in self.include) else "not included"
-        weight = module._parameters.get("weight")
-        if weight is not None and not weight.requires_grad and self._any_trains:
-            return "its kernel is fixed (requires_grad=False); `include` it to make it dynamic all the same"
         if isinstance(module, nn.Linear):
             return "linear layers stay static unless `include` names them"
         if name == self.first:

@@ -28,6 +28,11 @@ _TWINS: dict[str, str] = {
     "timm.layers.linear.Linear": "Linear",
     # TensorFlow's SAME padding; known by name, so that timm need not be installed.
     "timm.layers.conv2d_same.Conv2dSame": "Conv2d",
+    # Weight standardisation, with a learnt gain or without.
+    "timm.layers.std_conv.StdConv2d": "StdConv2d",
+    "timm.layers.std_conv.StdConv2dSame": "StdConv2d",
+    "timm.layers.std_conv.ScaledStdConv2d": "StdConv2d",
+    "timm.layers.std_conv.ScaledStdConv2dSame": "StdConv2d",
 }
 
 _SAME = "timm.layers.conv2d_same.Conv2dSame"
@@ -101,8 +106,7 @@ def convert(
     twin = twin_of(module)
     if twin is None:
         raise ValueError(f"a {type(module).__name__} cannot become dynamic: it has no dynamic twin")
-    prefix = "Dynamic" if method == "dynamic" else "Cond" if isinstance(module, nn.Linear) else "CondConv"
-    kind = getattr(layers, f"{prefix}{twin.removeprefix('Conv') if prefix == 'CondConv' else twin}")
+    kind = getattr(layers, f"{'Dynamic' if method == 'dynamic' else 'Cond'}{twin}")
     weight, bias = module.weight, module.bias
     if not isinstance(router, nn.Module):
         with torch.device(weight.device):
@@ -123,6 +127,9 @@ def convert(
         made.bias = nn.Parameter(
             make_bank([source.bias for source in sources], experts, 0.0), requires_grad=bias.requires_grad
         )
+    if getattr(made, "gain", None) is not None:
+        gains = make_bank([source.gain for source in sources], experts, 0.0)
+        made.gain = nn.Parameter(gains, requires_grad=module.gain.requires_grad)
     _keep_attributes(module, made)
     return made.train(module.training)
 
@@ -147,7 +154,7 @@ def _torch_arguments(module: Ordinary) -> tuple[int, ...]:
 def _torch_keywords(module: Ordinary) -> dict[str, object]:
     if isinstance(module, nn.Linear):
         return {}
-    same = qualified_name(type(module)) == _SAME
+    same = qualified_name(type(module)) == _SAME or getattr(module, "same_pad", False)
     keywords: dict[str, object] = {
         "stride": module.stride,
         "padding": "same" if same else module.padding,
@@ -155,6 +162,8 @@ def _torch_keywords(module: Ordinary) -> dict[str, object]:
         "groups": module.groups,
         "padding_mode": "zeros" if same else module.padding_mode,
     }
+    if twin_of(module) == "StdConv2d":
+        keywords |= {"eps": module.eps, "scale": module.scale if "gain" in module._parameters else None}
     if module.transposed:
         keywords["output_padding"] = module.output_padding
     return keywords

@@ -38,7 +38,7 @@ def load_static(
         f"{name}.{part}" if name else part
         for name, module in model.named_modules()
         if isinstance(module, DynamicLayer)
-        for part in ("weight", "bias")
+        for part in ("weight", "bias", "gain")
     }
     routers = [module for module in model.modules() if getattr(module, "is_router", False)]
     of_routers = {id(tensor) for router in routers for tensor in router.state_dict(keep_vars=True).values()}

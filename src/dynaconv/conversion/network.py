@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +20,7 @@ from dynaconv.conversion.observe import Observation, guess_sizes, observe
 from dynaconv.conversion.report import DynamizeReport, LayerReport
 from dynaconv.counting.dry_run import independent_copy
 from dynaconv.layers import DynamicLayer
-from dynaconv.routing import Scope, ScopedRouter, check_experts, share_router
+from dynaconv.routing import Scope, ScopedRouter, check_experts, find_router, share_router
 
 RouterFactory = Callable[[int, int], nn.Module]
 
@@ -32,7 +34,7 @@ def dynamize(
     exclude: Patterns = None,
     share: str | None = None,
     noise: float = 0.1,
-    router: RouterFactory | None = None,
+    router: RouterFactory | str | None = None,
     donors: Sequence[nn.Module] | None = None,
     input_size: Sequence[int] | None = None,
     inputs: Any = None,
@@ -61,7 +63,7 @@ def dynamize(
             method's own by default.
         noise: standard deviation of the noise, relative to the root mean square of the layer's kernel. Equal experts
             get equal gradients and stay equal, so use 0 to compare outputs and not to train.
-        router: a callable ``(in_channels, experts) -> module`` instead of the method's.
+        router: ``"sigmoid"``, ``"softmax"`` or a callable ``(in_channels, experts) -> module`` instead of the method's.
         donors: K - 1 networks of the same architecture, whose kernels become experts 2 to K: for training from scratch,
             freshly built ones give every expert the network's own initialisation, as both papers have it. Noise is
             not added then, and routers keep their own initialisation.
@@ -74,13 +76,18 @@ def dynamize(
     Returns:
         The twin, with a :class:`DynamizeReport` in its attribute ``dynamize_report``.
 
+    Warns:
+        UserWarning: more of the layers that were to become dynamic were left than replaced; the most frequent reasons.
+
     Raises:
-        ValueError: an unknown method, a pattern that matches nothing, nothing to replace, donors that do not fit, or
-            ``share="block"`` for a network that could not be observed. The model is unchanged then.
+        ValueError: an unknown method or router, a pattern that matches nothing, nothing to replace, donors that do not
+            fit, or ``share="block"`` for a network that could not be observed. The model is unchanged then.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is {type(model).__name__}; expected a torch.nn.Module")
     settings, donors = find_method(method), donors or ()
+    if isinstance(router, str):
+        router = find_router(router)
     count = len(donors) + 1 if donors and experts is None else settings.experts if experts is None else experts
     check_experts(count)
     if donors and len(donors) != count - 1:
@@ -103,6 +110,9 @@ def dynamize(
     if not chosen:
         reasons = "; ".join(sorted({reason for reason in decisions.values() if reason}))
         raise ValueError(f"nothing to replace in {type(model).__name__}: {reasons or 'it has no convolution'}")
+    hindered = [reason for name, module in selection.layers if (reason := selection.hindrance(name, module))]
+    if len(hindered) > len(chosen):
+        _warn_of_left(type(model).__name__, len(chosen), hindered)
     twin = model if inplace else independent_copy(model)
     plan = _Conversion(twin, method, count, router or settings.router, noise, donors, seen if shared else None)
     result = plan.run(chosen)
@@ -120,6 +130,16 @@ def dynamize(
     )
     result.__dict__["dynamize_report"] = report  # past nn.Module.__setattr__: it is no parameter, buffer or child
     return result
+
+
+def _warn_of_left(network: str, replaced: int, reasons: Sequence[str]) -> None:
+    """Say that most of the layers that were meant to become dynamic did not, and the most frequent reasons."""
+    most = "; ".join(f"{number}: {reason}" for reason, number in Counter(reasons).most_common(3))
+    warnings.warn(
+        f"{len(reasons)} of the {len(reasons) + replaced} layers of {network} that were to become dynamic were left "
+        f"({most}). `dynamize_report` of the twin has every layer's reason",
+        stacklevel=3,
+    )
 
 
 def _sizes_tried(model: nn.Module) -> str:

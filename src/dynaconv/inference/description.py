@@ -71,6 +71,8 @@ def _describe_dynamic(layer: Any) -> Description:
         )
         names += ("output_padding",) * geometry.transposed
         arguments = {name: _listed(getattr(layer, name)) for name in names}
+    if isinstance(layer, layers.DynamicStdConv2d):
+        arguments |= {"scale": layer.scale, "eps": layer.eps}
     own = {"experts": layer.experts, "strategy": layer.strategy, "bias": layer.bias is not None}
     return {"kind": "dynamic", "class": type(layer).__name__, "arguments": {**arguments, **own}}
 

@@ -106,7 +106,7 @@ class FrozenLayer(nn.Module):
     @classmethod
     def of(cls, layer: Any, affine: Affine | None, router: nn.Module, **options: Any) -> FrozenLayer:
         """The frozen form of a dynamic layer, with the norm behind it; ``options`` as for the class."""
-        weight, own = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
+        weight, own = layer.mixed_bank().detach(), None if layer.bias is None else layer.bias.detach()
         made = cls(layer.geometry, weight.shape[1:], layer.experts, router, dtype=weight.dtype, **options)
         kernels = weight.double()
         if affine is not None:

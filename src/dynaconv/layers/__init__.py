@@ -11,6 +11,7 @@ from dynaconv.layers.conv_transpose import (
     DynamicConvTranspose3d,
 )
 from dynaconv.layers.linear import CondLinear, DynamicLinear
+from dynaconv.layers.standardised import CondStdConv2d, DynamicStdConv2d
 from dynaconv.layers.tuning import Tuned, tune
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "CondConvTranspose2d",
     "CondConvTranspose3d",
     "CondLinear",
+    "CondStdConv2d",
     "DynamicConv1d",
     "DynamicConv2d",
     "DynamicConv3d",
@@ -29,6 +31,7 @@ __all__ = [
     "DynamicConvTranspose3d",
     "DynamicLayer",
     "DynamicLinear",
+    "DynamicStdConv2d",
     "Tuned",
     "tune",
 ]

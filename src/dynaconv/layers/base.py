@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dynaconv.counting import LayerCount, layer_count
 from dynaconv.ops import Geometry, Plan, check_choice, mix, plan_of
-from dynaconv.routing import ScopedRouter, SigmoidRouter, SoftmaxRouter, as_node, check_experts
+from dynaconv.routing import ScopedRouter, SigmoidRouter, SoftmaxRouter, as_node, check_experts, find_router
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -50,7 +50,7 @@ class DynamicLayer(nn.Module):
         *,
         bias: bool,
         experts: int | None,
-        router: nn.Module | RouterFactory | None,
+        router: nn.Module | RouterFactory | str | None,
         strategy: str,
         device: Any,
         dtype: Any,
@@ -69,7 +69,9 @@ class DynamicLayer(nn.Module):
         self.router = self._router(router, in_features, device, dtype)
         self.reset_parameters()
 
-    def _router(self, router: nn.Module | RouterFactory | None, in_features: int, device: Any, dtype: Any) -> nn.Module:
+    def _router(
+        self, router: nn.Module | RouterFactory | str | None, in_features: int, device: Any, dtype: Any
+    ) -> nn.Module:
         if isinstance(router, nn.Module):
             known = getattr(router, "experts", self.experts)
             if known != self.experts:
@@ -77,11 +79,13 @@ class DynamicLayer(nn.Module):
                     f"router returns {known} routing weights and the layer has {self.experts} experts; make both equal"
                 )
             return router
+        if isinstance(router, str):
+            router = find_router(router)
         factory = type(self).default_router if router is None else router
         if not callable(factory):
             raise TypeError(
-                f"router is {router!r}; expected a module, or a callable (in_channels, experts) -> module such as "
-                "dynaconv.SoftmaxRouter"
+                f'router is {router!r}; expected a module, "sigmoid" or "softmax", or a callable '
+                "(in_channels, experts) -> module such as dynaconv.SoftmaxRouter"
             )
         with torch.device(device) if device is not None else torch.device(torch.get_default_device()):
             made = factory(in_features, self.experts)
@@ -121,7 +125,11 @@ class DynamicLayer(nn.Module):
     def _mix(self, x: Tensor, routing: Tensor | None, geometry: Geometry | None = None) -> Tensor:
         if routing is None:
             routing = self.router(self._router_view(x))
-        return mix(x, self.weight, routing, self.bias, geometry=geometry or self.geometry, strategy=self.strategy)
+        return mix(x, self.mixed_bank(), routing, self.bias, geometry=geometry or self.geometry, strategy=self.strategy)
+
+    def mixed_bank(self) -> Tensor:
+        """``(K, *kernel)``, the experts as they are mixed: the weight itself, or what a subclass makes of it."""
+        return self.weight
 
     def _as_node(self, x: Tensor, routing: Tensor | None, *between: Any) -> Tensor:
         """This call as one node of the graph that torch.fx is tracing.

@@ -23,8 +23,8 @@ class _DynamicConv(DynamicLayer):
 
     Args:
         experts: K, the number of expert kernels.
-        router: None for the class's own; a callable ``(in_channels, experts) -> module``; or a module
-            ``(B, C, *space) -> (B, K)``.
+        router: None for the class's own; ``"sigmoid"`` or ``"softmax"``; a callable
+            ``(in_channels, experts) -> module``; or a module ``(B, C, *space) -> (B, K)``.
         strategy: ``"auto"``, or the name of a strategy; the call raises ValueError if that strategy cannot run it.
 
     Deviation from torch: ``padding="same"`` is allowed with a stride above 1; the padding is then TensorFlow's.
@@ -57,7 +57,7 @@ class _DynamicConv(DynamicLayer):
         dtype: Any = None,
         *,
         experts: int | None = None,
-        router: nn.Module | RouterFactory | None = None,
+        router: nn.Module | RouterFactory | str | None = None,
         strategy: str = "auto",
     ) -> None:
         super().__init__()

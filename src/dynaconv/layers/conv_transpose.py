@@ -55,7 +55,7 @@ class _DynamicConvTranspose(DynamicLayer):
         dtype: Any = None,
         *,
         experts: int | None = None,
-        router: nn.Module | RouterFactory | None = None,
+        router: nn.Module | RouterFactory | str | None = None,
         strategy: str = "auto",
     ) -> None:
         super().__init__()

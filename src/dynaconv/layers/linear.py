@@ -39,7 +39,7 @@ class DynamicLinear(DynamicLayer):
         dtype: Any = None,
         *,
         experts: int | None = None,
-        router: nn.Module | RouterFactory | None = None,
+        router: nn.Module | RouterFactory | str | None = None,
         strategy: str = "auto",
     ) -> None:
         super().__init__()

@@ -96,7 +96,7 @@ def _watched(model: nn.Module, sites: list[_Site]) -> Iterator[None]:
 
 def _tuned(site: _Site, rounds: int) -> Tuned:
     layer = site.layer
-    bank, dims = layer.weight, layer.geometry.dims
+    bank, dims = layer.mixed_bank().detach().requires_grad_(layer.weight.requires_grad), layer.geometry.dims
     x = torch.randn_like(site.blank, device=bank.device)
     x = x.unsqueeze(0) if x.dim() == dims + 1 else x
     x, geometry = resolve_padding(x, tuple(bank.shape[-dims:]) if dims else (), layer.geometry)

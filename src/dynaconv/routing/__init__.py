@@ -7,6 +7,7 @@ from dynaconv.routing.router import (
     SoftmaxRouter,
     check_experts,
     drop_experts,
+    find_router,
     global_average_pool,
 )
 from dynaconv.routing.scope import Place, Scope, ScopedRouter, scopes_of, share_router
@@ -25,6 +26,7 @@ __all__ = [
     "as_node",
     "check_experts",
     "drop_experts",
+    "find_router",
     "global_average_pool",
     "is_traced",
     "scopes_of",

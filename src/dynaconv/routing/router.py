@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dynaconv.errors import suggest
 from dynaconv.routing.temperature import check_temperature
 from dynaconv.routing.tracing import as_node, is_traced
 
@@ -191,6 +192,17 @@ class SoftmaxRouter(PooledRouter):
 
     def weigh(self, logits: Tensor) -> Tensor:
         return torch.softmax(logits / self.temperature.to(logits.dtype), dim=1)
+
+
+ROUTERS: dict[str, type[PooledRouter]] = {"sigmoid": SigmoidRouter, "softmax": SoftmaxRouter}
+"""The routers that ``router="..."`` names."""
+
+
+def find_router(name: str) -> type[PooledRouter]:
+    """The router of that name; ValueError names the nearest known one."""
+    if name not in ROUTERS:
+        raise ValueError(f"router is {name!r}. {suggest(name, ROUTERS)}")
+    return ROUTERS[name]
 
 
 def check_experts(experts: int) -> None:
