@@ -36,6 +36,13 @@ def test_chooses_and_says_why_and_why_not_the_others(batch: int, kernel: int, di
         assert f"not {name}: {reason}" in shown
 
 
+def test_one_image_in_channels_last_under_a_1x1_kernel_is_one_product() -> None:
+    x, bank, routing, geometry = call(1, 1)
+    chosen = plan_of(x.to(memory_format=torch.channels_last), bank, routing, geometry=geometry)
+    assert (chosen.strategy, chosen.why.endswith("is one matrix product")) == ("matmul", True)
+    assert plan_of(x, bank, routing, geometry=geometry).strategy == "single"
+
+
 @pytest.mark.parametrize("batch", [4, 64])
 @pytest.mark.parametrize("geometry", [Geometry(dims=0), Geometry(dims=2, padding=1)], ids=["linear", "1x1 map"])
 def test_many_examples_that_use_a_kernel_at_one_position_use_every_expert(batch: int, geometry: Geometry) -> None:

@@ -61,9 +61,10 @@ def by_rule(call: Call) -> str:
 def plan(call: Call, strategy: str = "auto") -> Plan:
     """As :func:`choose`, with the reasons."""
     chosen = choose(call, strategy)
-    why = {rule.strategy: rule.why for rule in _rules(call)}
+    rules = _rules(call)
+    why = {rule.strategy: rule.why for rule in reversed(rules) if rule.pays}  # the first that pays gives the reason
     why_not = {name: one.unasked for name, one in STRATEGIES.items()}
-    why_not |= {rule.strategy: rule.why_not for rule in _rules(call) if not rule.pays}
+    why_not |= {rule.strategy: rule.why_not for rule in rules if not rule.pays and rule.strategy not in why}
     if strategy == "auto":
         for name, milliseconds in measured_times(call).items():
             why[name] = why_not[name] = f"measured here: {milliseconds:.2f} ms"
@@ -89,6 +90,7 @@ def _rules(call: Call) -> tuple[Rule, ...]:
     if call.exporting:
         return _rules_of_export(call)
     return (
+        _one_product(call),
         Rule("single", True, "one example needs one ordinary convolution"),
         _stencil(call),
         _branches(call),
@@ -105,6 +107,13 @@ def _rules_of_export(call: Call) -> tuple[Rule, ...]:
         Rule("matmul", True, "a 1x1 kernel is one matrix product, and the batch stays free"),
         Rule("unfold", True, "only a product over patches keeps the batch free"),
     )
+
+
+def _one_product(call: Call) -> Rule:
+    """torch's convolution of one image in channels_last by a 1x1 kernel is slower than the product that it is."""
+    one = call.batch == 1 and call.device == "cpu" and call.channels_last
+    pays = one and call.pointwise and call.geometry.groups == 1
+    return Rule("matmul", pays, "a 1x1 kernel over one image in channels_last is one matrix product")
 
 
 def _stencil(call: Call) -> Rule:

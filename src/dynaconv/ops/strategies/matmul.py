@@ -11,6 +11,7 @@ from dynaconv.ops.call import Call
 from dynaconv.ops.convolution import add_bias
 from dynaconv.ops.geometry import Geometry, pad
 from dynaconv.ops.strategies.strategy import Strategy
+from dynaconv.torch_private import is_exporting
 
 
 def refuses(call: Call) -> str | None:
@@ -39,11 +40,19 @@ def convolve_each(x: Tensor, kernels: Tensor, biases: Tensor | None, geometry: G
     batch, groups = x.shape[0], geometry.groups
     weights = _per_group(kernels.flatten(2), groups, geometry.transposed)
     if groups == 1 and _channels_last(x):
-        tokens, columns = _tokens(x), weights[:, 0].transpose(1, 2)
-        y = tokens @ columns if biases is None else torch.baddbmm(_like(biases, tokens).unsqueeze(1), tokens, columns)
+        y = _product(_tokens(x), weights[:, 0].transpose(1, 2), biases)
         return y.reshape(batch, *x.shape[2:], -1).permute(0, 3, 1, 2)
     y = (weights @ x.reshape(batch, groups, x.shape[1] // groups, -1)).reshape(batch, -1, *x.shape[2:])
     return add_bias(y, biases)
+
+
+def _product(rows: Tensor, columns: Tensor, biases: Tensor | None) -> Tensor:
+    """``(B, L, in), (B, in, out), (B, out) -> (B, L, out)``; one example is an ordinary product, which costs less."""
+    biases = None if biases is None else _like(biases, rows)
+    if rows.shape[0] == 1 and not is_exporting():
+        one = rows[0] @ columns[0] if biases is None else torch.addmm(biases[0], rows[0], columns[0])
+        return one.unsqueeze(0)
+    return rows @ columns if biases is None else torch.baddbmm(biases.unsqueeze(1), rows, columns)
 
 
 def gradients(
