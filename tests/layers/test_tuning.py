@@ -86,6 +86,13 @@ def test_a_strategy_that_no_longer_exists_is_forgotten_and_a_later_one_is_timed(
     assert all("quick" not in times for times in stored(folder).values())
 
 
+def test_what_the_rules_choose_is_timed_too() -> None:
+    layer = DynamicLinear(160, 160)
+    (found,) = dynaconv.tune(layer, torch.randn(64, 160), rounds=1)
+    assert found.rule == "branches"
+    assert "branches" in found.times
+
+
 def test_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = network(), torch.randn(2, 4, 6, 6)
     first = dynaconv.tune(model, x, rounds=1)

@@ -17,8 +17,8 @@ from dynaconv.ops.geometry import resolve_padding
 from dynaconv.ops.measured import Times, milliseconds, remember
 from dynaconv.ops.plan import by_rule
 
-# Not timed: never the fastest, and so slow that tuning would take long. ("unfold" is for export, "branches" for few
-# experts.)
+# Not timed unless the rules choose them, for tuning would take long: "unfold" is for export, "branches" for kernels that
+# are used at one position.
 _LEFT_OUT = ("unfold", "branches")
 
 
@@ -111,6 +111,8 @@ def _tuned(site: _Site, rounds: int) -> Tuned:
             wanted = [leaf for leaf in (x, bank, routing, layer.bias) if leaf is not None and leaf.requires_grad]
             torch.autograd.grad(y, wanted, torch.ones_like(y))
 
-    able = [name for name, one in STRATEGIES.items() if name not in _LEFT_OUT and one.refusal(call) is None]
+    rule = by_rule(call)
+    worth = [name for name in STRATEGIES if name == rule or name not in _LEFT_OUT]
+    able = [name for name in worth if STRATEGIES[name].refusal(call) is None]
     times = remember(call, able, lambda: milliseconds({name: partial(run, name) for name in able}, rounds))
-    return Tuned(site.name, by_rule(call), min(times, key=times.__getitem__), times)
+    return Tuned(site.name, rule, min(times, key=times.__getitem__), times)
