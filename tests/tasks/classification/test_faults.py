@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.test_decode import png_header
 from PIL import Image
 
+from data.test_decoding import png_header
 from dynaconv.data import BadImage, decode
 from dynaconv.data.tar import tar_members
 from dynaconv.errors import UserError
