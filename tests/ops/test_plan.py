@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dynaconv.ops import CHOICES, STRATEGIES, Geometry, Strategy, mix, plan_of
+from dynaconv.ops import CHOICES, STRATEGIES, Call, Geometry, Strategy, choose, convolve_each, mix, plan_of
 
 
 def call(batch: int, kernel: int, dims: int = 2) -> tuple[Tensor, Tensor, Tensor, Geometry]:
@@ -34,6 +34,16 @@ def test_chooses_and_says_why_and_why_not_the_others(batch: int, kernel: int, di
     assert shown.startswith(f"{chosen}: {plan.why}")
     for name, reason in plan.others.items():
         assert f"not {name}: {reason}" in shown
+
+
+def test_frozen_layers_without_a_kernel_of_their_own_keep_channels_last() -> None:
+    x, kernels = torch.randn(4, 6, 5, 5), torch.randn(4, 6, 3, 3, 3)
+    geometry = Geometry(dims=2, groups=2)
+    for layout, strategy in ((torch.channels_last, "loop"), (torch.contiguous_format, "grouped")):
+        call = Call.of(x.contiguous(memory_format=layout), kernels, None, geometry)
+        assert choose(call) == strategy
+    y = convolve_each(x.contiguous(memory_format=torch.channels_last), kernels, geometry=geometry)
+    assert y.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_one_image_in_channels_last_under_a_1x1_kernel_is_one_product() -> None:

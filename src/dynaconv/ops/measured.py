@@ -29,7 +29,7 @@ _known: dict[Call, Times] = {}
 
 def times_of(call: Call) -> Times:
     """Milliseconds by strategy of exactly this call; empty where it was not measured."""
-    return {} if call.compiling else _known.get(call, {})
+    return {} if call.compiling or not _known else _known.get(call, {})
 
 
 def forget() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -61,7 +62,7 @@ def by_rule(call: Call) -> str:
 def plan(call: Call, strategy: str = "auto") -> Plan:
     """As :func:`choose`, with the reasons."""
     chosen = choose(call, strategy)
-    rules = _rules(call)
+    rules = list(_rules(call))
     why = {rule.strategy: rule.why for rule in reversed(rules) if rule.pays}  # the first that pays gives the reason
     why_not = {name: one.unasked for name, one in STRATEGIES.items()}
     why_not |= {rule.strategy: rule.why_not for rule in rules if not rule.pays and rule.strategy not in why}
@@ -85,19 +86,22 @@ class Rule(NamedTuple):
     why_not: str = "slower here"
 
 
-def _rules(call: Call) -> tuple[Rule, ...]:
-    """The rules in order of preference. The first one that pays and whose strategy can run the call is taken."""
+def _rules(call: Call) -> Iterator[Rule]:
+    """The rules in the order of preference: the first whose strategy pays and can run the call decides.
+
+    One after the other, as they are asked for: every call of every layer asks.
+    """
     if call.exporting:
-        return _rules_of_export(call)
-    return (
-        _one_product(call),
-        Rule("single", True, "one example needs one ordinary convolution"),
-        _stencil(call),
-        _branches(call),
-        _tiled(call),
-        Rule("matmul", True, "a 1x1 kernel or a linear layer is one batched matrix product"),
-        *_rules_of_torch(call),
-    )
+        yield from _rules_of_export(call)
+        return
+    if call.batch == 1:
+        yield _one_product(call)
+        yield Rule("single", True, "one example needs one ordinary convolution")
+    yield _stencil(call)
+    yield _branches(call)
+    yield _tiled(call)
+    yield Rule("matmul", True, "a 1x1 kernel or a linear layer is one batched matrix product")
+    yield from _rules_of_torch(call)
 
 
 def _rules_of_export(call: Call) -> tuple[Rule, ...]:
@@ -111,8 +115,7 @@ def _rules_of_export(call: Call) -> tuple[Rule, ...]:
 
 def _one_product(call: Call) -> Rule:
     """torch's convolution of one image in channels_last by a 1x1 kernel is slower than the product that it is."""
-    one = call.batch == 1 and call.device == "cpu" and call.channels_last
-    pays = one and call.pointwise and call.geometry.groups == 1
+    pays = call.device == "cpu" and call.channels_last and call.pointwise and call.geometry.groups == 1
     return Rule("matmul", pays, "a 1x1 kernel over one image in channels_last is one matrix product")
 
 
@@ -177,7 +180,11 @@ def _rules_of_torch(call: Call) -> tuple[Rule, ...]:
     """Convolutions of several taps by torch's operations: all examples in one convolution, or one after the other."""
     grouped = Rule("grouped", True, "one convolution serves the whole batch")
     large = math.prod(call.x_shape[1:]) >= _LARGE
-    if call.device != "cpu" or call.compiling or not large:
+    if call.device != "cpu" or call.compiling:
+        return (grouped,)
+    if call.operation == "convolve_each" and call.channels_last and not call.needs_grad:
+        return (Rule("loop", True, "a convolution of each example keeps the map in channels_last"), grouped)
+    if not large:
         return (grouped,)
     if call.keeps_memory:
         return (grouped._replace(why=f"{grouped.why}, {_KEPT}"),)
