@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import math
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dynaconv.tasks.keypoints.metrics import STATS, Truth
 from dynaconv.tasks.keypoints.people import annotated, category_with_keypoints
 from dynaconv.tasks.keypoints.pose import make_pose
 from tasks.keypoints.files import content, puppet, write_data
+from tasks.keypoints.shared_evaluation import evaluate
 
 
 def truth_of(coco: Coco, *, suppress: bool = False, rows_twice: bool = False) -> tuple[Truth, list[Any]]:
@@ -112,3 +114,25 @@ def test_of_two_poses_of_one_person_the_better_is_kept(tmp_path: Path) -> None:
     plain, _ = truth_of(coco, rows_twice=True)
     assert len(plain.results(poses)) == 12, "annotated boxes are one for each person"
     assert json.dumps(kept)
+
+
+def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data", held=content(7))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tasks.keypoints.shared_evaluation", "dynaconv.tasks.keypoints"])
+    evaluate(str(data), 0, 1, "", str(tmp_path / "alone"))
+    outs = [tmp_path / "first", tmp_path / "second"]
+    started = [
+        context.Process(target=evaluate, args=(str(data), rank, 2, str(tmp_path / "meeting"), str(out)))
+        for rank, out in enumerate(outs)
+    ]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [0, 0]
+    alone, first, second = (json.loads((tmp_path / name).read_text()) for name in ("alone", "first", "second"))
+    assert (alone.pop("seen"), first.pop("seen"), second.pop("seen")) == (7, 4, 3)
+    assert 0.01 < alone["ap"] < alone["ap50"] < 1, "none of the easy numbers"
+    for found in (first, second):
+        assert found == pytest.approx(alone, nan_ok=True, abs=1e-12)
