@@ -353,3 +353,17 @@ def test_every_instruction_set_has_the_plan_that_was_measured(
     reason = native.pays("frozen", batch=1)
     assert (found.strategy == "frozen") == (reason is None)
     assert reason is None or found.others["frozen"] == reason
+
+
+@pytest.mark.parametrize("bank_dtype", [None, "int8"])
+@pytest.mark.parametrize("batch", [2, 12])  # with the router in the layer's own call, and without
+@pytest.mark.parametrize("groups", [1, 8])
+def test_lazily_negated_views(groups: int, batch: int, bank_dtype: str | None) -> None:
+    """The imaginary part of a conjugate is one; its memory holds the other sign."""
+    frozen = freeze(DynamicConv2d(8, 8, 3, padding=1, groups=groups), input_size=(8, 9, 9), bank_dtype=bank_dtype)
+    x = torch.randn(batch, 8, 9, 9).to(memory_format=torch.channels_last)
+    routing = torch.rand(batch, 4)
+    for layout in LAYOUTS:
+        plain = x.contiguous(memory_format=layout)
+        assert_close(frozen(torch._neg_view(plain)), frozen(-plain))
+        assert_close(frozen(plain, torch._neg_view(routing)), frozen(plain, -routing))

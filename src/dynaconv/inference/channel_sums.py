@@ -54,6 +54,8 @@ def why_not_readable(x: Tensor) -> str | None:
         return "the input is no map in channels_last"
     if x.numel() == 0:
         return "the batch is empty"
+    if x.is_neg():
+        return "the input is a lazily negated view, whose numbers have the other sign in memory"
     if x.requires_grad and torch.is_grad_enabled():
         return "the input needs a gradient, and this kernel has none"
     if torch.compiler.is_compiling():

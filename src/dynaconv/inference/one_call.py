@@ -86,7 +86,7 @@ def run(layer: Frozen, x: Tensor, routing: Tensor | None, geometry: Geometry) ->
 
 def call(prepared: Prepared, x: Tensor, routing: Tensor | None, known: Tensor | None) -> tuple[Tensor, Tensor]:
     """The output and its sums over space. ``known`` are the sums of ``x``; None to compute them."""
-    weights = None if routing is None else routing.to(torch.float32).contiguous()
+    weights = None if routing is None else routing.to(torch.float32).contiguous().resolve_neg()
     return frozen_layer(prepared.layer, x, weights, known)
 
 

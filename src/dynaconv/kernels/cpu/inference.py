@@ -175,7 +175,7 @@ def mix(bank: Tensor, scale: Tensor | None, routing: Tensor) -> Tensor:
     by_column = scale is not None and scale.shape == (experts, 1, columns)
     scale_shape = (experts, 1, columns) if by_column else (experts, rows, 1)
     numbers = border.bank(bank, scale, (experts, rows, columns), scale_shape)
-    routing = routing.contiguous()
+    routing = routing.contiguous().resolve_neg()
     weights = data_ptr("routing", routing, (batch, experts))
     out = torch.empty(batch, rows, columns, dtype=torch.float32, device="cpu")
     if out.numel():
