@@ -203,10 +203,15 @@ def refused_unless(runs: bool) -> Iterator[None]:
         yield
 
 
+TRAINED = pytest.mark.parametrize("trained", [False, True])  # whether the tensors need gradients, as parameters do
+
+
 @EACH
-def test_forward_mode_derivatives(strategy: str) -> None:
+@TRAINED
+def test_forward_mode_derivatives(strategy: str, trained: bool) -> None:
     dtype = EVERY[strategy].dtype
     leaves, geometry = call(strategy, dtype)
+    leaves = [leaf.requires_grad_(trained) for leaf in leaves]
     tangents = [torch.randn_like(leaf) for leaf in leaves]
 
     def slope(run: Callable[..., Tensor], dtype: torch.dtype) -> Tensor:
@@ -239,9 +244,11 @@ def test_batched_gradients(strategy: str) -> None:
 
 
 @EACH
-def test_vmap_over_routing_weights(strategy: str) -> None:
+@TRAINED
+def test_vmap_over_routing_weights(strategy: str, trained: bool) -> None:
     dtype = EVERY[strategy].dtype
     (x, bank, routing, bias), geometry = call(strategy, dtype)
+    bank.requires_grad_(trained)
     several = torch.randn(2, *routing.shape, dtype=dtype)
     run = lambda routing: mix(x, bank, routing, bias, geometry=geometry, strategy=strategy)  # noqa: E731
     with refused_unless(EVERY[strategy].transformed):

@@ -21,7 +21,7 @@ from dynaconv.ops.convolution import convolve, mix_biases, mix_kernels
 from dynaconv.ops.geometry import Geometry
 from dynaconv.ops.strategies import matmul
 from dynaconv.ops.strategies.strategy import Strategy
-from dynaconv.torch_private import is_wrapped
+from dynaconv.torch_private import forward_ad_active, is_wrapped
 
 # Size of the mixed kernels of one piece. 4 MiB were faster than 1 MiB in every wide layer. A piece has a few examples
 # at least, however large their kernels are, because every piece reads the whole bank (docs/performance.md, steps 4, 9).
@@ -48,11 +48,18 @@ def mix(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry:
 
 
 def _mix(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, bank, routing, bias))
-    if needs_grad and not torch.compiler.is_compiling():  # torch.compile derives the backward pass itself
+    tensors = [tensor for tensor in (x, bank, routing, bias) if tensor is not None]
+    needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    # torch.compile and torch.func derive the backward pass themselves.
+    if needs_grad and not torch.compiler.is_compiling() and not _is_transformed(tensors):
         y: Tensor = _Remixed.apply(x, bank, routing, bias, geometry)
         return y
     return _forward(x, bank, routing, bias, geometry)
+
+
+def _is_transformed(tensors: Sequence[Tensor]) -> bool:
+    """Whether forward mode, ``vmap`` or their like see the call: :class:`_Remixed` has a backward pass and no more."""
+    return forward_ad_active() or any(is_wrapped(tensor) for tensor in tensors)
 
 
 def _lowered(tensor: Tensor, dtype: torch.dtype) -> Tensor:
