@@ -314,3 +314,11 @@ def test_compiles(bank_dtype: str | None) -> None:
         for batch in (1, 2):
             with torch.no_grad():
                 assert_close(compiled(x[:batch]), eager(x[:batch]))
+
+
+def test_a_default_device_does_not_matter() -> None:
+    network = nn.Sequential(DynamicConv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)).eval()
+    with torch.device("meta"):
+        frozen = dynaconv.freeze(network, input_size=(8, 6, 6))
+    x = torch.randn(2, 8, 6, 6)
+    assert_close(frozen(x), network(x))

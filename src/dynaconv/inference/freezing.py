@@ -165,7 +165,7 @@ def _inputs(model: nn.Module, input_size: Sequence[int] | None) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     failures = []
     for size in sizes:
-        inputs = torch.randn(8, *size, generator=generator).to(like.device, like.dtype)
+        inputs = torch.randn(8, *size, generator=generator, device="cpu").to(like.device, like.dtype)
         try:
             with torch.no_grad():
                 model(inputs[:1])
