@@ -317,7 +317,7 @@ def test_compiles(bank_dtype: str | None) -> None:
 
 
 def test_a_default_device_does_not_matter() -> None:
-    network = nn.Sequential(DynamicConv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)).eval()
+    network = nn.Sequential(dynaconv.DynamicConv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)).eval()
     with torch.device("meta"):
         frozen = dynaconv.freeze(network, input_size=(8, 6, 6))
     x = torch.randn(2, 8, 6, 6)
