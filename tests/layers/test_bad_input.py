@@ -26,7 +26,8 @@ from dynaconv import CondConv2d, DynamicConv2d, DynamicConvTranspose2d, DynamicL
         ({"kernel_size": 0}, ValueError, "kernel_size is 0; expected a whole number of at least 1, or 2 of them"),
         ({"kernel_size": (3, 3, 3)}, ValueError, r"kernel_size is \(3, 3, 3\); expected"),
         ({"strategy": "groupd"}, ValueError, r"strategy is 'groupd'\. Did you mean 'grouped'"),
-        ({"router": "softmax"}, TypeError, r"router is 'softmax'; expected a module, or a callable .*SoftmaxRouter"),
+        ({"router": "softmx"}, ValueError, r"router is 'softmx'.*Did you mean 'softmax'"),
+        ({"router": 3}, TypeError, r"router is 3; expected"),
         ({"router": lambda c, k: None}, TypeError, r"router factory returned NoneType; expected a torch\.nn\.Module"),
         (
             {"router": SigmoidRouter(6, 3)},

@@ -56,7 +56,10 @@ def measured_times(call: Call) -> measured.Times:
 
 def by_rule(call: Call) -> str:
     """The strategy that the rules choose; used for calls that :func:`dynaconv.tune` has not measured."""
-    return next(rule.strategy for rule in _rules(call) if rule.pays and not STRATEGIES[rule.strategy].refusal(call))
+    rules = (
+        list(_rules(call)) if call.compiling else _rules(call)
+    )  # torch.compile cannot trace a generator left halfway
+    return next(rule.strategy for rule in rules if rule.pays and not STRATEGIES[rule.strategy].refusal(call))
 
 
 def plan(call: Call, strategy: str = "auto") -> Plan:

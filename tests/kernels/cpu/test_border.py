@@ -121,6 +121,8 @@ def spoilt(value: Any, how: str) -> Any:
 # Tensors of another shape that are right all the same: wider maps, a bias for all examples, another number of examples,
 # more output channels in the same panels. What is made contiguous is taken in any layout.
 RIGHT = {
+    ("mix", "routing", "negated"),  # resolved
+    ("mix int8", "routing", "negated"),
     ("convolve", "x", "shape -1"),
     ("convolve int8", "x", "shape -1"),
     ("depthwise", "x", "shape -1"),
