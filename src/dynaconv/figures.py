@@ -61,3 +61,16 @@ def with_grid(axes: Axes) -> None:
     """Draw a light grid behind the lines."""
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
+
+
+def short_number(number: float) -> str:
+    """Three digits and a letter.
+
+    >>> short_number(408938), short_number(1.2e9), short_number(950)
+    ('409 K', '1.20 G', '950')
+    """
+    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " K")):
+        if number >= 0.9995 * size:
+            value = number / size
+            return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{letter}"
+    return f"{number:.0f}"

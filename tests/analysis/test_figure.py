@@ -12,8 +12,9 @@ import pytest
 
 from dynaconv.analysis.comparison import Comparison, Row
 from dynaconv.analysis.figure import draw
-from dynaconv.analysis.report import HEADINGS, cells, count, markdown, notes, unstable
+from dynaconv.analysis.report import HEADINGS, cells, markdown, notes, unstable
 from dynaconv.analysis.statistics import paired_difference, spread
+from dynaconv.figures import short_number
 
 
 def row(method: str, experts: int | None, madds: float, top1: tuple[float, ...]) -> Row:
@@ -130,7 +131,7 @@ def test_cells_by_hand() -> None:
     [(0, "0"), (999, "999"), (1000, "1.00 K"), (408_938, "409 K"), (999_600, "1.00 M"), (12_345_678, "12.3 M")],
 )
 def test_count(number: float, text: str) -> None:
-    assert count(number) == text
+    assert short_number(number) == text
 
 
 def test_notes_name_seeds_images_and_recipe() -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dynaconv.analysis.comparison import Comparison, Row
-from dynaconv.analysis.report import count
 from dynaconv.analysis.statistics import mean, spread
-from dynaconv.figures import FONT, Style, new_figure, style, with_grid
+from dynaconv.figures import FONT, Style, new_figure, short_number, style, with_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,7 +102,7 @@ def _dress(left: Axes, right: Axes, comparison: Comparison) -> None:
     room = 0.18 * (max(madds) - min(madds)) or 0.1 * max(madds)
     left.set_xlim(min(madds) - room, max(madds) + room)
     left.xaxis.set_major_locator(MaxNLocator(4))
-    left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value).replace(" ", "\u2009")))
+    left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value).replace(" ", "\u2009")))
     left.set_xlabel(f"MAdds per image ({comparison.image_size}x{comparison.image_size})")
     left.set_ylabel("top-1 accuracy, %")
     left.set_title(_title(comparison), fontsize=FONT, loc="left")

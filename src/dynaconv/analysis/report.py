@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from dynaconv.analysis.comparison import Comparison, Row
 from dynaconv.analysis.folder import CompareFolder
+from dynaconv.figures import short_number
 
 NAME = "compare"  # of the files
 STEADY = 0.1
@@ -33,8 +34,8 @@ def cells(row: Row) -> list[str]:
     return [
         row.method,
         "" if row.experts is None else str(row.experts),
-        count(row.parameters),
-        count(row.madds),
+        short_number(row.parameters),
+        short_number(row.madds),
         f"{row.top1_mean:.2f}" + ("" if row.top1_spread is None else f" ± {row.top1_spread:.2f}"),
         _difference(row),
         _with_ratio(
@@ -48,19 +49,6 @@ def cells(row: Row) -> list[str]:
 def unstable(quartiles: tuple[float, float] | None) -> bool:
     """Return whether the quartiles of a ratio differ by more than a tenth."""
     return quartiles is not None and quartiles[1] - quartiles[0] > STEADY * quartiles[0]
-
-
-def count(number: float) -> str:
-    """Three digits and a letter.
-
-    >>> count(408938), count(1.2e9), count(950)
-    ('409 K', '1.20 G', '950')
-    """
-    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " K")):
-        if number >= 0.9995 * size:
-            value = number / size
-            return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{letter}"
-    return f"{number:.0f}"
 
 
 def notes(comparison: Comparison) -> list[str]:
