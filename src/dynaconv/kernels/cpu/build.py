@@ -209,5 +209,5 @@ def _build(compiler: str, flags: tuple[str, ...], made: Path) -> str:
 
 
 def _run(command: list[str]) -> str:
-    made = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    made = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     return "" if made.returncode == 0 else made.stderr.strip() or f"exit status {made.returncode}"
