@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from dynaconv.inference.channel_sums import readable, sums_of
 from dynaconv.kernels.cpu import inference
+from dynaconv.ops.call import autocast_dtype
 from dynaconv.routing import PooledRouter, SigmoidRouter, SoftmaxRouter, as_node, global_average_pool, is_traced
 from dynaconv.torch_private import carry_hooks, is_hooked
 
@@ -67,7 +68,7 @@ class FrozenRouter(nn.Module):
             raise ValueError(
                 f"router got input of shape {tuple(x.shape)}; expected (batch, {self.in_channels}, *space)"
             )
-        if torch.is_autocast_enabled(x.device.type):
+        if autocast_dtype(x.device.type) is not None:
             with torch.autocast(x.device.type, enabled=False):
                 return self._route(x)
         return self._route(x)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dynaconv.kernels.cuda.operators import triton_mix
-from dynaconv.ops.call import Call
+from dynaconv.ops.call import Call, autocast_dtype
 from dynaconv.ops.geometry import Geometry, output_space
 from dynaconv.ops.strategies.strategy import Strategy
 
@@ -86,8 +86,8 @@ def _linear(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None) -> Te
 
 
 def _lowered(tensor: Tensor) -> Tensor:
-    device = tensor.device.type
-    return tensor.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tensor
+    low = autocast_dtype(tensor.device.type)
+    return tensor if low is None else tensor.to(low)
 
 
 STRATEGY = Strategy(refuses=refuses, mix=mix, unasked="not measured on a GPU; ask for it by name")
