@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -102,3 +105,46 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_large_but_allowed_picture_is_read_without_a_warning() -> None:
     """Pillow warns from 89 million pixels on; warnings are errors here."""
     assert decode(saved(Image.new("1", (10_000, 9_000)))).size == (10_000, 9_000)
+
+
+def test_fewer_pixels_and_formats_for_files_of_strangers() -> None:
+    assert decode(saved(Image.new("L", (50, 40))), most_pixels=2000).size == (50, 40)
+    with pytest.raises(BadImage, match="50x40 pixels; at most 1,999 are read"):
+        decode(saved(Image.new("L", (50, 40))), "it", most_pixels=1999)
+    eps = saved(Image.new("RGB", (5, 4)), "eps")  # Pillow would start Ghostscript
+    with pytest.raises(BadImage, match="it is empty or not an image"):
+        decode(eps, "it", formats=("JPEG", "PNG"))
+    assert decode(saved(Image.new("L", (5, 4))), formats=("JPEG", "PNG")).size == (5, 4)
+
+
+def test_threads_leave_the_filters_of_warnings_as_they_were() -> None:
+    """Two threads inside `warnings.catch_warnings` restore each other's filters: they would be lost for ever."""
+    first_is_in, second_is_in, first_is_out = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(io.BytesIO):
+        """Stops at its first read."""
+
+        def __init__(self, content: bytes, begins: threading.Event, until: threading.Event) -> None:
+            super().__init__(content)
+            self._begins, self._until = begins, until
+
+        def read(self, size: int | None = -1) -> bytes:
+            self._begins.set()
+            assert self._until.wait(60)
+            return super().read(size)
+
+    content = saved(Image.new("L", (5, 4))).getvalue()
+    before = list(warnings.filters)
+
+    def first() -> None:
+        decode(Slow(content, first_is_in, second_is_in), "first")
+        first_is_out.set()
+
+    def second() -> None:
+        assert first_is_in.wait(60)
+        decode(Slow(content, second_is_in, first_is_out), "second")
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(first), pool.submit(second)]:
+            done.result(60)
+    assert list(warnings.filters) == before

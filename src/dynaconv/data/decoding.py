@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Iterable
 from os import PathLike
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from PIL import Image, ImageOps
 
@@ -36,38 +37,74 @@ class BadImage(ValueError):  # noqa: N818 - what it is, not how it is raised
         return (BadImage, (self.name, self.reason))
 
 
-def decode(source: str | PathLike[str] | IO[bytes], name: str | None = None) -> Image.Image:
-    """Read an image file as upright RGB.
+def decode(
+    source: str | PathLike[str] | IO[bytes],
+    name: str | None = None,
+    *,
+    most_pixels: int = MAX_PIXELS,
+    formats: tuple[str, ...] | None = None,
+) -> Image.Image:
+    """Read an image file as upright RGB. Several threads may read at once.
 
     Args:
         source: a path, or a binary file.
         name: what to call it in an error (the path if ``None``).
+        most_pixels: larger images are refused before they are decoded; never more than ``MAX_PIXELS``.
+        formats: Pillow's names of the formats that are read (``"JPEG"`` ...); all that Pillow knows if ``None``. For
+            files of strangers: some of Pillow's formats start other programs.
 
     Returns:
         a PIL image of mode RGB. Transparency is dropped, CMYK, grey, palette and 16-bit images are converted.
 
     Raises:
-        BadImage: missing, empty, truncated, not an image, or larger than ``MAX_PIXELS``.
+        BadImage: missing, empty, truncated, not an image (of these formats), or larger than ``most_pixels``.
     """
+    most = min(most_pixels, MAX_PIXELS)
     called = str(source) if name is None else name
     if isinstance(source, (str, PathLike)) and os.path.exists(source) and not os.path.isfile(source):
         raise BadImage(called, "it is no ordinary file")  # reading a pipe could block for ever
     try:
-        with warnings.catch_warnings():
-            # Pillow warns from half of MAX_PIXELS on, and on palettes with transparency: neither damages the picture.
-            warnings.simplefilter("ignore")
-            with Image.open(source) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise BadImage(called, f"{image.width}x{image.height} pixels; at most {MAX_PIXELS:,} are read")
-                image.load()
-                ImageOps.exif_transpose(image, in_place=True)
-                return _to_rgb(image, called)
+        with _WITHOUT_WARNINGS, Image.open(source, formats=formats) as image:
+            if image.width * image.height > most:
+                raise BadImage(called, f"{image.width}x{image.height} pixels; at most {most:,} are read")
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(image, called)
     except BadImage:
         raise
     except MemoryError:
         raise
     except Exception as error:  # for damaged files Pillow's decoders raise errors of nearly every type
         raise BadImage(called, _reason(error)) from error
+
+
+class _WithoutWarnings:
+    """No warnings while any thread is inside.
+
+    Pillow warns from half of ``MAX_PIXELS`` on, and on palettes with transparency: neither damages the picture. The
+    filters of warnings belong to the whole process, so the first thread that enters changes them, and the last one that
+    leaves restores them.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._caught = threading.Lock(), 0, warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._caught = warnings.catch_warnings()
+                self._caught.__enter__()
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(self, *_: Any) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._caught.__exit__(None, None, None)
+
+
+_WITHOUT_WARNINGS = _WithoutWarnings()
 
 
 def _to_rgb(image: Image.Image, called: str) -> Image.Image:

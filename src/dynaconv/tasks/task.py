@@ -163,6 +163,20 @@ class Task(Protocol):
         """
         ...
 
+    def example(self, picture: Image) -> Any:
+        """A decoded picture as evaluation sees it, on the CPU: one example, for a task made by :meth:`of_weights`.
+
+        Several threads may call it at once.
+
+        Raises:
+            BadImage: the picture cannot be brought to the network's size.
+        """
+        ...
+
+    def batch(self, examples: Sequence[Any], device: torch.device) -> Batch:
+        """What :meth:`predict` takes, of examples that :meth:`example` made."""
+        ...
+
     def predict(self, model: nn.Module, batch: Batch) -> list[list[Any]]:
         """What ``model`` finds in every example of a batch, in JSON types: a list of classes, boxes, poses ...
 

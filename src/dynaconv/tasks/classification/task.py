@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +16,7 @@ from dynaconv.data import BadImages, Batches, EvaluationBatches, Examples, defau
 from dynaconv.errors import UserError
 from dynaconv.tasks.classification.batches import LabelledImages, Normalise, collate
 from dynaconv.tasks.classification.folder import Files
-from dynaconv.tasks.classification.transforms import Augment, Preprocess, evaluation_transform
+from dynaconv.tasks.classification.transforms import Augment, Preprocess, Transform, evaluation_transform
 from dynaconv.tasks.network import ModelSpec, build_model
 from dynaconv.tasks.task import Metric, TaskOptions
 
@@ -179,6 +180,22 @@ class Classification:
             workers=workers,
             device=device,
         )
+
+    @cached_property
+    def _evaluated(self) -> Transform:
+        return evaluation_transform(self._known_preprocess())
+
+    @cached_property
+    def _normalise(self) -> Normalise:
+        return Normalise(self._known_preprocess())
+
+    def example(self, picture: Image) -> Any:
+        """See :meth:`dynaconv.tasks.task.Task.example`; ``(3, S, S)`` uint8."""
+        return self._evaluated(picture)
+
+    def batch(self, examples: Sequence[Any], device: torch.device) -> Batch:
+        """See :meth:`dynaconv.tasks.task.Task.batch`; the labels are 0."""
+        return self._normalise(collate([(example, 0) for example in examples]), device)
 
     def predict(self, model: nn.Module, batch: Batch, top: int = 5) -> list[list[dict[str, Any]]]:
         """For every image its ``top`` classes by falling probability: ``{"class": name, "probability": p}``."""

@@ -78,8 +78,12 @@ class Files:
         return len(self.paths)
 
     def __getitem__(self, row: int) -> Example:
-        image = decode(self.paths[row])
-        return square(image, self.size), {"image": torch.tensor(row), "size": torch.tensor(image.size)}
+        return unlabelled(decode(self.paths[row]), self.size, row)
+
+
+def unlabelled(image: Image.Image, size: int, number: int) -> Example:
+    """An example of a picture of which nothing is known but its number."""
+    return square(image, size), {"image": torch.tensor(number), "size": torch.tensor(image.size)}
 
 
 def _boxes(boxes: Sequence[Sequence[float]]) -> Tensor:

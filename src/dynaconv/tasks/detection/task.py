@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from dynaconv.data import BadImages, Batches, EvaluationBatches, Examples, default_cap
 from dynaconv.data.coco import Category
 from dynaconv.data.coco_splits import open_coco_part
 from dynaconv.errors import UserError
-from dynaconv.tasks.detection.batches import Batch, EvaluationPictures, Files, collate, to_device
+from dynaconv.tasks.detection.batches import Batch, EvaluationPictures, Files, collate, to_device, unlabelled
 from dynaconv.tasks.detection.drawing import draw_boxes
 from dynaconv.tasks.detection.metrics import SHOWN, BoxMetrics, detect
 from dynaconv.tasks.detection.network import build_detector
-from dynaconv.tasks.detection.transforms import DetectionOptions
+from dynaconv.tasks.detection.transforms import DetectionOptions, Target
 from dynaconv.tasks.network import ModelSpec
 from dynaconv.tasks.task import Metric, TaskOptions
 
@@ -138,6 +139,14 @@ class Detection:
             workers=workers,
             device=device,
         )
+
+    def example(self, picture: Image) -> tuple[Tensor, Target]:
+        """See :meth:`dynaconv.tasks.task.Task.example`."""
+        return unlabelled(picture, self.image_size, 0)
+
+    def batch(self, examples: Sequence[tuple[Tensor, Target]], device: torch.device) -> Batch:
+        """See :meth:`dynaconv.tasks.task.Task.batch`."""
+        return to_device(collate(list(examples)), device)
 
     def predict(
         self, model: nn.Module, batch: Batch, top: int | None = None, min_score: float = LEAST_SCORE

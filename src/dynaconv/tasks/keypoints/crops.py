@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from dynaconv.data import BadImages, Batches, EvaluationBatches, Examples, TrainBatches, decode
+from dynaconv.data.coco import Box
 from dynaconv.tasks.keypoints.augment import PoseAugment
 from dynaconv.tasks.keypoints.geometry import CENTRE, crop_matrix, inverted, moved, region_of, warped
 from dynaconv.tasks.keypoints.heatmaps import STRIDE
@@ -45,26 +47,43 @@ class Crops:
     def __getitem__(self, row: int) -> Batch:
         person = self.people[row]
         if isinstance(person, FileBox):
-            image = decode(person.path)
-            box = person.box or (0.0, 0.0, float(image.width), float(image.height))
-            keypoints = np.zeros((len(self.pose.names), 3), np.float32)
-        else:
-            image, box, keypoints = person.picture.decode(), person.box, person.keypoints
-        region = region_of(box, self.pose.aspect, self.pose.padding)
-        matrix, mirror = crop_matrix(region, self.pose.image_size), False
-        if self.augment is not None:
-            matrix, mirror = self.augment.matrix(region, keypoints, self.pose)
-        crop = warped(image, matrix, self.pose.image_size)
-        points, weights = targets(keypoints, matrix, mirror, self.pose)
-        return {
-            "images": torch.from_numpy(np.array(crop)).permute(2, 0, 1).contiguous(),
-            "points": torch.from_numpy(points),
-            "weights": torch.from_numpy(weights),
-            "back": torch.from_numpy(inverted(matrix / STRIDE).astype(np.float32)),
-            "boxes": torch.tensor(box),
-            "box_scores": torch.tensor(person.score),
-            "rows": torch.tensor(row),
-        }
+            return unlabelled(decode(person.path), person.box, self.pose, row=row, score=person.score)
+        return _example(
+            person.picture.decode(), person.box, person.keypoints, self.pose, self.augment, row=row, score=person.score
+        )
+
+
+def unlabelled(image: Image, box: Box | None, pose: PoseSpec, *, row: int = 0, score: float = 1.0) -> Batch:
+    """The example of a box of a picture without annotations; the whole picture if ``box`` is ``None``."""
+    box = box or (0.0, 0.0, float(image.width), float(image.height))
+    return _example(image, box, np.zeros((len(pose.names), 3), np.float32), pose, None, row=row, score=score)
+
+
+def _example(
+    image: Image,
+    box: Box,
+    keypoints: np.ndarray[Any, Any],
+    pose: PoseSpec,
+    augment: PoseAugment | None,
+    *,
+    row: int,
+    score: float,
+) -> Batch:
+    region = region_of(box, pose.aspect, pose.padding)
+    matrix, mirror = crop_matrix(region, pose.image_size), False
+    if augment is not None:
+        matrix, mirror = augment.matrix(region, keypoints, pose)
+    crop = warped(image, matrix, pose.image_size)
+    points, weights = targets(keypoints, matrix, mirror, pose)
+    return {
+        "images": torch.from_numpy(np.array(crop)).permute(2, 0, 1).contiguous(),
+        "points": torch.from_numpy(points),
+        "weights": torch.from_numpy(weights),
+        "back": torch.from_numpy(inverted(matrix / STRIDE).astype(np.float32)),
+        "boxes": torch.tensor(box),
+        "box_scores": torch.tensor(score),
+        "rows": torch.tensor(row),
+    }
 
 
 def targets(

@@ -14,7 +14,7 @@ from dynaconv.data import BadImages, Batches, EvaluationBatches, default_cap
 from dynaconv.data.coco_splits import open_coco_part
 from dynaconv.errors import UserError
 from dynaconv.tasks.keypoints.augment import PoseAugment
-from dynaconv.tasks.keypoints.crops import Batch, Crops, OnDevice, crop_batches
+from dynaconv.tasks.keypoints.crops import Batch, Crops, OnDevice, collate, crop_batches, unlabelled
 from dynaconv.tasks.keypoints.drawing import draw_poses
 from dynaconv.tasks.keypoints.geometry import CENTRE
 from dynaconv.tasks.keypoints.heatmaps import default_sigma, gaussians, mirrored_back, peaks
@@ -181,6 +181,14 @@ class Keypoints:
             workers=workers,
             device=device,
         )
+
+    def example(self, picture: Image) -> Batch:
+        """See :meth:`dynaconv.tasks.task.Task.example`; the whole picture is one person's box."""
+        return unlabelled(picture, None, self.pose)
+
+    def batch(self, examples: Sequence[Batch], device: torch.device) -> Batch:
+        """See :meth:`dynaconv.tasks.task.Task.batch`."""
+        return OnDevice(self.pose)(collate(list(examples)), device)
 
     def predict(self, model: nn.Module, batch: Batch) -> list[list[dict[str, Any]]]:
         """The pose in every crop: ``{"box": [x, y, width, height], "score": s, "keypoints": [{name, x, y, score}]}``.
