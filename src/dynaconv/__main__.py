@@ -22,6 +22,7 @@ EXTRA_OF_MODULE = {
     "typer": "train",
     "datasets": "data",
     "faster_coco_eval": "detection",
+    "pyarrow": "inspect",
     "wandb": "wandb",
 }
 

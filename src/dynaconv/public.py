@@ -5,6 +5,7 @@ from __future__ import annotations
 from dynaconv.conversion import dynamize, load_static
 from dynaconv.counting import cost
 from dynaconv.inference import freeze, load, save
+from dynaconv.inspection import intervene, record_routing
 from dynaconv.kernels.cpu import keep_freed_memory
 from dynaconv.layers import (
     CondConv1d,
@@ -61,10 +62,12 @@ __all__ = [
     "cost",
     "dynamize",
     "freeze",
+    "intervene",
     "keep_freed_memory",
     "load",
     "load_static",
     "mix",
+    "record_routing",
     "save",
     "set_temperature",
     "share_router",
