@@ -64,7 +64,7 @@ $(READY): requirements.txt pyproject.toml tools/make_venv.py
 # One file for every Python and platform that torch supports. Versions already in it stay unless they no longer fit;
 # `make pins UPGRADE=--upgrade` takes the newest.
 pins:
-	uv pip compile --universal --python-version 3.10 --extra train --extra data --extra detection --extra dev --no-annotate \
+	uv pip compile --universal --python-version 3.10 --extra train --extra data --extra detection --extra export --extra dev --no-annotate \
 		--quiet $(UPGRADE) \
 		--custom-compile-command "make pins" --output-file requirements.txt pyproject.toml
 

@@ -24,6 +24,10 @@ EXTRA_OF_MODULE = {
     "faster_coco_eval": "detection",
     "pyarrow": "inspect",
     "wandb": "wandb",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
+    "openvino": "export",
 }
 
 

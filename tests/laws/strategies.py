@@ -108,6 +108,11 @@ EVERY: dict[str, Subject] = {
         fitting={"dims": (0, 1, 2), "kind": "small"},
         **OWN,
     ),
+    "operator": Subject(
+        accepts=lambda case: False,
+        refusal="it is for graphs that an exporter writes",
+        transformed=False,
+    ),
 }
 
 INTERPRETED = interpreted()
@@ -117,6 +122,8 @@ C_KERNELS = ("stencil", "tiled")
 
 
 def _here(name: str) -> bool:
+    if name == "operator":  # runs for exporters alone: tests/ops/test_operator.py
+        return False
     return name == "triton" if INTERPRETED else name != "triton" and (name not in C_KERNELS or cpu.why_not() is None)
 
 

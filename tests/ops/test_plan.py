@@ -123,7 +123,9 @@ def test_an_unknown_strategy_is_told_the_nearest_one(batch: int) -> None:
 
 
 @pytest.mark.parametrize("batch", [0, 1, 3])
-@pytest.mark.parametrize("strategy", [name for name in CHOICES if name not in ("stencil", "tiled", "triton")])
+@pytest.mark.parametrize(
+    "strategy", [name for name in CHOICES if name not in ("stencil", "tiled", "triton", "operator")]
+)
 def test_a_plan_can_be_had_for_every_batch_that_runs(batch: int, strategy: str) -> None:
     x, bank, routing, geometry = call(batch, 1)
     if strategy == "single" and batch == 3:

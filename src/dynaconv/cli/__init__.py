@@ -28,6 +28,7 @@ COMMANDS: dict[str, CommandPlace] = {
     "eval": CommandPlace("evaluate:evaluate", "Measure a trained network on a data set."),
     "predict": CommandPlace("predict:predict", "Classify image files and folders into CSV or JSON."),
     "inspect": CommandPlace("inspect:inspect", "Look at what the routers of a trained network do, image by image."),
+    "export": CommandPlace("export:export", "Write a network as ONNX, torch.export or AOTInductor, run it, check it."),
     "cost": CommandPlace("cost:cost", "Count parameters and multiply-adds, layer by layer."),
     "list": CommandPlace("tables:list_models", "List the networks that can be trained by name."),
     "tables": CommandPlace("tables:tables", "Print the papers' tables beside our own counts."),

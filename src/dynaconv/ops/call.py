@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from dynaconv.kernels.cpu import keeps_memory
 from dynaconv.ops.geometry import Geometry
 from dynaconv.torch_private import forward_ad_active, is_exporting, is_watched, is_wrapped
+
+wants_operators: ContextVar[bool] = ContextVar("wants_operators", default=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +27,7 @@ class Call:
         autocast: the dtype that autocast uses on this device; None where autocast is off.
         needs_grad: whether a backward pass may follow.
         exporting: torch.export traces the call.
+        as_operator: an exporter wants one operator a layer (inside ``strategies.operator.as_operators``).
         compiling: torch.compile traces the call.
         channels_last: whether the input is a 2d map in channels_last layout.
         plain: the tensors are ordinary ones, and no mode or transform of torch is active; see :func:`is_plain`.
@@ -39,6 +43,7 @@ class Call:
     needs_grad: bool
     autocast: torch.dtype | None = None
     exporting: bool = False
+    as_operator: bool = False
     compiling: bool = False
     channels_last: bool = False
     plain: bool = True
@@ -82,6 +87,7 @@ class Call:
             needs_grad=torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors),
             autocast=autocast_dtype(x.device.type),
             exporting=is_exporting(),
+            as_operator=wants_operators.get(),
             compiling=compiling,
             channels_last=x.dim() == 4
             and (compiling or not is_wrapped(x))  # under vmap a tensor cannot be asked

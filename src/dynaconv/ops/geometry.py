@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dynaconv.errors import suggest
+from dynaconv.torch_private import is_exporting
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -107,7 +108,8 @@ def pad_amounts(geometry: Geometry, space: Sequence[int], kernel: Sequence[int])
     amounts = []
     for length, size, stride, dilation in zip(space, kernel, geometry.stride, geometry.dilation, strict=True):
         reach = dilation * (size - 1)
-        total = reach if stride == 1 else max((-(-length // stride) - 1) * stride + reach + 1 - length, 0)
+        out = (length + stride - 1) // stride  # no negative numbers: ONNX rounds their quotients towards zero
+        total = reach if stride == 1 else torch.sym_max((out - 1) * stride + reach + 1 - length, 0)
         amounts.append((total // 2, total - total // 2))
     return amounts
 
@@ -125,10 +127,20 @@ def resolve_padding(x: Tensor, kernel: Sequence[int], geometry: Geometry) -> tup
     if geometry.dims == 0 or (geometry.padding_mode == "zeros" and not isinstance(geometry.padding, str)):
         return x, geometry
     amounts = pad_amounts(geometry, x.shape[2:], kernel)
+    if is_exporting() and geometry.padding == "same" and any(stride > 1 for stride in geometry.stride):
+        # The amounts follow from the size of the map. To compare them would fix facts of the size that is traced (that
+        # it is even, for one) in the graph, which a runtime does not check.
+        return _always_padded(x, amounts, geometry.padding_mode), _plain(geometry, (0,) * geometry.dims)
     symmetric = all(before == after for before, after in amounts)
     if symmetric and geometry.padding_mode == "zeros":
         return x, _plain(geometry, tuple(before for before, _ in amounts))
     return pad(x, amounts, geometry.padding_mode), _plain(geometry, (0,) * geometry.dims)
+
+
+def _always_padded(x: Tensor, amounts: Sequence[tuple[int, int]], mode: str) -> Tensor:
+    """As :func:`pad`, for amounts that may be symbols."""
+    flat = [amount for pair in reversed(amounts) for amount in pair]
+    return F.pad(x, flat, mode="constant" if mode == "zeros" else mode)
 
 
 def _plain(geometry: Geometry, padding: tuple[int, ...]) -> Geometry:

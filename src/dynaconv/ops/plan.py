@@ -108,6 +108,8 @@ def _rules(call: Call) -> Iterator[Rule]:
 
 
 def _rules_of_export(call: Call) -> tuple[Rule, ...]:
+    if call.as_operator and call.geometry.dims:
+        return (Rule("operator", True, "an exporter asked for one operator a layer, which it writes in its own way"),)
     if call.depthwise and not call.pointwise and call.operation == "mix":
         return (Rule("branches", True, "a depthwise layer exports with a free batch as K cheap convolutions"),)
     return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dynaconv.ops.strategies import branches, grouped, loop, matmul, single, stencil, tiled, triton, unfold
+from dynaconv.ops.strategies import branches, grouped, loop, matmul, operator, single, stencil, tiled, triton, unfold
 from dynaconv.ops.strategies.strategy import Strategy
 
 STRATEGIES: dict[str, Strategy] = {
@@ -15,6 +15,7 @@ STRATEGIES: dict[str, Strategy] = {
     "branches": branches.STRATEGY,
     "unfold": unfold.STRATEGY,
     "triton": triton.STRATEGY,
+    "operator": operator.STRATEGY,
 }
 
 __all__ = ["STRATEGIES", "Strategy"]

@@ -1,0 +1,284 @@
+"""``dynaconv.export.export``: from a network to a file that was run and checked."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dynaconv.errors import UserError, suggest
+from dynaconv.export import check as checking
+from dynaconv.export.check import LARGEST_ERROR
+from dynaconv.export.prepared import check_input, example, frozen, quiet, with_plain_banks, with_preprocessing
+from dynaconv.export.runtimes import check_installed, load
+from dynaconv.export.source import Source, open_source
+from dynaconv.ops.strategies.operator import as_operators
+
+FORMATS = {"onnx": ".onnx", "torch-export": ".pt2", "aoti": ".pt2"}
+FORMS = ("auto", "single", "scan", "products")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """What :func:`export` wrote.
+
+    Attributes:
+        path: of the file.
+        format: a key of :data:`FORMATS`.
+        form: how dynamic convolutions are written (ONNX).
+        batch: that the file is fixed to; None where it is free.
+        free_size: whether height and width are free.
+        errors: of the file that was written, by batch and image size, relative to the largest output.
+        madds, graph_madds: multiply-adds for one image, of the network and of the graph.
+        megabytes: of the file, 2**20 bytes each.
+    """
+
+    path: Path
+    format: str
+    form: str | None
+    batch: int | None
+    free_size: bool
+    errors: dict[str, float]
+    madds: float | None
+    graph_madds: float | None
+    megabytes: float
+
+    @property
+    def error(self) -> float:
+        """The largest of the errors."""
+        return max(self.errors.values())
+
+    def __str__(self) -> str:
+        sizes = "any image size" if self.free_size else "this image size only"
+        batch = "any batch size" if self.batch is None else f"batches of {self.batch}"
+        lines = [f"{self.path}: {self.megabytes:.1f} MB, {self.format}, {batch}, {sizes}"]
+        if self.form is not None:
+            lines.append(f"  dynamic convolutions: {self.form}")
+        if self.madds and self.graph_madds:
+            ratio = self.graph_madds / self.madds
+            lines.append(
+                f"  multiply-adds: {self.graph_madds / 1e6:.1f} M in the graph, {self.madds / 1e6:.1f} M in the "
+                f"network ({ratio:.3f}x)"
+            )
+        lines.append(f"  the file was run: largest relative error {self.error:.1e} ({', '.join(self.errors)})")
+        return "\n".join(lines)
+
+
+def export(
+    model: str | Path | nn.Module,
+    path: str | Path,
+    *,
+    to: str = "onnx",
+    image_size: int | Sequence[int] | None = None,
+    batch: int | None = None,
+    form: str = "auto",
+    input: str = "normalised",
+    classes: Sequence[str] | None = None,
+    nms: bool = False,
+    opset: int = 20,
+    arguments: dict[str, Any] | None = None,
+) -> ExportReport:
+    """Write a network into a file for another runtime, run that file, and compare it with the network.
+
+    Batch norm and temperature are folded (:func:`dynaconv.freeze`). Nothing is left under ``path`` unless the outputs
+    of the file that was written are the network's, at batch 1, 2 and 5 and, where it is free, at other image sizes.
+
+    Args:
+        model: a network's name, a run folder, a weights file, a file of :func:`dynaconv.save`, or a module that takes
+            images and returns a tensor or several.
+        path: the file.
+        to: ``"onnx"``; ``"torch-export"`` (a program of torch's own operations); ``"aoti"`` (compiled by AOTInductor
+            with this project's kernels inside, for this kind of processor; runs where dynaconv is imported).
+        image_size: side, or ``(height, width)``; the network's own if None. Other sizes work too where the network
+            allows it (``free_size`` of the report).
+        batch: None leaves the batch free; a number fixes it.
+        form: of dynamic convolutions in ONNX, see :mod:`dynaconv.export.onnx_layers`; ``"auto"``: ``"single"`` for
+            batch 1, else ``"scan"``.
+        input: ``"normalised"`` images; ``"float"`` from 0 to 1, or ``"uint8"``, which the file normalises.
+        classes: names of the classes, in place of those that are saved with the weights.
+        nms: a detector's file also suppresses overlapping boxes (ONNX): a third output ``selected``, ``(n, 3)``, has
+            the numbers of image, class and box.
+        opset: of ONNX.
+        arguments: of ``timm.create_model``, where ``model`` is a name.
+
+    Returns:
+        What was written, and how large its error is.
+
+    Raises:
+        UserError: something that does not fit, an operation or a layer that cannot be exported, a runtime that is not
+            installed, or outputs that differ; nothing is written then.
+    """
+    if to not in FORMATS:
+        raise UserError(f"The format is {to!r}. {suggest(str(to), FORMATS)}")
+    if form not in FORMS:
+        raise UserError(f"The form is {form!r}. {suggest(str(form), FORMS)}")
+    if to != "onnx" and (form != "auto" or nms):
+        raise UserError(f"form and nms belong to ONNX, and the format is {to!r}.")
+    if batch is not None and batch < 1:
+        raise UserError(f"batch is {batch!r}; expected at least 1, or None for any.")
+    if form == "single" and batch != 1:
+        raise UserError("The form 'single' is for batch 1; give batch=1, or choose 'scan' or 'products'.")
+    path = _target(Path(path), FORMATS[to])
+    check_installed(to)
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    source = open_source(model, image_size=size, classes=classes, arguments=arguments)
+    check_input(input, source)
+    if nms and source.task != "detection":
+        raise UserError(f"nms is for detectors, and {source.name} is a network for {source.task}.")
+    wanted = _Wanted(path=path, to=to, batch=batch, form=form, input=input, nms=nms, opset=opset)
+    return _write_checked(source, wanted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    path: Path
+    to: str
+    batch: int | None
+    form: str
+    input: str
+    nms: bool
+    opset: int
+
+
+def _target(path: Path, suffix: str) -> Path:
+    if path.suffix != suffix:
+        raise UserError(f"The file is {str(path)!r}; expected a name that ends in {suffix}.")
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(f"Cannot write {path}: it is a folder, or {path.parent} is none.")
+    return path
+
+
+def _write_checked(source: Source, wanted: _Wanted) -> ExportReport:
+    """With a free image size first; if the file is off at another size only, with the fixed one."""
+    network = frozen(source)
+    expected = with_preprocessing(source.network, source, wanted.input)
+    for free_size in (True, False):
+        if free_size and source.fixed_size:
+            continue
+        report, part = _write(source, network, expected, wanted, free_size)
+        try:
+            own = f"{source.input_size[1]}x{source.input_size[2]}"
+            wrong = {case: error for case, error in report.errors.items() if not error <= LARGEST_ERROR}
+            if not wrong:
+                os.replace(part, wanted.path)
+                return report
+            if not report.free_size or any(case.endswith(own) for case in wrong):
+                told = ", ".join(f"{case}: {error:.1e}" for case, error in wrong.items())
+                raise UserError(
+                    f"the file differs from {source.name} by more than {LARGEST_ERROR:.0e} of the largest output "
+                    f"({told}; inf where it does not run or is not finite); nothing was written"
+                )
+        finally:
+            part.unlink(missing_ok=True)
+    raise AssertionError("the second pass returns or raises")
+
+
+def _write(
+    source: Source, network: nn.Module, expected: nn.Module, wanted: _Wanted, free_size: bool
+) -> tuple[ExportReport, Path]:
+    """Write under another name in the same folder, and measure the error; the caller removes the file."""
+    handle, name = tempfile.mkstemp(dir=wanted.path.parent, prefix=f".{wanted.path.stem}-", suffix=wanted.path.suffix)
+    os.close(handle)
+    part = Path(name)
+    try:
+        about, graph_madds = _convert(source, network, wanted, free_size, part)
+        loaded = replace(load(part, runtime=wanted.to), path=wanted.path)
+        report = ExportReport(
+            path=wanted.path,
+            format=wanted.to,
+            form=about.get("form"),
+            batch=wanted.batch,
+            free_size=about["free_size"],
+            errors=checking.check(loaded, expected, source),
+            madds=_madds(source),
+            graph_madds=graph_madds,
+            megabytes=part.stat().st_size / 2**20,
+        )
+        os.chmod(part, 0o644)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise UserError(f"Cannot write {wanted.path}: {error.strerror or error}.") from error
+        raise
+    return report, part
+
+
+def _convert(
+    source: Source, network: nn.Module, wanted: _Wanted, free_size: bool, part: Path
+) -> tuple[dict[str, Any], float | None]:
+    about: dict[str, Any] = {
+        "format": wanted.to,
+        "name": source.name,
+        "task": source.task,
+        "classes": source.classes,
+        "preprocessing": source.preprocessing,
+        "input": wanted.input,
+        "input_size": list(source.input_size),
+        "batch": wanted.batch,
+        "outputs": [*source.outputs, *["selected"] * wanted.nms],
+    }
+    if wanted.to == "onnx":
+        from dynaconv.export import onnx_cost, onnx_file, onnx_nms
+
+        onnx_file.check_opset(wanted.opset)
+        plain = with_preprocessing(with_plain_banks(network), source, wanted.input)
+        with as_operators():
+            program = trace(plain, source, wanted.input, wanted.batch, free_size)
+        about["form"] = wanted.form if wanted.form != "auto" else ("single" if wanted.batch == 1 else "scan")
+        model = onnx_file.convert(program, source.outputs, form=about["form"], opset=wanted.opset)
+        about["free_size"] = has_free_size(program)
+        if wanted.nms:
+            onnx_nms.append(model.graph)
+        onnx_file.write(model, part, about)
+        return about, onnx_cost.madds(model, source.input_size)
+    from dynaconv.export import torch_file
+
+    return torch_file.write(source, network, wanted.to, wanted.input, wanted.batch, free_size, part, about)
+
+
+def trace(
+    network: nn.Module, source: Source, input: str, batch: int | None, free_size: bool
+) -> torch.export.ExportedProgram:
+    """The program of a network, with a free batch if ``batch`` is None and, where the network allows, a free size.
+
+    Raises:
+        UserError: it cannot be traced, or only for one batch size.
+    """
+    images = example(source, input, 3 if batch is None else batch)
+    free = torch.export.Dim
+    side = free.AUTO if free_size else free.STATIC
+    shapes = {0: free.DYNAMIC if batch is None else free.STATIC, 1: free.STATIC, 2: side, 3: side}
+    with quiet(), torch.no_grad():
+        try:
+            return torch.export.export(network, (images,), dynamic_shapes=(shapes,))
+        except Exception as error:  # torch raises its own kinds, and the network's
+            first = str(error).strip().splitlines()
+            raise UserError(
+                f"{source.name} cannot be traced by torch.export{' with a free batch' if batch is None else ''}: "
+                f"{type(error).__name__}: {first[0] if first else ''}"
+            ) from error
+
+
+def has_free_size(program: torch.export.ExportedProgram) -> bool:
+    """Whether both sides of the image are free in a program."""
+    [images] = [node for node in program.graph.nodes if node.op == "placeholder" and node.name == "images"] or [None]
+    if images is None:
+        user = set(program.graph_signature.user_inputs)
+        images = next(node for node in program.graph.nodes if node.op == "placeholder" and node.name in user)
+    return all(not isinstance(side, int) for side in images.meta["val"].shape[2:])
+
+
+def _madds(source: Source) -> float | None:
+    """Of the network as it was, for one image, by this project's counter; None where it cannot count it."""
+    from dynaconv.counting import cost
+
+    try:
+        return cost(source.original or source.network, source.input_size).total
+    except ValueError:
+        return None

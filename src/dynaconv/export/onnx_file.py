@@ -1,0 +1,142 @@
+"""From a traced program to an ONNX file."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dynaconv.errors import UserError
+from dynaconv.export import onnx_layers
+from dynaconv.export.prepared import quiet
+
+log = logging.getLogger(__name__)
+
+OPSETS = (18, 23)
+"""The oldest and the newest opset that a file can have."""
+MOST_BYTES = 2**31 - 1
+KEY = "dynaconv"
+
+
+def check_opset(opset: int) -> None:
+    """Raise UserError unless files can have that opset."""
+    oldest, newest = OPSETS
+    if not oldest <= opset <= newest:
+        raise UserError(f"The opset is {opset}; expected {oldest} to {newest}.")
+
+
+def convert(program: torch.export.ExportedProgram, outputs: Sequence[str], *, form: str, opset: int) -> Any:
+    """The ONNX model of a program whose dynamic convolutions are operators, each written in ``form``.
+
+    Raises:
+        UserError: an operation has no form in ONNX; the message names it.
+    """
+    with quiet():
+        try:
+            made = torch.onnx.export(
+                program,
+                dynamo=True,
+                input_names=["images"],
+                output_names=list(outputs),
+                opset_version=opset,
+                custom_translation_table={torch.ops.dynaconv.convolve_each.default: _translate},
+                verbose=False,
+            )
+        except Exception as error:  # torch raises its own kinds, and wraps those of others
+            raise UserError(f"the network cannot be written as ONNX: {_cause(error)}") from error
+    assert made is not None
+    model = made.model_proto
+    onnx_layers.replace(model.graph, form)
+    _forget_own_domain(model)
+    _name_dimensions(model.graph)
+    return model
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what began it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
+def _translate(
+    x: Any,
+    kernels: Any,
+    biases: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    transposed: bool,
+    output_padding: Any,
+) -> Any:
+    """The node that :mod:`~dynaconv.export.onnx_layers` replaces."""
+    from onnxscript import values
+
+    node = values.Op(values.Opset(onnx_layers.DOMAIN, 1), onnx_layers.OPERATOR, _schema())
+    inputs = (x, kernels) if biases is None else (x, kernels, biases)
+    settings = {"stride": stride, "padding": padding, "dilation": dilation, "output_padding": output_padding}
+    lists = {name: [int(value) for value in numbers] for name, numbers in settings.items()}
+    return node(*inputs, **lists, groups=int(groups), transposed=int(transposed))
+
+
+def _schema() -> Any:
+    from onnx.defs import OpSchema
+
+    def tensor(name: str, **more: Any) -> Any:
+        return OpSchema.FormalParameter(name, "T", **more)
+
+    lists = [
+        OpSchema.Attribute(name, OpSchema.AttrType.INTS) for name in ("stride", "padding", "dilation", "output_padding")
+    ]
+    numbers = [OpSchema.Attribute(name, OpSchema.AttrType.INT) for name in ("groups", "transposed")]
+    optional = OpSchema.FormalParameterOption.Optional
+    return OpSchema(
+        onnx_layers.OPERATOR,
+        onnx_layers.DOMAIN,
+        1,
+        inputs=[tensor("x"), tensor("kernels"), tensor("biases", param_option=optional)],
+        outputs=[tensor("y")],
+        type_constraints=[("T", ["tensor(float)", "tensor(double)", "tensor(float16)"], "")],
+        attributes=[*lists, *numbers],
+    )
+
+
+def _forget_own_domain(model: Any) -> None:
+    kept = [entry for entry in model.opset_import if entry.domain != onnx_layers.DOMAIN]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+
+
+def _name_dimensions(graph: Any) -> None:
+    """Free dimensions get names that say what they are; shapes of inner values, which repeat torch's, are dropped."""
+    del graph.value_info[:]
+    names = {}
+    for number, dimension in enumerate(graph.input[0].type.tensor_type.shape.dim):
+        if dimension.dim_param:
+            names[dimension.dim_param] = ("batch", "channels", "height", "width")[number]
+    for value in (*graph.input, *graph.output):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param:
+                dimension.dim_param = names.get(dimension.dim_param, dimension.dim_param)
+
+
+def write(model: Any, path: Path, about: dict[str, Any]) -> None:
+    """Write the model with what must be known about it into one file.
+
+    Raises:
+        UserError: it is larger than one ONNX file can be.
+    """
+    import onnx
+
+    entry = model.metadata_props.add()
+    entry.key, entry.value = KEY, json.dumps(about, ensure_ascii=False)
+    if model.ByteSize() > MOST_BYTES:
+        raise UserError(f"the network has {model.ByteSize() / 2**30:.1f} GiB; one ONNX file holds 2 GiB at most")
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())

@@ -1,0 +1,234 @@
+"""What is exported: a network of the zoo, a run's best weights, a saved network, or a module, as images -> tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dynaconv.errors import UserError, blame_input, suggest
+
+OUTPUTS = {"classification": ("logits",), "detection": ("boxes", "scores"), "keypoints": ("heatmaps",)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A network that takes normalised images ``(B, C, H, W)``, and what a user of its file must know.
+
+    Attributes:
+        network: in evaluation mode; returns one tensor for every name in ``outputs`` (one alone as it is).
+        name: of the network, for people.
+        task: ``"classification"``, ``"detection"`` or ``"keypoints"``.
+        input_size: ``(C, H, W)`` of one example.
+        outputs: the names of its outputs.
+        classes: their names, in the order of the scores; None where they are not known.
+        preprocessing: ``mean`` and ``std`` of the normalisation, and how training scaled and cropped a picture.
+        fixed_size: the outputs are right for this image size alone.
+        original: the network as it was, whose cost is counted.
+    """
+
+    network: nn.Module
+    name: str
+    task: str
+    input_size: tuple[int, int, int]
+    outputs: tuple[str, ...]
+    classes: list[str] | None = None
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    fixed_size: bool = False
+    original: nn.Module | None = None
+
+
+def open_source(
+    model: str | Path | nn.Module,
+    *,
+    image_size: Sequence[int] | None = None,
+    classes: Sequence[str] | None = None,
+    arguments: dict[str, Any] | None = None,
+) -> Source:
+    """The network of a zoo's name, a run folder, a weights file, a file of :func:`dynaconv.save`, or a module.
+
+    Args:
+        model: see above; a name builds the network as it is initialised, without trained weights.
+        image_size: ``(height, width)`` that the network will see; its own if None.
+        classes: names of the classes, in place of those that came with the weights.
+        arguments: of ``timm.create_model``, for a name.
+
+    Raises:
+        UserError: no such network or file; a list of classes of another length than the network's outputs.
+    """
+    about: dict[str, Any] = {}
+    if isinstance(model, nn.Module):
+        network, name = model, type(model).__name__
+    elif Path(model).exists():
+        network, about, name = _read(Path(model))
+    else:
+        network, name = _build(str(model), arguments or {}), str(model)
+    if arguments and about:
+        raise UserError("arguments build a network by name; weights know the network that they belong to")
+    source = _as_images_to_tensors(network.eval(), about, name, image_size)
+    return _with_classes(source, classes)
+
+
+def _build(name: str, arguments: dict[str, Any]) -> nn.Module:
+    import timm
+
+    import dynaconv.models
+
+    if not timm.is_model(name.partition(".")[0]):
+        known = [*dynaconv.models.ZOO, *timm.list_models()]
+        raise UserError(f"There is no network and no file {name!r}. {suggest(name, known)}")
+    try:
+        network: nn.Module = timm.create_model(name, **arguments)
+    except Exception as error:  # each of timm's networks raises its own
+        raise UserError(f"{name} cannot be built: {type(error).__name__}: {error}") from error
+    return network
+
+
+def _read(path: Path) -> tuple[nn.Module, dict[str, Any], str]:
+    """The network of a run folder, of its weights, or of a file of ``dynaconv.save``."""
+    from dynaconv.train.run_folder.weights import load_trained
+
+    if path.is_file() and _is_saved(path):
+        from dynaconv.inference import load
+
+        network = load(path)
+        return network, {}, type(network).__name__
+    trained = load_trained(path)
+    return trained.model, {"task": "classification", **trained.about}, trained.about["model"]["name"]
+
+
+def _is_saved(path: Path) -> bool:
+    """Whether ``dynaconv.save`` wrote the file (which names its format), and not a training run."""
+    import json
+
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return "format" in json.loads((file.metadata() or {}).get("dynaconv", "{}"))
+    except (SafetensorError, OSError, ValueError):
+        return False  # the reader of weights says what is wrong with it
+
+
+def _as_images_to_tensors(
+    network: nn.Module, about: dict[str, Any], name: str, image_size: Sequence[int] | None
+) -> Source:
+    task = about.get("task") or _task_of(network)
+    known = _preprocessing(network, about)
+    size = tuple(image_size) if image_size is not None else _own_size(network, known)
+    channels = _channels(network)
+    common: dict[str, Any] = {"name": name, "task": task, "classes": about.get("classes"), "outputs": OUTPUTS[task]}
+    common["input_size"] = (channels, *size)
+    if task == "detection":
+        return _detector(network, common, known, image_size)
+    return Source(network=network, preprocessing=known, original=network, **common)
+
+
+def _task_of(network: nn.Module) -> str:
+    if hasattr(network, "raw") and hasattr(network, "anchor_generator"):
+        return "detection"
+    return "keypoints" if type(network).__module__ == "dynaconv.models.keypoints" else "classification"
+
+
+def _preprocessing(network: Any, about: dict[str, Any]) -> dict[str, Any]:
+    """How pictures become inputs: as it was saved with the weights, or as timm says for the network."""
+    if "pose" in about:
+        pose = about["pose"]
+        return {"image_size": list(pose["image_size"]), "mean": list(pose["mean"]), "std": list(pose["std"])}
+    if about.get("preprocess", {}).get("mean"):
+        return dict(about["preprocess"])
+    if hasattr(network, "transform") and hasattr(network.transform, "image_mean"):  # torchvision's detectors
+        scale = network.transform
+        sides = list(scale.fixed_size[::-1]) if scale.fixed_size else None
+        return {"image_size": sides, "mean": list(scale.image_mean), "std": list(scale.image_std), "resize": "stretch"}
+    config: Any = getattr(network, "pretrained_cfg", None) or {}
+    mean, std = config.get("mean"), config.get("std")
+    if not mean or not std:
+        return {}
+    chosen = {"mean": list(mean), "std": list(std)}
+    return chosen | {name: config[name] for name in ("interpolation", "crop_pct") if config.get(name)}
+
+
+def _own_size(network: Any, known: dict[str, Any]) -> tuple[int, int]:
+    size = known.get("image_size")
+    if size is None:
+        config: Any = getattr(network, "pretrained_cfg", None) or {}
+        size = tuple(config.get("input_size") or (3, 224, 224))[1:]
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
+
+
+def _channels(network: nn.Module) -> int:
+    """Of the first layer that sees the image."""
+    for module in network.modules():
+        channels = getattr(module, "in_channels", None)
+        if isinstance(channels, int) and not getattr(module, "is_router", False):
+            return channels
+    return 3
+
+
+class DetectorOutputs(nn.Module):
+    """A detector's backbone and head, its boxes decoded: ``(B, 3, S, S)`` to boxes ``(B, A, 4)`` and scores.
+
+    Boxes are x1, y1, x2, y2 in pixels of the network's input, one for every anchor, not clipped. Scores are
+    ``(B, A, classes)``, softmax over the classes, of which the first is the background.
+    """
+
+    anchors: Tensor
+
+    def __init__(self, detector: Any, size: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.raw = detector.raw()
+        self.weights, self.most = detector.box_coder.weights, float(detector.box_coder.bbox_xform_clip)
+        example = torch.zeros(1, *size)
+        with torch.no_grad():
+            from torchvision.models.detection.image_list import ImageList
+
+            features = list(detector.backbone(example).values())
+            anchors = detector.anchor_generator(ImageList(example, [size[1:]]), features)[0]
+        self.register_buffer("anchors", anchors)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        found = self.raw(images)
+        x1, y1, x2, y2 = self.anchors.unbind(-1)
+        width, height = x2 - x1, y2 - y1
+        shift_x, shift_y, scale_x, scale_y = (
+            part / weight for part, weight in zip(found["bbox_regression"].unbind(-1), self.weights, strict=True)
+        )
+        centre_x, centre_y = shift_x * width + (x1 + width / 2), shift_y * height + (y1 + height / 2)
+        half_width = torch.exp(scale_x.clamp(max=self.most)) * width / 2
+        half_height = torch.exp(scale_y.clamp(max=self.most)) * height / 2
+        sides = centre_x - half_width, centre_y - half_height, centre_x + half_width, centre_y + half_height
+        return torch.stack(sides, dim=-1), found["cls_logits"].softmax(dim=-1)
+
+
+def _detector(network: Any, common: dict[str, Any], known: dict[str, Any], image_size: Sequence[int] | None) -> Source:
+    own = network.transform.fixed_size
+    size = tuple(own[::-1]) if image_size is None and own else tuple(common["input_size"][1:])
+    common["input_size"] = (3, *size)
+    with blame_input():
+        outputs = DetectorOutputs(network, common["input_size"]).eval()
+    if common["classes"] is not None:
+        common["classes"] = ["background", *common["classes"]]
+    return Source(network=outputs, preprocessing=known, fixed_size=True, original=network.raw(), **common)
+
+
+def _with_classes(source: Source, classes: Sequence[str] | None) -> Source:
+    """The names of the classes, if they fit the network's last output."""
+    from dataclasses import replace
+
+    names = source.classes if classes is None else list(classes)
+    if names is None or source.task == "keypoints":
+        return source
+    with torch.no_grad(), blame_input():
+        made = source.network(torch.zeros(1, *source.input_size))
+    scores = made if isinstance(made, Tensor) else made[-1]
+    if classes is not None and source.task == "detection" and len(names) == scores.shape[-1] - 1:
+        names = ["background", *names]
+    if len(names) != scores.shape[-1]:
+        raise UserError(f"{len(names)} names of classes were given, and {source.name} has {scores.shape[-1]} of them.")
+    return replace(source, classes=names)

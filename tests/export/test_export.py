@@ -1,0 +1,283 @@
+"""A small network goes into every kind of file; what the file computes, says and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dynaconv
+from dynaconv.cli import main
+from dynaconv.errors import UserError
+from dynaconv.export import ExportReport, export, load
+from tolerances import assert_close
+
+
+class Small(nn.Module):
+    """The kinds of layers of the papers' mobile networks, small enough to be exported in seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU6())
+        self.deep = nn.Sequential(
+            dynaconv.DynamicConv2d(8, 8, 3, padding=1, groups=8, bias=False), nn.BatchNorm2d(8), nn.ReLU6()
+        )
+        self.point = nn.Sequential(dynaconv.CondConv2d(8, 12, 1), nn.BatchNorm2d(12))
+        self.head = dynaconv.DynamicLinear(12, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.point(self.deep(self.stem(images))).mean(dim=(2, 3)))
+
+
+class Rest(nn.Module):
+    """Layers of other networks: TensorFlow's padding, several channels in a group, transposed, one dimension."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.same = dynaconv.DynamicConv2d(3, 8, 3, stride=2, padding="same")
+        self.groups = dynaconv.CondConv2d(8, 8, 3, padding=1, groups=2, padding_mode="reflect")
+        self.up = dynaconv.DynamicConvTranspose2d(8, 6, 4, stride=2, padding=1)
+        self.line = dynaconv.DynamicConv1d(6, 4, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.line(self.up(torch.relu(self.groups(self.same(images)))).mean(dim=3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["scan", "products"])
+def test_layers_of_other_networks(form: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    report = export(Rest().eval(), tmp_path / "rest.onnx", image_size=16, form=form)
+    assert report.free_size, "the size of the image is free, also where padding follows from it"
+
+
+@pytest.mark.slow
+def test_layers_of_other_networks_in_a_program_of_torch(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    assert export(Rest().eval(), tmp_path / "rest.pt2", to="torch-export", image_size=16).error < 1e-4
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    network = Small()
+    for _ in range(2):
+        network(torch.randn(4, 3, 16, 16))  # statistics of the norms
+    return network.eval()
+
+
+NAMES = ["one", "two", "three", "four", "five"]
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    return small()
+
+
+@pytest.fixture(scope="module")
+def written(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+    path = tmp_path_factory.mktemp("onnx") / "small.onnx"
+    return export(network, path, image_size=16, classes=NAMES)
+
+
+def test_an_onnx_file_has_a_free_batch_and_size_and_no_groups_by_example(written: ExportReport) -> None:
+    assert (written.batch, written.free_size, written.form) == (None, True, "scan")
+    assert written.error < 1e-4
+    assert set(written.errors) == {
+        "batch 1, 16x16", "batch 2, 16x16", "batch 5, 16x16", "batch 5, 48x48", "batch 1, 49x23"
+    }  # fmt: skip
+    model = onnx.load(str(written.path))
+    first = model.graph.input[0].type.tensor_type.shape.dim
+    assert [dimension.dim_param or dimension.dim_value for dimension in first] == ["batch", 3, "height", "width"]
+    assert {entry.domain for entry in model.opset_import} == {""}
+    assert list(written.path.parent.iterdir()) == [written.path]
+
+
+def test_the_graph_costs_what_the_network_costs(written: ExportReport, network: nn.Module) -> None:
+    assert written.madds == dynaconv.cost(network, (3, 16, 16)).total
+    assert written.graph_madds == pytest.approx(written.madds, rel=0.02)
+
+
+def test_a_loaded_file_knows_what_it_is_and_runs(written: ExportReport, network: nn.Module) -> None:
+    loaded = load(written.path)
+    assert (loaded.task, loaded.classes, loaded.input, loaded.outputs) == (
+        "classification", NAMES, "normalised", ("logits",)
+    )  # fmt: skip
+    assert (loaded.batch, loaded.free_size, loaded.input_size) == (None, True, (3, 16, 16))
+    for batch, size in ((1, 16), (7, 16), (3, 21)):
+        images = torch.randn(batch, 3, size, size)
+        assert_close(loaded.run(images)["logits"], network(images))
+
+
+def test_openvino_runs_the_same_file(written: ExportReport, network: nn.Module) -> None:
+    images = torch.randn(2, 3, 16, 16)
+    assert_close(load(written.path, runtime="openvino", threads=1).run(images)["logits"], network(images))
+
+
+@pytest.mark.parametrize("images", [torch.randn(3, 16, 16), torch.randn(1, 4, 16, 16), torch.zeros(1, 3, 8, 8).byte()])
+def test_other_images_are_named(written: ExportReport, images: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"small.onnx takes torch.float32 of shape \(at least 1, 3, height, width\)"):
+        load(written.path).run(images)
+
+
+def test_one_image_and_bytes(network: nn.Module, tmp_path: Path) -> None:
+    network.pretrained_cfg = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}  # type: ignore[assignment]
+    report = export(network, tmp_path / "one.onnx", image_size=(16, 24), batch=1, input="uint8")
+    assert (report.form, report.batch) == ("single", 1)
+    assert not [node for node in onnx.load(str(report.path)).graph.node if node.op_type == "Scan"]
+    loaded = load(report.path)
+    pixels = torch.randint(0, 256, (1, 3, 16, 24), dtype=torch.uint8)
+    mean, std = (torch.tensor(network.pretrained_cfg[name])[:, None, None] for name in ("mean", "std"))  # type: ignore[index]
+    assert_close(loaded.run(pixels)["logits"], network((pixels / 255 - mean) / std))
+    with pytest.raises(ValueError, match=r"takes torch.uint8 of shape \(1, 3, "):
+        loaded.run(torch.cat([pixels, pixels]))
+
+
+def test_a_program_of_torch(network: nn.Module, tmp_path: Path) -> None:
+    report = export(network, tmp_path / "small.pt2", to="torch-export", image_size=16, classes=NAMES)
+    assert report.error < 1e-4
+    loaded = load(report.path)
+    assert (loaded.runtime, loaded.classes) == ("torch-export", NAMES)
+    images = torch.randn(4, 3, 16, 16)
+    assert_close(loaded.run(images)["logits"], network(images))
+
+
+class Decides(nn.Module):
+    """A network that does what its values say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = dynaconv.DynamicConv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        return y if y.sum() > 1e9 else -y
+
+
+class OneBatch(Decides):
+    """A network that keeps the batch that it was traced with, in silence."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x).flatten(1) * int(x.shape[0])
+
+
+class Wrong(Decides):
+    """A network whose traced form is another one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x).mean(dim=(2, 3))
+        return y + 1 if torch.compiler.is_compiling() else y
+
+
+class Unknown(Decides):
+    """An operation that ONNX does not have."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.linalg.eigvals(self.layer(x).mean(dim=1)[:, :4, :4]).abs()
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Decides, "Decides cannot be traced by torch.export with a free batch"),
+        (OneBatch, "OneBatch cannot be traced by torch.export with a free batch"),
+        (Wrong, r"the file differs from Wrong by more than 1e-04 of the largest output \(batch 1, 8x8: "),
+        (Unknown, "the network cannot be written as ONNX: .*eig"),
+    ],
+)
+def test_what_cannot_be_exported_is_named_and_leaves_no_file(kind: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        export(kind().eval(), tmp_path / "x.onnx", image_size=8)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"to": "tflite"}, "The format is 'tflite'. Known: aoti, onnx, torch-export"),
+        ({"form": "group"}, "The form is 'group'"),
+        ({"form": "single"}, "The form 'single' is for batch 1"),
+        ({"batch": 0}, "batch is 0; expected at least 1"),
+        ({"opset": 7}, "The opset is 7; expected 18 to 23"),
+        ({"classes": ["a", "b"]}, "2 names of classes were given, and Small has 5 of them"),
+        ({"input": "float"}, "mean and std of Small are not known"),
+        ({"input": "jpeg"}, "input is 'jpeg'"),
+        ({"nms": True}, "nms is for detectors, and Small is a network for classification"),
+        ({"to": "aoti", "form": "scan"}, "form and nms belong to ONNX"),
+        ({"to": "torch-export"}, "expected a name that ends in .pt2"),
+    ],
+)
+def test_options_that_do_not_fit(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        export(small(), tmp_path / "x.onnx", **{"image_size": 16, **options})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_runtime_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dynaconv.export.runtimes.find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match=r"onnx is not installed, and 'onnx' needs it; pip install 'dynaconv\[export\]'"
+    ):
+        export(small(), tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize("name", ["x.onnx", "x.pt2"])
+@pytest.mark.parametrize("damage", ["empty", "text", "cut", "foreign"])
+def test_damaged_and_foreign_files_are_named(damage: str, name: str, written: ExportReport, tmp_path: Path) -> None:
+    whole, path = written.path.read_bytes(), tmp_path / name
+    path.write_bytes(
+        {"empty": b"", "text": b"not a network", "cut": whole[: len(whole) // 2], "foreign": whole}[damage]
+    )
+    if damage == "foreign" and name == "x.onnx":
+        model = onnx.load(str(path))
+        del model.metadata_props[:]
+        onnx.save(model, str(path))
+    with pytest.raises(UserError, match=rf"{name} (cannot be opened|does not say what it is|is no whole \.pt2 file)"):
+        load(path)
+
+
+def test_a_file_or_runtime_that_is_not_there(written: ExportReport, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="There is no file"):
+        load(tmp_path / "none.onnx")
+    with pytest.raises(UserError, match="The runtime is 'tensorrt'"):
+        load(written.path, runtime="tensorrt")
+    with pytest.raises(UserError, match="is an ONNX file, which 'aoti' does not run"):
+        load(written.path, runtime="aoti")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["dy_mobilenetv2_35", "--out", "x.onnx"], "There is no network and no file 'dy_mobilenetv2_35'. Did you mean"),
+        (["dy_mobilenetv2_035", "--out", "x.onnx", "--batch", "many"], "expected dynamic, or a number"),
+        (["dy_mobilenetv2_035", "--out", "x.onnx", "--image-size", "big"], "expected a side such as 224"),
+        (["dy_mobilenetv2_035", "--out", "x.onnx", "--classes", "none.txt"], "--classes none.txt cannot be read"),
+        (["dy_mobilenetv2_035", "--out", "no/x.onnx"], "Cannot write no/x.onnx"),
+        (["broken.safetensors", "--out", "x.onnx"], "is not a whole safetensors file"),
+    ],
+)
+def test_mistakes_on_the_command_line_exit_2(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken.safetensors").write_bytes(b"\0" * 64)
+    assert main(["export", *words]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.safetensors"]
+
+
+def test_the_command_exports_a_saved_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "network.safetensors"
+    layer = dynaconv.DynamicConv2d(3, 4, 3).eval()
+    dynaconv.save(layer, path)
+    out = tmp_path / "network.onnx"
+    assert main(["export", str(path), "--out", str(out), "--image-size", "8", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["error"] < 1e-4
+    assert told["path"] == str(out)
+    images = torch.randn(2, 3, 9, 8)
+    assert_close(load(out).run(images)["logits"], layer(images))
