@@ -146,6 +146,47 @@ def test_a_program_of_torch(network: nn.Module, tmp_path: Path) -> None:
     assert_close(loaded.run(images)["logits"], network(images))
 
 
+class Blocks(nn.Module):
+    """Channels that fill blocks and that do not, depthwise and dense, a sum, a pooling; biases that are mixed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = dynaconv.DynamicConv2d
+        self.wide = nn.Sequential(layer(16, 24, 1, bias=False), nn.BatchNorm2d(24), nn.ReLU6())
+        self.deep = nn.Sequential(layer(24, 24, 3, stride=2, padding=1, groups=24, bias=False), nn.BatchNorm2d(24))
+        self.back = nn.Sequential(layer(24, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU())
+        self.mixed = layer(24, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.deep(self.wide(x))
+        return self.mixed(x + self.back(x)).mean(dim=(2, 3))
+
+
+def test_onnx_runtimes_own_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dynaconv.export import onnx_blocked
+
+    width = onnx_blocked.block_width()
+    torch.manual_seed(0)
+    network = Blocks().eval()
+    if width is None:
+        with pytest.raises(UserError, match="has no blocked layout on this processor"):
+            export(network, tmp_path / "x.onnx", image_size=16, batch=1, form="blocked")
+        return
+    report = export(network, tmp_path / "x.onnx", image_size=16, batch=1, form="blocked")
+    assert report.error < 1e-4
+    assert report.graph_madds
+    nodes = onnx.load(str(report.path)).graph.node
+    blocked = [node.op_type for node in nodes if node.domain == onnx_blocked.DOMAIN]
+    assert blocked.count("Conv") == 3, "the layer that mixes biases is an ordinary Conv"
+    assert blocked.count("ReorderOutput") == 1, "maps stay in blocks from layer to layer"
+    assert blocked.count("GlobalAveragePool") == 3, "routers read them there"
+
+    monkeypatch.setattr(onnx_blocked, "block_width", lambda: 24 - width)  # 8 for 16: the file of another processor
+    with pytest.raises(UserError, match=r"the file differs .*: inf"):
+        export(network, tmp_path / "other.onnx", image_size=16, batch=1, form="blocked")
+    assert not (tmp_path / "other.onnx").exists()
+
+
 class Decides(nn.Module):
     """A network that does what its values say."""
 
@@ -201,6 +242,7 @@ def test_what_cannot_be_exported_is_named_and_leaves_no_file(kind: Any, message:
         ({"to": "tflite"}, "The format is 'tflite'. Known: aoti, onnx, torch-export"),
         ({"form": "group"}, "The form is 'group'"),
         ({"form": "single"}, "The form 'single' is for batch 1"),
+        ({"form": "blocked", "batch": 2}, "The form 'blocked' is for batch 1"),
         ({"batch": 0}, "batch is 0; expected at least 1"),
         ({"opset": 7}, "The opset is 7; expected 18 to 23"),
         ({"classes": ["a", "b"]}, "2 names of classes were given, and Small has 5 of them"),

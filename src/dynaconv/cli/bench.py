@@ -42,6 +42,10 @@ def bench(
     clock: Annotated[
         str, choice("wall", "processor", help="wall; or processor, for a machine that others use (one thread only).")
     ] = "wall",
+    runtime: Annotated[
+        str | None,
+        choice("onnx", "openvino", "aoti", help="Exported, in onnx (ONNX Runtime), openvino or aoti (AOTInductor)."),
+    ] = None,
     arg: options.Arg = None,
     no_memory: Annotated[bool, Option("--no-memory", help="Leave the memory measurement out.")] = False,
     table12: Annotated[
@@ -92,12 +96,39 @@ def bench(
             model_args=assignments("--arg", arg),
             memory=not no_memory,
         )
+    if runtime is not None:
+        if sweep is not None:
+            raise UserError("--runtime and --sweep are two measurements; ask for one at a time.")
+        _run_runtime(settings, runtime, as_json)
+        return
     if sweep is not None:
         _run_sweep(settings, sweep, values, figure or [], as_json)
         return
     with blame_input():
         result = measure(settings)
     print(json.dumps(result.plain(), indent=2) if as_json else sentences(_text(result), width()))
+
+
+def _run_runtime(settings: BenchSettings, runtime: str, as_json: bool) -> None:
+    from dynaconv.bench.runtimes import bench_runtime
+
+    with blame_input():
+        result = bench_runtime(settings, runtime)
+    if as_json:
+        print(json.dumps(result.plain(), indent=2))
+        return
+    facts = result.environment
+    lines = [f"{result.model}, batch {result.batch}, {result.size} pixels, {result.threads} threads, float32:"]
+    for name, milliseconds in result.milliseconds.items():
+        line = f"  {name:<38}{milliseconds:>8.2f} ms"
+        if name in result.ratio_to_static:
+            low, high = result.quartiles[name]
+            line += f"  {result.ratio_to_static[name]:.2f} of static (quartiles {low:.2f} to {high:.2f})"
+        lines.append(line)
+    lines += [f"  {name}: left out, {reason}" for name, reason in result.left.items()]
+    lines.append(f"  largest relative error: {max(result.errors.values()):.1e}")
+    lines.append(f"  on {facts['processor']}, {facts['cores']} cores, load {facts['load_average']}")
+    print(sentences("\n".join(lines), width()))
 
 
 def _text(result: BenchResult) -> str:

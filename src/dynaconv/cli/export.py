@@ -15,7 +15,7 @@ from dynaconv.cli.terminal import prepare, sentences, width
 from dynaconv.errors import UserError
 
 FORMATS = ("onnx", "torch-export", "aoti")
-FORMS = ("auto", "single", "scan", "products")
+FORMS = ("auto", "single", "scan", "products", "blocked")
 INPUTS = ("normalised", "float", "uint8")
 
 
@@ -31,7 +31,7 @@ def export(
     batch: Annotated[str, Option(help="dynamic (any), or a number to which the file is fixed.")] = "dynamic",
     form: Annotated[
         str,
-        choice(*FORMS, help="Dynamic layers in ONNX: scan (one image after the other), products (no control flow)."),
+        choice(*FORMS, help="Dynamic layers in ONNX: scan, products, single or blocked (see docs/deploy.md)."),
     ] = "auto",
     input: Annotated[
         str, choice(*INPUTS, help="normalised images; float (0 to 1) or uint8, which the file normalises.")

@@ -21,7 +21,7 @@ from dynaconv.export.source import Source, open_source
 from dynaconv.ops.strategies.operator import as_operators
 
 FORMATS = {"onnx": ".onnx", "torch-export": ".pt2", "aoti": ".pt2"}
-FORMS = ("auto", "single", "scan", "products")
+FORMS = ("auto", "single", "scan", "products", "blocked")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,8 @@ def export(
             allows it (``free_size`` of the report).
         batch: None leaves the batch free; a number fixes it.
         form: of dynamic convolutions in ONNX, see :mod:`dynaconv.export.onnx_layers`; ``"auto"``: ``"single"`` for
-            batch 1, else ``"scan"``.
+            batch 1, else ``"scan"``. ``"blocked"`` (batch 1) is for ONNX Runtime on processors like this one alone,
+            and the fastest there: :mod:`dynaconv.export.onnx_blocked`.
         input: ``"normalised"`` images; ``"float"`` from 0 to 1, or ``"uint8"``, which the file normalises.
         classes: names of the classes, in place of those that are saved with the weights.
         nms: a detector's file also suppresses overlapping boxes (ONNX): a third output ``selected``, ``(n, 3)``, has
@@ -122,8 +123,8 @@ def export(
         raise UserError(f"form and nms belong to ONNX, and the format is {to!r}.")
     if batch is not None and batch < 1:
         raise UserError(f"batch is {batch!r}; expected at least 1, or None for any.")
-    if form == "single" and batch != 1:
-        raise UserError("The form 'single' is for batch 1; give batch=1, or choose 'scan' or 'products'.")
+    if form in ("single", "blocked") and batch != 1:
+        raise UserError(f"The form {form!r} is for batch 1; give batch=1, or choose 'scan' or 'products'.")
     path = _target(Path(path), FORMATS[to])
     check_installed(to)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from dynaconv.errors import UserError
-from dynaconv.export import onnx_layers
+from dynaconv.export import onnx_blocked, onnx_layers
 from dynaconv.export.prepared import quiet
 
 log = logging.getLogger(__name__)
@@ -50,10 +50,27 @@ def convert(program: torch.export.ExportedProgram, outputs: Sequence[str], *, fo
             raise UserError(f"the network cannot be written as ONNX: {_cause(error)}") from error
     assert made is not None
     model = made.model_proto
-    onnx_layers.replace(model.graph, form)
+    if form == "blocked":
+        _write_in_blocks(model)
+    else:
+        onnx_layers.replace(model.graph, form)
     _forget_own_domain(model)
     _name_dimensions(model.graph)
     return model
+
+
+def _write_in_blocks(model: Any) -> None:
+    from onnx import TensorProto, helper
+
+    width = onnx_blocked.block_width()
+    if width is None:
+        raise UserError("ONNX Runtime has no blocked layout on this processor; choose the form 'single'.")
+    written = onnx_blocked.replace(
+        model.graph, width, lambda layer, prefix: onnx_layers.write(layer, "single", prefix, TensorProto.FLOAT)
+    )
+    if not written:
+        raise UserError("no layer of the network can be written in the blocked layout; choose the form 'single'.")
+    model.opset_import.append(helper.make_opsetid(onnx_blocked.DOMAIN, 1))
 
 
 def _cause(error: BaseException) -> str:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 DOMAIN, OPERATOR = "dynaconv", "ConvolveEach"
 FORMS = ("single", "scan", "products")
 _END = np.iinfo(np.int64).max
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class Layer:
         biases: name of ``(B, out)``; or None.
         bias: name of a constant ``(out,)`` that is the same for all examples; or None. At most one of the two is given.
         activation: the node that follows, ``Relu`` or ``Clip`` by constants, if it alone reads the output.
+        limits: of a ``Clip``.
     """
 
     x: str
@@ -53,6 +55,12 @@ class Layer:
     biases: str | None = None
     bias: str | None = None
     activation: NodeProto | None = None
+    limits: tuple[float, float] | None = None
+
+    @property
+    def x_of_activation(self) -> str | None:
+        """The layer's own output, where an activation follows."""
+        return None if self.activation is None else str(self.activation.input[0])
 
     @property
     def taps(self) -> tuple[int, ...]:
@@ -248,6 +256,17 @@ def _spread(x: str, axis: int, stride: int, rank: int, made: Nodes) -> str:
 
 def replace(graph: GraphProto, form: str) -> list[Layer]:
     """Replace every ``ConvolveEach`` of a graph by the nodes of a form; returns the layers in their order."""
+    types = {info.name: info.type.tensor_type.elem_type for info in (*graph.value_info, *graph.input)}
+    layers = layers_of(graph)
+    written = {
+        layer.y: write(layer, form, f"dynaconv_{number}", types[layer.kernels]) for number, layer in enumerate(layers)
+    }
+    put_back(graph, layers, written)
+    return layers
+
+
+def layers_of(graph: GraphProto) -> list[Layer]:
+    """The layers of a graph, each with the activation that alone reads it; ``y`` is the activation's output then."""
     producers = {name: node for node in graph.node for name in node.output}
     readers: dict[str, list[NodeProto]] = {}
     for node in graph.node:
@@ -256,28 +275,33 @@ def replace(graph: GraphProto, form: str) -> list[Layer]:
     constants = {constant.name: constant for constant in graph.initializer}
     outputs = {output.name for output in graph.output}
     shapes = {info.name: info.type.tensor_type for info in (*graph.value_info, *graph.input)}
-    layers: list[Layer] = []
-    written: list[NodeProto] = []
-    gone: set[str] = set()  # by their first output: an activation is written with its layer
+    layers = []
     for node in graph.node:
-        if node.output[0] in gone:
-            continue
-        if (node.domain, node.op_type) != (DOMAIN, OPERATOR):
-            written.append(node)
-            continue
-        layer = _read(node, producers, constants, shapes)
-        following = readers.get(layer.y, [])
-        if len(following) == 1 and layer.y not in outputs and _is_activation(following[0], constants):
-            layer = changed(layer, y=following[0].output[0], activation=following[0])
-            gone.add(layer.y)
-        made = write(layer, form, f"dynaconv_{len(layers)}", shapes[layer.kernels].elem_type)
-        graph.initializer.extend(made.constants)
-        written.extend(made.nodes)
-        layers.append(layer)
-    copies = [type(node).FromString(node.SerializeToString()) for node in written]
+        if (node.domain, node.op_type) == (DOMAIN, OPERATOR):
+            layer = _read(node, producers, constants, shapes)
+            following = readers.get(layer.y, [])
+            if len(following) == 1 and layer.y not in outputs and _is_activation(following[0], constants):
+                limits = _limits(following[0], constants)
+                layer = changed(layer, y=following[0].output[0], activation=following[0], limits=limits)
+            layers.append(layer)
+    return layers
+
+
+def put_back(graph: GraphProto, layers: Sequence[Layer], written: dict[str, Nodes]) -> None:
+    """Put the nodes that were written (by ``layer.y``) in the place of their layers and their activations."""
+    activations = {layer.y for layer in layers if layer.activation is not None}
+    y_of = {layer.x_of_activation or layer.y: layer.y for layer in layers}
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        if (node.domain, node.op_type) == (DOMAIN, OPERATOR):
+            made = written[y_of[node.output[0]]]
+            graph.initializer.extend(made.constants)
+            nodes += made.nodes
+        elif node.output[0] not in activations:
+            nodes.append(node)
+    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)
-    return layers
 
 
 def _read(node: NodeProto, producers: Any, constants: Any, shapes: Any) -> Layer:
@@ -285,11 +309,9 @@ def _read(node: NodeProto, producers: Any, constants: Any, shapes: Any) -> Layer
     kernel = tuple(dimension.dim_value for dimension in shapes[node.input[1]].shape.dim[1:])
     biases = node.input[2] if len(node.input) > 2 and node.input[2] else None
     bias = None
-    expanded = None if biases is None else producers.get(biases)
-    if expanded is not None and expanded.op_type == "Expand":
-        constant = constants.get(expanded.input[0])
-        if constant is not None and list(constant.dims) == [_out(kernel, settings)]:
-            biases, bias = None, constant.name
+    constant = None if biases is None else _one_bias(biases, producers, constants, _out(kernel, settings))
+    if constant is not None:
+        biases, bias = None, constant
     return Layer(
         x=node.input[0],
         kernels=node.input[1],
@@ -306,6 +328,18 @@ def _read(node: NodeProto, producers: Any, constants: Any, shapes: Any) -> Layer
     )
 
 
+def _one_bias(biases: str, producers: Any, constants: Any, out: int) -> str | None:
+    """The constant ``(out,)`` of which ``biases`` ``(B, out)`` has a copy for every example, or None.
+
+    Where the batch is 1, it may be a constant ``(1, out)``, which is turned into ``(out,)`` here.
+    """
+    node = producers.get(biases)
+    constant = constants.get(node.input[0] if node is not None and node.op_type == "Expand" else biases)
+    if constant is not None and list(constant.dims) == [1, out]:
+        del constant.dims[0]
+    return None if constant is None or list(constant.dims) != [out] else str(constant.name)
+
+
 def _out(kernel: Sequence[int], settings: dict[str, Any]) -> int:
     """The number of output channels."""
     return int(kernel[1] * settings["groups"] if settings["transposed"] else kernel[0])
@@ -315,3 +349,11 @@ def _is_activation(node: NodeProto, constants: Any) -> bool:
     return node.op_type == "Relu" or (
         node.op_type == "Clip" and all(name in constants for name in node.input[1:] if name)
     )
+
+
+def _limits(node: NodeProto, constants: Any) -> tuple[float, float] | None:
+    if node.op_type != "Clip":
+        return None
+    given = [*node.input[1:], "", ""][:2]
+    low, high = (float(numpy_helper.to_array(constants[name])) if name else None for name in given)
+    return -_LARGEST if low is None else low, _LARGEST if high is None else high

@@ -21,6 +21,7 @@ from dynaconv.kernels.cpu import inference, why_not
 from dynaconv.kernels.cpu.convolve import PANEL
 from dynaconv.ops import Geometry
 from dynaconv.ops.call import is_plain
+from dynaconv.torch_private import is_exporting
 
 Layout = Literal["panels", "taps", "rows"]
 
@@ -91,12 +92,14 @@ def mix_bank(bank: Tensor, scale: Tensor | None, routing: Tensor, dtype: torch.d
     """``(K, ...), (B, K) -> (B, ...)`` in ``dtype``.
 
     One matrix product if the bank is stored in ``dtype``. A reduced bank is converted while it is read, so that only
-    the reduced bytes are read: by a C kernel, or expert by expert, which torch.compile fuses into one loop.
+    the reduced bytes are read: by a C kernel, or expert by expert, which torch.compile fuses into one loop (no other
+    runtime of an exported graph does).
     """
     routing = routing.to(dtype)
     if bank.dtype != dtype and bank.dim() == 3 and _kernel_can_mix(routing):
         return inference.mix(bank, scale, routing)
-    if bank.dtype == dtype and not (torch.compiler.is_compiling() and routing.shape[0] == 1):
+    one_by_one = torch.compiler.is_compiling() and not is_exporting() and routing.shape[0] == 1
+    if bank.dtype == dtype and not one_by_one:
         return (routing @ bank.flatten(1)).unflatten(1, bank.shape[1:])
     weights = routing.view(*routing.shape, *(1,) * (bank.dim() - 1))
     if scale is not None:
