@@ -62,7 +62,7 @@ def notes(comparison: Comparison) -> list[str]:
             f"; temperature {recipe['temperature_start']:g} to {recipe['temperature_end']:g} in "
             f"{recipe['temperature_epochs']} epochs"
         )
-    begin = "timm's pretrained weights" if comparison.settings["pretrained"] else "scratch"
+    begin = "pretrained weights" if comparison.settings["pretrained"] else comparison.settings["weights"] or "scratch"
     lines = [
         f"{comparison.backbone}{_arguments(comparison.settings['model_args'])} on {comparison.data}.",
         f"One recipe for all, from {begin}: {recipe['epochs']} epochs, batch {comparison.batch_size}, {recipe['opt']}, "

@@ -12,6 +12,7 @@ from typing_extensions import Self
 
 from dynaconv.data import Frozen
 from dynaconv.errors import suggest
+from dynaconv.tasks.sources import digest_of, short_name
 from dynaconv.train import TrainSettings
 from dynaconv.train.recipe import read_size
 from dynaconv.train.settings import OPERATIONAL
@@ -40,9 +41,10 @@ class CompareSettings(Frozen):
     """Settings of a comparison; the recipe in ``training`` is the same for every run.
 
     Attributes:
-        backbone: timm's name of the network.
-        model_args: passed on to ``timm.create_model``.
+        backbone: the network, named as in :class:`~dynaconv.tasks.network.ModelSpec`.
+        model_args: passed on to ``timm.create_model``, or to the function that builds it.
         pretrained: begin from timm's pretrained weights (the dynamic twins: copies of them plus small noise).
+        weights: begin from this local file instead.
         methods: ``dynamic``, ``condconv``; the static twin always runs too.
         experts: values of K to try; the method's own (4 and 8) if empty.
         share: ``layer`` or ``block``, the layers that share one router; the method's own if ``None``.
@@ -58,6 +60,7 @@ class CompareSettings(Frozen):
     backbone: str = DEFAULT_BACKBONE
     model_args: dict[str, Any] = Field(default_factory=dict)
     pretrained: bool = False
+    weights: str | None = None
     methods: tuple[str, ...] = METHODS
     experts: tuple[int, ...] = ()
     share: Literal["layer", "block"] | None = None
@@ -111,14 +114,22 @@ class CompareSettings(Frozen):
 
     def facts(self) -> dict[str, Any]:
         """The settings that all results in one folder must share. Methods, experts and seeds may be added later."""
-        plain = self.model_dump(mode="json", exclude={"methods", "experts", "seeds", "workers", "training"})
+        plain = self.model_dump(mode="json", exclude={"methods", "experts", "seeds", "workers", "training", "weights"})
+        plain |= self._files()
         recipe = self.training.model_dump(mode="json", exclude=NOT_IN_RESULTS)
         return {**plain, **recipe, **versions()}
+
+    def _files(self) -> dict[str, Any]:
+        """The files that the networks come from: the same name with another content is another comparison."""
+        found = {"network_file": digest_of(self.backbone), "weights": self.weights}
+        if self.weights is not None:
+            found["weights_file"] = digest_of(self.weights)
+        return {name: value for name, value in found.items() if value is not None}
 
     def default_folder(self) -> Path:
         """``runs/compare-BACKBONE-DATA-XXXXXX``, where the last part follows from the facts."""
         digest = hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode()).hexdigest()[:6]
-        return Path("runs") / f"compare-{self.backbone}-{Path(self.data).name}-{digest}".replace(":", "-")
+        return Path("runs") / f"compare-{short_name(self.backbone)}-{Path(self.data).name}-{digest}".replace(":", "-")
 
 
 NOT_IN_RESULTS = {"seed"} | OPERATIONAL - {"device"}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, cast
 
 import torch
 from torch import nn
 
 from dynaconv.analysis.settings import CompareSettings
-from dynaconv.errors import blame_input
 from dynaconv.layers import CondConv2d, DynamicConv2d
 from dynaconv.tasks.classification import ImageData
 from dynaconv.tasks.network import ModelSpec, build_model
@@ -52,30 +52,19 @@ class Variant:
         The static twin is initialised first, from ``seed``; a dynamic one copies its weights and draws the rest, so
         that within a seed both begin with the same stem, normalisation, classifier and first expert. From scratch,
         every further expert is drawn by the network's own initialiser, as in the papers: they are the kernels of K - 1
-        more networks (donors). With ``pretrained`` they are copies of the pretrained kernels plus small noise.
+        more networks (donors). With ``pretrained`` or ``weights`` they are copies of those kernels plus small noise.
 
         Raises:
             UserError: no such network, or it does not take the arguments.
         """
         torch.manual_seed(seed)
-        plain = ModelSpec(name=settings.backbone, args=settings.model_args)
-        classes = len(data.classes)
-        network = build_model(plain, classes, pretrained=settings.pretrained)
-        if self.experts is None:
-            return network
-        from dynaconv.conversion import dynamize
-
-        donors = [] if settings.pretrained else [build_model(plain, classes) for _ in range(self.experts - 1)]
-        with blame_input():
-            return dynamize(
-                network,
-                method=self.method,
-                experts=self.experts,
-                share=settings.share,
-                donors=donors,
-                input_size=(data.channels, data.image_size, data.image_size),
-                inplace=True,
-            )
+        return build_model(
+            self.spec(settings),
+            len(data.classes),
+            pretrained=settings.pretrained,
+            image_size=data.image_size,
+            weights=None if settings.weights is None else Path(settings.weights),
+        )
 
 
 STATIC = Variant("static")

@@ -7,6 +7,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -16,10 +17,12 @@ from torch import Tensor, nn
 import dynaconv.models
 from dynaconv.bench.settings import BenchSettings
 from dynaconv.conversion import dynamize
-from dynaconv.errors import RunError, suggest
+from dynaconv.errors import RunError, UserError
 from dynaconv.inference import freeze
 from dynaconv.layers import DynamicLayer
 from dynaconv.models.timm_weights import to_timm
+from dynaconv.tasks.sources import make_network
+from dynaconv.tasks.weights import load_weights_into
 
 # Relative to the largest output, by mode; a wrong kernel is off by about 1. In training, batch norm over a small batch
 # amplifies roundings, and low precision cannot be told from noise: such steps are compared in float32.
@@ -45,14 +48,18 @@ def build(settings: BenchSettings, *, static: bool) -> nn.Module:
     if settings.model in dynaconv.models.ZOO:
         twin: dict[str, Any] = {"static": True} if static else {}
         network = timm.create_model(settings.model, **twin, **settings.model_args)
-    elif timm.is_model(settings.model):
+    else:
         own = {name: value for name, value in settings.model_args.items() if name in ("method", "experts")}
         other = {name: value for name, value in settings.model_args.items() if name not in own}
-        network = timm.create_model(settings.model, **other)
+        network = make_network(settings.model, {}, other)
+        if any(isinstance(module, DynamicLayer) for module in network.modules()):
+            raise UserError(
+                f"{settings.model} is dynamic already, and its static twin is not known; expected the static network, "
+                "or one of this package's"
+            )
         network = network if static else dynamize(network, **own)
-    else:
-        known = [*dynaconv.models.ZOO, *timm.list_models()]
-        raise ValueError(f"There is no network {settings.model!r}. {suggest(settings.model, known)}")
+    if settings.weights is not None:
+        load_weights_into(network, Path(settings.weights))
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
             assert module.running_var is not None

@@ -22,7 +22,8 @@ class BenchSettings:
     """One measurement.
 
     Attributes:
-        model: a network of the zoo (its static twin is known), or one of timm (its dynamic twin is made).
+        model: a network of the zoo (its static twin is known), or any other by a name as in
+            :mod:`dynaconv.tasks.sources` (its dynamic twin is made).
         mode: ``"infer"`` (ours is frozen) or ``"train"`` (forward and backward).
         batch, threads, device, size: as they are; ``size`` None is the network's own, in pixels.
         dtype: anything below float32 runs under autocast, as networks are used.
@@ -33,6 +34,7 @@ class BenchSettings:
             other processes (one thread only). It leaves out waiting, but not the effect of shared caches.
         model_args: arguments of the network.
         memory: measure peak memory too (in processes of their own).
+        weights: a local file of its weights, or None.
     """
 
     model: str
@@ -49,6 +51,7 @@ class BenchSettings:
     clock: str = "wall"
     model_args: dict[str, Any] = field(default_factory=dict)
     memory: bool = True
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 def bench(
-    model: Annotated[str | None, Argument(help="A network of the zoo, or any of timm (made dynamic).")] = None,
+    model: Annotated[
+        str | None,
+        Argument(help=f"One of this package's networks, or any other, which is made dynamic: {options.NETWORKS}."),
+    ] = None,
     mode: Annotated[
         str, choice("infer", "train", help="infer (ours is frozen) or train (forward and backward).")
     ] = "infer",
@@ -60,6 +63,7 @@ def bench(
     ] = None,
     values: Annotated[str | None, Option(help="Of the sweep, separated by commas. Width: percent of full.")] = None,
     figure: Annotated[list[Path] | None, Option(help="Draw the sweep into a file, .png or .pdf; repeatable.")] = None,
+    weights: options.Weights = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Time a network against its static twin at its best, the usual form (groups = batch) and timm's CondConv.
@@ -95,6 +99,7 @@ def bench(
             clock=clock,
             model_args=assignments("--arg", arg),
             memory=not no_memory,
+            weights=None if weights is None else str(weights),
         )
     if runtime is not None:
         if sweep is not None:

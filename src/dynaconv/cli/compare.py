@@ -28,9 +28,7 @@ SETTINGS = "dynaconv.analysis.settings:CompareSettings"
 )
 def compare(
     *,
-    backbone: Annotated[
-        str | None, Argument(help="A network by timm's name ('dynaconv list' names them). Default: test_resnet.")
-    ] = None,
+    backbone: Annotated[str | None, Argument(help=f"A network: {options.NETWORKS}. Default: test_resnet.")] = None,
     data: Annotated[str, Option(help=options.DATA_NAMES)] = "digits",
     methods: Annotated[
         str, Option(help="Separated by commas: dynamic, condconv. The static twin always runs.")
@@ -46,6 +44,7 @@ def compare(
     crop_pct: Annotated[float | None, Option(help="Share of the picture that evaluation crops.")] = None,
     train_images: Annotated[int | None, Option(help="Train on that many images only, all classes alike.")] = None,
     pretrained: options.Pretrained = False,
+    weights: options.Weights = None,
     arg: options.Arg = None,
     setting: options.Set = None,
     threads: options.Threads = None,
@@ -75,6 +74,7 @@ def compare(
             "backbone": backbone or DEFAULT_BACKBONE,
             "model_args": assignments("--arg", arg),
             "pretrained": pretrained,
+            "weights": None if weights is None else str(weights),
             "methods": tuple(_words(methods)),
             "experts": tuple(_whole_numbers("--experts", experts)) if experts else (),
             "data": data,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
@@ -20,7 +21,7 @@ FORMATS = ("table", "json", "csv")
 
 
 def cost(
-    model: Annotated[str, Argument(help="A network of this package or of timm ('dynaconv list', timm.list_models()).")],
+    model: Annotated[str, Argument(help=f"A network: {options.NETWORKS}.")],
     input: Annotated[
         str | None, Option(help="Size of one example, such as 3x224x224. Default: the network's own.")
     ] = None,
@@ -30,6 +31,11 @@ def cost(
     format: Annotated[str, choice(*FORMATS, help="table, json or csv.")] = "table",
     arg: options.Arg = None,
     all_layers: Annotated[bool, Option("--all", help="Also list the layers that cost nothing.")] = False,
+    method: Annotated[
+        str | None, choice("dynamic", "condconv", help="Count its dynamic twin: 'dynamic' or 'condconv'.")
+    ] = None,
+    experts: Annotated[int | None, Option(min=1, help="Experts K of the twin. Default: the paper's 4 or 8.")] = None,
+    weights: options.Weights = None,
 ) -> None:
     """Count what one example costs, layer by layer: multiply-adds (mixing and routing apart), parameters, memory."""
     from dynaconv.counting import RULES, parse_input_size
@@ -41,8 +47,14 @@ def cost(
         raise UserError(f"The rule is {rule!r}. {suggest(rule, RULES)}")
     with blame_input():
         size = None if input is None else parse_input_size(input)
-    network = build_on_meta(model, assignments("--arg", arg))
+    if experts is not None and method is None:
+        raise UserError("--experts is for the dynamic twin: give --method dynamic or condconv, or --arg experts=K")
+    network = build_on_meta(model, assignments("--arg", arg)) if weights is None else _with_weights(model, arg, weights)
     with blame_input():
+        if method is not None:
+            from dynaconv.conversion import dynamize
+
+            network = dynamize(network, method=method, experts=experts, input_size=size, inplace=True)
         report = count(_countable(network), size or _own_size(network), rule=rule)
     if format == "json":
         print(report.to_json())
@@ -65,21 +77,26 @@ def _fitted(report: CostReport, all_layers: bool) -> str:
 
 
 def build_on_meta(name: str, arguments: dict[str, Any]) -> nn.Module:
-    """Build a network without its numbers; every mistake in name or arguments is the user's."""
-    import timm
+    """Build a network without its numbers, or with them where it cannot do without; mistakes are the user's."""
     import torch
 
-    import dynaconv.models
+    from dynaconv.tasks.sources import make_network, source_of
 
-    if not timm.is_model(name.partition(".")[0]):
-        known = [*dynaconv.models.ZOO, *timm.list_models()]
-        raise UserError(f"There is no network {name!r}. {suggest(name, known)}")
+    if source_of(name) == "saved":
+        return make_network(name, {}, arguments)
     try:
         with torch.device("meta"):
-            network: nn.Module = timm.create_model(name, **arguments)
-    except Exception as error:  # each of timm's networks raises its own
-        raise UserError(f"{name} cannot be built: {type(error).__name__}: {error}") from error
-    return network
+            return make_network(name, {}, arguments)
+    except UserError:
+        if source_of(name) != "function":
+            raise
+        return make_network(name, {}, arguments)  # it may need numbers to be built
+
+
+def _with_weights(name: str, arg: list[str] | None, weights: Path) -> nn.Module:
+    from dynaconv.tasks.network import ModelSpec, build_model
+
+    return build_model(ModelSpec(name=name, args=assignments("--arg", arg)), None, weights=weights)
 
 
 def _countable(network: Any) -> nn.Module:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Option
+from typer import Option
 
 from dynaconv.cli import options
 from dynaconv.cli.options import Given, assignments, takes
 from dynaconv.cli.terminal import prepare, sentences, width
+from dynaconv.cli.trained import find_trained
 
 if TYPE_CHECKING:
     from dynaconv.tasks.task import Task
@@ -22,13 +22,18 @@ if TYPE_CHECKING:
 )
 def evaluate(
     *,
-    run: Annotated[Path, Argument(help="A run's folder (its best weights) or a .safetensors file.")],
+    run: options.Run,
     data: Annotated[str, Option(help="As in 'dynaconv train'; its evaluation split is measured.")],
     everything: Annotated[bool, Option("--all", help="Measure every image below a folder of classes.")] = False,
     batch_size: options.BatchSize = 64,
     threads: options.Threads = None,
     as_json: options.AsJson = False,
     data_arg: options.DataArg = None,
+    model: options.Model = None,
+    weights: options.Weights = None,
+    pretrained: options.Published = False,
+    image_size: options.ImageSize = None,
+    arg: options.Arg = None,
     on: Given,
     opening: Given,
 ) -> None:
@@ -37,15 +42,24 @@ def evaluate(
     from dynaconv.tasks.task import TaskOptions
     from dynaconv.train.accelerator import make_accelerator
     from dynaconv.train.evaluation import evaluate as measure
-    from dynaconv.train.run_folder.weights import load_trained
     from dynaconv.train.settings import LoopSettings
 
     settings = LoopSettings.of(on)
-    trained = load_trained(run, TaskOptions(channels_last=settings.channels_last))
-    accelerator = make_accelerator(settings)
-    prepare(threads, accelerator.is_main_process)
     if "data_root" in opening:
         opening["root"] = opening.pop("data_root")
+    accelerator = make_accelerator(settings)
+    prepare(threads, accelerator.is_main_process)
+    trained = find_trained(
+        run,
+        TaskOptions(channels_last=settings.channels_last),
+        data=data,
+        opening={name: opening[name] for name in ("root", "eval_split") if name in opening},
+        model=model,
+        weights=weights,
+        pretrained=pretrained,
+        image_size=image_size,
+        arguments=assignments("--arg", arg),
+    )
     batches = call_with_options(
         trained.task.labelled_batches,
         f"the task {trained.task.name}",

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Option
+from typer import Argument, Option
 
 from dynaconv.errors import UserError
 
@@ -102,10 +102,33 @@ DataArg = Annotated[
     list[str] | None,
     Option("--data-arg", help="What else the task wants to know of its data, NAME=VALUE; repeatable."),
 ]
-Pretrained = Annotated[bool, Option("--pretrained", help="Begin from timm's pretrained weights.")]
+Pretrained = Annotated[bool, Option("--pretrained", help="Begin from timm's (or torchvision's) pretrained weights.")]
+NETWORKS = (
+    "timm's name ('dynaconv list' has the papers' networks), torchvision/NAME, your own function as "
+    "path/to/file.py:function or package.module:function, or a saved network (a file of dynaconv.save, a run's folder)"
+)
+Weights = Annotated[
+    Path | None,
+    Option(help="Local weights of this network, .safetensors or .pth, or a run's folder; the head may be another one."),
+]
 Threads = Annotated[
     int | None,
     Option(min=1, help="Processor threads of PyTorch. Fewer are faster where others use the cores too."),
+]
+Run = Annotated[
+    str,
+    Argument(
+        help="A run's folder (its best weights) or a .safetensors file; or a network by name, as in 'dynaconv train', "
+        "with --weights or --pretrained."
+    ),
+]
+Published = Annotated[bool, Option("--pretrained", help="timm's (or torchvision's) published weights.")]
+Model = Annotated[
+    str | None,
+    Option(help="path/to/file.py:function that builds the network, where a function of yours was trained."),
+]
+ImageSize = Annotated[
+    int | None, Option(min=1, help="Pixels a side, for a network by name. Default: its own, or else the data set's.")
 ]
 BatchSize = Annotated[int, Option(min=1, help="Images at a time.")]
 

@@ -14,6 +14,7 @@ from typer import Argument, Option
 from dynaconv.cli import options
 from dynaconv.cli.options import Given, assignments, choice, takes
 from dynaconv.cli.terminal import prepare
+from dynaconv.cli.trained import find_trained
 from dynaconv.errors import UserError, suggest
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ FORMATS = ("csv", "json")
 @takes(on=options.ON, opening=options.DATA.only("workers").default(workers=0))
 def predict(
     *,
-    run: Annotated[Path, Argument(help="A run's folder (its best weights) or a .safetensors file.")],
+    run: options.Run,
     images: Annotated[list[Path], Argument(help="Image files, and folders of them.")],
     top: Annotated[
         int | None, Option(min=1, help="Classes named for every image (default: 5), or boxes at most.")
@@ -47,6 +48,14 @@ def predict(
             "error", "skip", help="Unreadable images: 'error', or 'skip' to name them in the result with the reason."
         ),
     ] = "error",
+    model: options.Model = None,
+    weights: options.Weights = None,
+    pretrained: options.Published = False,
+    classes: Annotated[
+        Path | None, Option(help="Names of the classes, one a line, for a network that has none; else numbers.")
+    ] = None,
+    image_size: options.ImageSize = None,
+    arg: options.Arg = None,
     on: Given,
     opening: Given,
 ) -> None:
@@ -57,7 +66,6 @@ def predict(
     from dynaconv.tasks.classification.prediction import find_images
     from dynaconv.tasks.task import TaskOptions
     from dynaconv.train.accelerator import make_accelerator
-    from dynaconv.train.run_folder.weights import load_trained
     from dynaconv.train.settings import LoopSettings
 
     style = format or (out.suffix.lstrip(".") if out is not None else "csv")
@@ -66,7 +74,16 @@ def predict(
     settings = LoopSettings.of(on)
     prepare(threads)
     paths = find_images(images)
-    trained = load_trained(run, TaskOptions(channels_last=settings.channels_last))
+    trained = find_trained(
+        run,
+        TaskOptions(channels_last=settings.channels_last),
+        model=model,
+        weights=weights,
+        pretrained=pretrained,
+        image_size=image_size,
+        arguments=assignments("--arg", arg),
+        classes=classes,
+    )
     task, called = trained.task, f"the task {trained.task.name}"
     accelerator = make_accelerator(settings)
     policy = BadImages(bad_images, len(paths))

@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 )
 def train(
     *,
-    model: Annotated[
-        str | None, Argument(help="A network by timm's name, e.g. mobilenetv2_050 or dy_mobilenetv2_050.")
-    ] = None,
+    model: Annotated[str | None, Argument(help=f"A network: {options.NETWORKS}. E.g. dy_mobilenetv2_050.")] = None,
     data: Annotated[str | None, Option(help=options.DATA_NAMES)] = None,
     recipe: Annotated[
         str | None, Option(help="A recipe by name, or a JSON file such as another run's run.json.")
@@ -52,8 +50,10 @@ def train(
         choice(*TASKS, help="What the network is trained for. Default: as its name says, or else classification."),
     ] = None,
     finetune: Annotated[
-        Path | None, Option(help="Begin from these weights: a run, a checkpoint, a safetensors file.")
+        Path | None,
+        Option(help="Begin from what fits of these weights, of another network too: a run, a checkpoint, a file."),
     ] = None,
+    weights: options.Weights = None,
     pretrained: options.Pretrained = False,
     arg: options.Arg = None,
     setting: options.Set = None,
@@ -81,6 +81,7 @@ def train(
         settings={**training, **keeping, **assignments("--set", setting)},
         rest={**sizes, "data": data, "task": task},
         data_args=assignments("--data-arg", data_arg),
+        recipe=recipe,
     )
     if show:
         print(json.dumps(resolved.model_dump(mode="json"), indent=2))
@@ -88,10 +89,10 @@ def train(
     if "data_root" in opening:
         opening["root"] = opening.pop("data_root")
     if profile:
-        _profile(resolved, opening, threads)
+        _profile(resolved, opening, weights, threads)
         return
     folder = out or default_folder(resolved, recipe, base.get("model"))
-    _train(resolved, opening, folder, resume, finetune, pretrained, quiet, threads)
+    _train(resolved, opening, folder, resume, finetune, weights, pretrained, quiet, threads)
 
 
 def _resolve(
@@ -100,12 +101,16 @@ def _resolve(
     settings: dict[str, Any],
     rest: dict[str, Any],
     data_args: dict[str, Any],
+    recipe: str | None,
 ) -> Recipe:
+    from dynaconv.tasks.network import trusted
     from dynaconv.train.recipe import resolve_recipe
 
     if model["name"] is None and "model" not in base:
         raise UserError("Which network? Pass a MODEL (e.g. mobilenetv2_050) or a --recipe. 'dynaconv list' names them.")
     resolved = resolve_recipe(base, model, settings, rest, data_args)
+    if model["name"] is None:
+        trusted(resolved.model, None, Path(recipe or "the recipe"))
     if resolved.data is None:
         raise UserError("Which data? Pass --data: 'digits', a folder of images, torch/NAME, hfds/NAME or wds/FOLDER.")
     return resolved
@@ -146,6 +151,7 @@ def _train(
     out: Path,
     resume: str,
     finetune: Path | None,
+    weights: Path | None,
     pretrained: bool,
     quiet: bool,
     threads: int | None,
@@ -163,7 +169,7 @@ def _train(
     prepare(threads, first)
     data = _open(recipe, opening)
     torch.manual_seed(recipe.settings.seed)
-    network = data.network(recipe.model, pretrained=pretrained)
+    network = data.network(recipe.model, pretrained=pretrained, weights=weights)
     if finetune is not None:
         finetune_from(network, finetune)
     check_sizes(network, data, accumulate=recipe.settings.accumulate, processes=int(environ.get("WORLD_SIZE", "1")))
@@ -177,20 +183,38 @@ def _train(
         out=out,
         resume=resume,
         progress=Bar() if first and not quiet else None,
-        about={"model": recipe.model.model_dump(mode="json"), "recipe": recipe.model_dump(mode="json")},
+        about={
+            "model": recipe.model.model_dump(mode="json"),
+            "recipe": recipe.model_dump(mode="json"),
+            **_file_behind(recipe.model, out, resume),
+        },
     )
     check_losses([record.train_loss for record in result.history])
     if first:
         print(f"{result.summary()}; weights in {out / 'best.safetensors'}")
 
 
-def _profile(recipe: Recipe, opening: dict[str, Any], threads: int | None) -> None:
+def _file_behind(spec: ModelSpec, out: Path, resume: str) -> dict[str, Any]:
+    """What a run keeps about the file that its network comes from; a warning if it was another one before."""
+    from dynaconv.tasks.network import changed_file, file_of
+
+    if resume == "auto" and (out / "run.json").is_file():
+        try:
+            before = json.loads((out / "run.json").read_text()).get("network_file")
+        except (ValueError, AttributeError):  # the run folder says what is wrong with it
+            before = None
+        changed_file(spec, before, "when this run began")
+    found = file_of(spec)
+    return {} if found is None else {"network_file": found}
+
+
+def _profile(recipe: Recipe, opening: dict[str, Any], weights: Path | None, threads: int | None) -> None:
     from dynaconv.cli.terminal import prepare
     from dynaconv.train.profile import profile
 
     prepare(threads)
     data = _open(recipe, opening)
-    for line in profile(data.network(recipe.model), data, recipe.settings):
+    for line in profile(data.network(recipe.model, weights=weights), data, recipe.settings):
         print(line, flush=True)
 
 
@@ -205,11 +229,12 @@ def default_folder(recipe: Recipe, called: str | None = None, base: dict[str, An
         base: what that recipe says about the network.
     """
     from dynaconv.tasks.network import ModelSpec
+    from dynaconv.tasks.sources import short_name
     from dynaconv.train.run_folder.folder import RECIPE
 
     named = called is not None and Path(called).name != RECIPE
     before = ModelSpec(**base) if named and base else ModelSpec(name=recipe.model.name)
-    name = Path(called).stem if named and called is not None else recipe.model.name
+    name = Path(called).stem if named and called is not None else short_name(recipe.model.name)
     parts = [name, *_choices(before, recipe.model), Path(recipe.data or "").name, f"seed{recipe.settings.seed}"]
     return Path("runs") / "-".join(part for part in parts if part)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import torch
@@ -34,13 +35,7 @@ def load_static(
         ValueError: keys that are missing, unknown or of another shape, all named.
     """
     own = model.state_dict()
-    banks = {
-        f"{name}.{part}" if name else part
-        for name, module in model.named_modules()
-        if isinstance(module, DynamicLayer)
-        for part in ("weight", "bias", "gain")
-    }
-    routers = [module for module in model.modules() if getattr(module, "is_router", False)]
+    banks, routers = _banks(model), _routers(model)
     of_routers = {id(tensor) for router in routers for tensor in router.state_dict(keep_vars=True).values()}
     wanted = [
         key
@@ -58,6 +53,78 @@ def load_static(
     with torch.no_grad():
         model.load_state_dict(given, strict=False)
     return upgraded
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """What of a state dict fits a network.
+
+    Attributes:
+        loaded: keys that were taken.
+        upgraded: those of them whose kernels or biases became experts.
+        problems: a line for every key that was not taken, or that the state dict lacks; it begins with the key.
+    """
+
+    loaded: tuple[str, ...]
+    upgraded: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def load_fitting(
+    model: nn.Module, state_dict: Mapping[str, Tensor], *, noise: float = 0.1, dry: bool = False
+) -> Fitting:
+    """Load what fits by name and shape; an ordinary layer's kernel fits a dynamic layer, as in :func:`load_static`.
+
+    Unlike :func:`load_static` this raises no errors for what does not fit: the caller decides what may be left.
+
+    Args:
+        noise: of experts that are made of one kernel; equal experts would stay equal in training.
+        dry: only say what fits.
+    """
+    own = model.state_dict()
+    banks = _banks(model)
+    upgraded = [
+        key
+        for key in own
+        if key in banks and key in state_dict and state_dict[key].shape == own[key].shape[1:] != own[key].shape
+    ]
+    loaded = [key for key in own if key in state_dict and state_dict[key].shape == own[key].shape]
+    routers = _routers(model)
+    drawn = {id(tensor) for router in routers for tensor in router.state_dict(keep_vars=True).values()}
+    new = (
+        {key for key, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in drawn} if upgraded else set()
+    )
+    problems = []
+    for key, tensor in own.items():
+        if key in state_dict and key not in loaded and key not in upgraded:
+            problems.append(f"{key} is {tuple(state_dict[key].shape)} there and {tuple(tensor.shape)} here")
+        elif key not in state_dict and key not in new:
+            problems.append(f"{key} is not there")
+    problems += [f"{key} is there only" for key in state_dict if key not in own]
+    if not dry:
+        given = {key: state_dict[key] for key in loaded}
+        for key in upgraded:
+            dynamic = noise if key.rpartition(".")[2] == "weight" else 0.0
+            given[key] = make_bank([state_dict[key]], own[key].shape[0], dynamic)
+        if upgraded:
+            for router in routers:
+                normalise_start(router)
+        with torch.no_grad():
+            model.load_state_dict(given, strict=False)
+    return Fitting(tuple(loaded + upgraded), tuple(upgraded), tuple(problems))
+
+
+def _banks(model: nn.Module) -> set[str]:
+    return {
+        f"{name}.{part}" if name else part
+        for name, module in model.named_modules()
+        if isinstance(module, DynamicLayer)
+        for part in ("weight", "bias", "gain")
+    }
+
+
+def _routers(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if getattr(module, "is_router", False)]
 
 
 def _skipped(key: str, skip: Sequence[str]) -> bool:

@@ -55,6 +55,18 @@ def _umask() -> int:
     return mask
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a file is one that ``dynaconv.save`` wrote, damaged perhaps; its metadata alone are read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError, ValueError):
+        return False
+    return _DESCRIPTION in metadata and _CHECKSUM in metadata  # the weights of a run have one entry
+
+
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The description and the tensors; UserError where the file is damaged or of another format."""
     from safetensors import SafetensorError, safe_open

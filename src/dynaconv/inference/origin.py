@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from dynaconv.errors import UserError
+from dynaconv.inference.functions import find_function
 
 Factory = Callable[..., nn.Module] | str
 
@@ -123,7 +124,7 @@ def _input_channels(network: nn.Module) -> int:
 
 def _maker(origin: Origin, factory: Factory | None) -> tuple[Callable[..., nn.Module], str]:
     if factory is not None:
-        made = _import(factory) if isinstance(factory, str) else factory
+        made = find_function(factory) if isinstance(factory, str) else factory
         return made, factory if isinstance(factory, str) else getattr(factory, "__qualname__", repr(factory))
     if origin.kind == "factory":
         raise UserError(
@@ -174,19 +175,3 @@ def _torchvision(name: str) -> Callable[..., nn.Module]:
     names = builder.__wrapped__.__code__.co_varnames if hasattr(builder, "__wrapped__") else ()
     nothing = {word: None for word in ("weights", "weights_backbone") if word in names}
     return lambda **arguments: builder(**{**nothing, **arguments})
-
-
-def _import(name: str) -> Callable[..., nn.Module]:
-    package, _, function = name.partition(":")
-    try:
-        found: Any = importlib.import_module(package)
-        for part in function.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"factory is {name!r}; expected 'package.module:function' that can be imported: {error}"
-        ) from error
-    if not callable(found):
-        raise UserError(f"factory {name!r} is {type(found).__name__}; expected a function")
-    made: Callable[..., nn.Module] = found
-    return made

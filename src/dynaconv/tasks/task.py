@@ -219,8 +219,12 @@ class TaskData(Protocol):
     @property
     def eval_size(self) -> int: ...
 
-    def network(self, spec: ModelSpec, *, pretrained: bool = False) -> nn.Module:
+    def network(self, spec: ModelSpec, *, pretrained: bool = False, weights: Path | None = None) -> nn.Module:
         """The network for this data.
+
+        Args:
+            pretrained: begin from its published weights.
+            weights: begin from a local file.
 
         Raises:
             UserError: no such network, or it does not fit the data.

@@ -102,9 +102,9 @@ class ImageData:
         """Evaluation batches in one process, on the CPU."""
         return self.evaluation_batches()
 
-    def network(self, spec: ModelSpec, *, pretrained: bool = False) -> nn.Module:
+    def network(self, spec: ModelSpec, *, pretrained: bool = False, weights: Path | None = None) -> nn.Module:
         """The network for these classes and this image size."""
-        return build_model(spec, len(self.classes), pretrained=pretrained, image_size=self.image_size)
+        return build_model(spec, len(self.classes), pretrained=pretrained, image_size=self.image_size, weights=weights)
 
     def first_picture(self) -> Image:
         """The first training picture, decoded but not transformed."""

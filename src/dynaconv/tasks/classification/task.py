@@ -84,7 +84,10 @@ class Classification:
         """See :meth:`dynaconv.tasks.task.Task.of_weights`."""
         missing = [name for name in ("model", "classes", "preprocess") if name not in about]
         if missing:
-            raise UserError(f"they do not say their {', '.join(missing)}; expected weights written by 'dynaconv train'")
+            raise UserError(
+                f"they do not say their {', '.join(missing)}; expected weights written by 'dynaconv train'; for others "
+                "name the network too: NAME --weights FILE"
+            )
         size = Preprocess(**about["preprocess"]).image_size
         network = build_model(ModelSpec(**about["model"]), len(about["classes"]), image_size=size, blank=True)
         memory = None if options is None else ClassificationOptions(channels_last=options.channels_last)

@@ -71,9 +71,9 @@ class DetectionData:
             f"on, {self.image_size}x{self.image_size})"
         )
 
-    def network(self, spec: ModelSpec, *, pretrained: bool = False) -> nn.Module:
+    def network(self, spec: ModelSpec, *, pretrained: bool = False, weights: Path | None = None) -> nn.Module:
         """The detector for these classes and this image size."""
-        return build_detector(spec, len(self.classes), self.image_size, pretrained=pretrained)
+        return build_detector(spec, len(self.classes), self.image_size, pretrained=pretrained, weights=weights)
 
     def first_picture(self) -> Image:
         """The first training picture, as it was decoded."""

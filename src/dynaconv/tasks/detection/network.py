@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import nn
 
 from dynaconv.errors import UserError, suggest
@@ -10,7 +12,9 @@ from dynaconv.tasks.network import ModelSpec, build_model
 FAMILY = "ssd300_"
 
 
-def build_detector(spec: ModelSpec, classes: int, image_size: int, *, pretrained: bool = False) -> nn.Module:
+def build_detector(
+    spec: ModelSpec, classes: int, image_size: int, *, pretrained: bool = False, weights: Path | None = None
+) -> nn.Module:
     """An SSD network for ``classes`` kinds of objects; the background is one more.
 
     Raises:
@@ -29,4 +33,4 @@ def build_detector(spec: ModelSpec, classes: int, image_size: int, *, pretrained
             f"{FAMILY}condconv_mobilenetv1_050, or static, such as {FAMILY}mobilenetv1_050."
         )
     sized = spec.model_copy(update={"args": {**spec.args, "size": image_size}})
-    return build_model(sized, classes + 1, pretrained=pretrained)
+    return build_model(sized, classes + 1, pretrained=pretrained, weights=weights)

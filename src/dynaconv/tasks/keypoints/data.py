@@ -79,10 +79,15 @@ class KeypointData:
             f"crops of {height}x{width}"
         )
 
-    def network(self, spec: ModelSpec, *, pretrained: bool = False) -> nn.Module:
+    def network(self, spec: ModelSpec, *, pretrained: bool = False, weights: Path | None = None) -> nn.Module:
         """The network for these keypoints."""
         return build_model(
-            spec, len(self.pose.names), pretrained=pretrained, image_size=self.image_size, argument="num_keypoints"
+            spec,
+            len(self.pose.names),
+            pretrained=pretrained,
+            image_size=self.image_size,
+            argument="num_keypoints",
+            weights=weights,
         )
 
     def first_picture(self) -> Image:
