@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from dynaconv.cli import COMMANDS, main, options
-from dynaconv.cli.app import SYNONYMS, default_of, load, nearest
+from dynaconv.cli.app import SYNONYMS, load, nearest
+from dynaconv.cli.defaults import find_default, find_defaults
 
 SOURCES = Path(__file__).resolve().parents[2] / "src"
 
@@ -47,6 +48,23 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     assert not imported(done) & HEAVY
     # 0.2 s of processor time on a machine of 2022; torch alone would take 2
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5
+
+
+@pytest.mark.parametrize("name", ["train", "compare", "cost", "predict"])
+def test_help_of_a_command_imports_nothing_heavy(name: str) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = command(name, "--help")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0
+    assert "--help" in done.stdout
+    assert not imported(done) & (HEAVY | {"pydantic"})
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5
+
+
+def test_kept_defaults_are_those_of_the_settings() -> None:
+    """``python -m dynaconv.cli.defaults`` writes the file again."""
+    kept = json.loads((SOURCES / "dynaconv" / "cli" / "defaults.json").read_text())
+    assert kept == find_defaults()
 
 
 @pytest.mark.parametrize(
@@ -154,7 +172,7 @@ def test_what_was_not_typed_is_left_to_the_settings() -> None:
 def test_every_option_of_a_setting_is_a_setting(group: options.Group) -> None:
     assert group.defaults is not None
     for name in group.options:
-        default_of(group.defaults, name)
+        find_default(group.defaults, name)
 
 
 def test_help_shows_the_settings_defaults(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from dynaconv.cli import COMMANDS
+from dynaconv.cli.defaults import default_of
 from dynaconv.errors import RunError, UserError, suggest
 
 INTERRUPTED = 130  # what a shell reports for SIGINT
@@ -131,15 +132,6 @@ class Commands(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.help) for name, command in COMMANDS.items()])
-
-
-def default_of(place: str, name: str) -> Any:
-    """Return a setting's default: of the field of a class of settings, or the value in an instance of one."""
-    module, _, attribute = place.partition(":")
-    settings = getattr(importlib.import_module(module), attribute)
-    if isinstance(settings, type):
-        return getattr(settings, "model_fields")[name].default  # noqa: B009 - pydantic's, unknown to type
-    return getattr(settings, name)
 
 
 def nearest(option: str, known: Iterable[str]) -> str | None:

@@ -38,7 +38,7 @@ def find_trained(
     from dynaconv.train.named import is_named, load_named
     from dynaconv.train.run_folder.weights import load_trained
 
-    if not is_named(run):
+    if not is_named(run) and (Path(run).exists() or not (weights or pretrained)):
         given = {"--weights": weights, "--pretrained": pretrained, "--image-size": image_size, "--arg": arguments}
         for option, value in ({**given, "--classes": classes}).items():
             if value:

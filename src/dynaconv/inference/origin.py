@@ -124,7 +124,10 @@ def _input_channels(network: nn.Module) -> int:
 
 def _maker(origin: Origin, factory: Factory | None) -> tuple[Callable[..., nn.Module], str]:
     if factory is not None:
-        made = find_function(factory) if isinstance(factory, str) else factory
+        try:
+            made = find_function(factory) if isinstance(factory, str) else factory
+        except UserError as error:
+            raise UserError(f"factory is {factory!r}: {error}") from error
         return made, factory if isinstance(factory, str) else getattr(factory, "__qualname__", repr(factory))
     if origin.kind == "factory":
         raise UserError(

@@ -22,8 +22,15 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
 
 def is_named(word: str) -> bool:
-    """Whether a word names a network and not a run: anything but a run's folder or its weights."""
-    return source_of(word) != "saved" or (Path(word).is_file() and is_archive(Path(word)))
+    """Whether a word names a network, and not a run's folder or its weights."""
+    source = source_of(word)
+    if source == "timm":
+        import timm
+
+        import dynaconv.models  # noqa: F401 - makes the papers' networks known to timm
+
+        return ":" in word or timm.is_model(word.partition(".")[0])
+    return source != "saved" or (Path(word).is_file() and is_archive(Path(word)))
 
 
 def load_named(
