@@ -294,7 +294,7 @@ def test_a_file_or_runtime_that_is_not_there(written: ExportReport, tmp_path: Pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["dy_mobilenetv2_35", "--out", "x.onnx"], "There is no network and no file 'dy_mobilenetv2_35'. Did you mean"),
+        (["dy_mobilenetv2_35", "--out", "x.onnx"], "There is no model 'dy_mobilenetv2_35'. Did you mean"),
         (["dy_mobilenetv2_035", "--out", "x.onnx", "--batch", "many"], "expected dynamic, or a number"),
         (["dy_mobilenetv2_035", "--out", "x.onnx", "--image-size", "big"], "expected a side such as 224"),
         (["dy_mobilenetv2_035", "--out", "x.onnx", "--classes", "none.txt"], "--classes none.txt cannot be read"),

@@ -20,9 +20,7 @@ INPUTS = ("normalised", "float", "uint8")
 
 
 def export(
-    model: Annotated[
-        str, Argument(help="A run's folder, a file of weights or of dynaconv.save, or a network's name (untrained).")
-    ],
+    model: Annotated[str, Argument(help=f"A run's folder or weights; or a network: {options.NETWORKS}.")],
     out: Annotated[Path, Option(help="File to write: .onnx, or .pt2 for the two others.")],
     to: Annotated[str, choice(*FORMATS, help="onnx, torch-export, or aoti (compiled by AOTInductor).")] = "onnx",
     image_size: Annotated[
@@ -42,6 +40,8 @@ def export(
     nms: Annotated[bool, Option("--nms", help="A detector's file also drops overlapping boxes (ONNX).")] = False,
     opset: Annotated[int, Option(help="Of ONNX.")] = 20,
     arg: options.Arg = None,
+    weights: options.Weights = None,
+    function: options.Model = None,
     threads: options.Threads = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -61,6 +61,8 @@ def export(
         nms=nms,
         opset=opset,
         arguments=assignments("--arg", arg),
+        weights=weights,
+        function=function,
     )
     if as_json:
         print(json.dumps({**asdict(report), "path": str(report.path), "error": report.error}, indent=2))

@@ -43,6 +43,7 @@ def inspect(
     threads: options.Threads = None,
     as_json: Annotated[bool, Option("--json", help="Print inspect.json instead of the table.")] = False,
     quiet: options.Quiet = False,
+    model: options.Model = None,
     on: Given,
     opening: Given,
 ) -> None:
@@ -70,7 +71,7 @@ def inspect(
             **on,
         }
     )
-    found = inspect_run(run, folder, settings, None if quiet else _bar())
+    found = inspect_run(run, folder, settings, None if quiet else _bar(), model)
     files = write_inspection(found, folder)
     print(json.dumps(found.plain(), indent=2) if as_json else _text(found, [str(file) for file in files]))
 

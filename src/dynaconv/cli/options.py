@@ -125,7 +125,7 @@ Run = Annotated[
 Published = Annotated[bool, Option("--pretrained", help="timm's (or torchvision's) published weights.")]
 Model = Annotated[
     str | None,
-    Option(help="path/to/file.py:function that builds the network, where a function of yours was trained."),
+    Option("--model", help="path/to/file.py:function that builds the network, where a function of yours was trained."),
 ]
 ImageSize = Annotated[
     int | None, Option(min=1, help="Pixels a side, for a network by name. Default: its own, or else the data set's.")

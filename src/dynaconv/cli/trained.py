@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dynaconv.cli.export import read_classes
 from dynaconv.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def find_trained(
         return load_trained(Path(run), options, model)
     if model is not None:
         raise UserError(f"--model names the function behind a run's weights, and {run} is a network; leave it out")
-    names, preprocess = _read_classes(classes) if classes is not None else None, None
+    names, preprocess = read_classes(classes) if classes is not None else None, None
     if data is not None:
         from dynaconv.tasks.classification.datasets import open_data
 
@@ -62,13 +63,3 @@ def find_trained(
         preprocess=preprocess,
         options=options,
     )
-
-
-def _read_classes(path: Path) -> list[str]:
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--classes {path} cannot be read: {error}. Expected a text file, one name a line") from error
-    if len(set(names)) != len(names) or not names:
-        raise UserError(f"--classes {path} has {len(names)} names; expected one a line, each once")
-    return names

@@ -83,6 +83,8 @@ def export(
     nms: bool = False,
     opset: int = 20,
     arguments: dict[str, Any] | None = None,
+    weights: Path | None = None,
+    function: str | None = None,
 ) -> ExportReport:
     """Write a network into a file for another runtime, run that file, and compare it with the network.
 
@@ -106,7 +108,9 @@ def export(
         nms: a detector's file also suppresses overlapping boxes (ONNX): a third output ``selected``, ``(n, 3)``, has
             the numbers of image, class and box.
         opset: of ONNX.
-        arguments: of ``timm.create_model``, where ``model`` is a name.
+        arguments: of ``timm.create_model`` or of the function, where ``model`` is a name.
+        weights: a local file, where ``model`` is a name.
+        function: ``path/to/file.py:function`` that builds a run's network, where it is one of your own.
 
     Returns:
         What was written, and how large its error is.
@@ -128,7 +132,9 @@ def export(
     path = _target(Path(path), FORMATS[to])
     check_installed(to)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    source = open_source(model, image_size=size, classes=classes, arguments=arguments)
+    source = open_source(
+        model, image_size=size, classes=classes, arguments=arguments, weights=weights, function=function
+    )
     check_input(input, source)
     if nms and source.task != "detection":
         raise UserError(f"nms is for detectors, and {source.name} is a network for {source.task}.")

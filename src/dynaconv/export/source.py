@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dynaconv.errors import UserError, blame_input, suggest
+from dynaconv.errors import UserError, blame_input
+from dynaconv.inference.archive_file import is_archive
+from dynaconv.tasks.network import ModelSpec, build_model
 
 OUTPUTS = {"classification": ("logits",), "detection": ("boxes", "scores"), "keypoints": ("heatmaps",)}
 
@@ -48,14 +50,18 @@ def open_source(
     image_size: Sequence[int] | None = None,
     classes: Sequence[str] | None = None,
     arguments: dict[str, Any] | None = None,
+    weights: Path | None = None,
+    function: str | None = None,
 ) -> Source:
-    """The network of a zoo's name, a run folder, a weights file, a file of :func:`dynaconv.save`, or a module.
+    """The network of a name, a run folder, a weights file, a file of :func:`dynaconv.save`, or a module.
 
     Args:
-        model: see above; a name builds the network as it is initialised, without trained weights.
+        model: see above; a name (:mod:`dynaconv.tasks.sources`) builds the network without trained weights.
         image_size: ``(height, width)`` that the network will see; its own if None.
         classes: names of the classes, in place of those that came with the weights.
-        arguments: of ``timm.create_model``, for a name.
+        arguments: of ``timm.create_model``, or of the function, for a name.
+        weights: a local file, for a name.
+        function: what builds the network of a run, where it is one of the user's own.
 
     Raises:
         UserError: no such network or file; a list of classes of another length than the network's outputs.
@@ -64,54 +70,30 @@ def open_source(
     if isinstance(model, nn.Module):
         network, name = model, type(model).__name__
     elif Path(model).exists():
-        network, about, name = _read(Path(model))
+        network, about, name = _read(Path(model), function)
     else:
-        network, name = _build(str(model), arguments or {}), str(model)
+        network, name = _build(str(model), arguments or {}, weights), str(model)
     if arguments and about:
         raise UserError("arguments build a network by name; weights know the network that they belong to")
     source = _as_images_to_tensors(network.eval(), about, name, image_size)
     return _with_classes(source, classes)
 
 
-def _build(name: str, arguments: dict[str, Any]) -> nn.Module:
-    import timm
-
-    import dynaconv.models
-
-    if not timm.is_model(name.partition(".")[0]):
-        known = [*dynaconv.models.ZOO, *timm.list_models()]
-        raise UserError(f"There is no network and no file {name!r}. {suggest(name, known)}")
-    try:
-        network: nn.Module = timm.create_model(name, **arguments)
-    except Exception as error:  # each of timm's networks raises its own
-        raise UserError(f"{name} cannot be built: {type(error).__name__}: {error}") from error
-    return network
+def _build(name: str, arguments: dict[str, Any], weights: Path | None) -> nn.Module:
+    return build_model(ModelSpec(name=name, args=arguments), None, weights=weights, whole=True)
 
 
-def _read(path: Path) -> tuple[nn.Module, dict[str, Any], str]:
+def _read(path: Path, function: str | None) -> tuple[nn.Module, dict[str, Any], str]:
     """The network of a run folder, of its weights, or of a file of ``dynaconv.save``."""
     from dynaconv.train.run_folder.weights import load_trained
 
-    if path.is_file() and _is_saved(path):
+    if path.is_file() and is_archive(path):
         from dynaconv.inference import load
 
         network = load(path)
         return network, {}, type(network).__name__
-    trained = load_trained(path)
+    trained = load_trained(path, model=function)
     return trained.model, {"task": "classification", **trained.about}, trained.about["model"]["name"]
-
-
-def _is_saved(path: Path) -> bool:
-    """Whether ``dynaconv.save`` wrote the file (which names its format), and not a training run."""
-    import json
-
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            return "format" in json.loads((file.metadata() or {}).get("dynaconv", "{}"))
-    except (SafetensorError, OSError, ValueError):
-        return False  # the reader of weights says what is wrong with it
 
 
 def _as_images_to_tensors(

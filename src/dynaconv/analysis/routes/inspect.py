@@ -171,7 +171,11 @@ class Inspection:
 
 
 def inspect_run(
-    run: Path, out: Path, settings: InspectSettings, watch: Callable[[str, int, int], None] | None = None
+    run: Path,
+    out: Path,
+    settings: InspectSettings,
+    watch: Callable[[str, int, int], None] | None = None,
+    function: str | None = None,
 ) -> Inspection:
     """Record the routing of a trained classifier over a data set into ``out/routing.parquet``, and its statistics.
 
@@ -179,6 +183,7 @@ def inspect_run(
         run: a run's folder (its best weights) or a weights file.
         out: folder, made if it is not there.
         watch: told what is being done, and how many images of how many are.
+        function: ``path/to/file.py:function`` that builds the network, where it is one of the user's own.
 
     Raises:
         UserError: no dynamic layer; the task has no classes; other classes; no image; routing that is not finite.
@@ -188,7 +193,7 @@ def inspect_run(
 
     on = {"device": settings.device, "amp": settings.amp, "channels_last": settings.channels_last}
     loop = LoopSettings.of(on)
-    trained = load_trained(run, TaskOptions(channels_last=settings.channels_last))
+    trained = load_trained(run, TaskOptions(channels_last=settings.channels_last), function)
     _check(trained)
     unknown = [name for name in settings.figure_classes if name not in trained.classes]
     if unknown:
