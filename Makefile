@@ -7,12 +7,14 @@ PYTHON ?= python3
 WORKERS ?= 2
 TORCH ?= 2.11.0
 OUT ?= runs/gpu-check
+# The extras whose packages are pinned.
+EXTRAS := train data detection inspect export docs dev
 DEMO_FLAGS ?= test_resnet --model-kwargs "channels=[8,16,16,32]" --epochs 3 --batch-size 32 --lr 0.01 --threads 1 --workers 1
 
 BIN := .venv/bin
 READY := .venv/installed
 
-.PHONY: help demo test test-all test-torch lint format bench gpu-check pins clean
+.PHONY: help demo test test-all test-torch test-aarch64 lint format bench gpu-check site wheels pins clean
 
 help:
 	@echo "make demo      compare a static network with its dynamic twins on scikit-learn's digits"
@@ -23,6 +25,9 @@ help:
 	@echo "make bench     time networks against their static twins; what got slower since the last commit (minutes per case)"
 	@echo "make gpu-check on a GPU: laws, kernels and timings, in less than nine minutes; results into OUT=runs/gpu-check"
 	@echo "make test-torch TORCH=2.11.0   the core's tests on another torch (gigabytes; TORCH=newest too)"
+	@echo "make site      the documentation as a web site, in docs/_build/html; executes the notebooks"
+	@echo "make wheels    the wheels in dist/: for any platform, and with the kernels compiled for Linux on x86-64 and aarch64"
+	@echo "make test-aarch64  the kernels' own checks with the aarch64 wheel, under qemu (Debian, 700 MB)"
 	@echo "make pins      resolve requirements.txt anew (needs uv)"
 	@echo "make clean     remove .venv and every cache"
 
@@ -61,13 +66,23 @@ $(READY): requirements.txt pyproject.toml tools/make_venv.py
 	@command -v "$(PYTHON)" >/dev/null || { echo "no $(PYTHON) here; name one: make PYTHON=/path/to/python3.12 ..."; exit 2; }
 	@"$(PYTHON)" tools/make_venv.py
 
+site: $(READY)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+wheels: $(READY)
+	$(BIN)/python tools/build_wheels.py
+
+test-aarch64: $(READY)
+	$(BIN)/python tools/test_aarch64.py
+
 # One file for every Python and platform that torch supports. Versions already in it stay unless they no longer fit;
 # `make pins UPGRADE=--upgrade` takes the newest.
 pins:
-	uv pip compile --universal --python-version 3.10 --extra train --extra data --extra detection --extra export --extra dev --no-annotate \
+	uv pip compile --universal --python-version 3.10 $(addprefix --extra ,$(EXTRAS)) --no-annotate \
 		--quiet $(UPGRADE) \
 		--custom-compile-command "make pins" --output-file requirements.txt pyproject.toml
 
 clean:
-	rm -rf .venv build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist docs/_build .aarch64 src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

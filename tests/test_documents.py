@@ -65,6 +65,7 @@ def test_python_of_a_page_runs(
     create = timm.create_model
     monkeypatch.setattr(timm, "create_model", small)
     monkeypatch.setattr(measured, "cache_file", lambda: tmp_path / "strategies.json")
+    monkeypatch.chdir(tmp_path)  # pages write files
     names: dict[str, Any] = {"__name__": "page"}
     try:
         for number, block in enumerate(python_of(page)):

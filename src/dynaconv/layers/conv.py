@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -103,18 +104,21 @@ class _DynamicConv(DynamicLayer):
         return ", ".join(parts) + self._repr_tail()
 
 
+_ARGUMENTS = inspect.cleandoc(_DynamicConv.__doc__ or "")  # without the indentation that it has in the file
+
+
 class DynamicConv1d(_DynamicConv):
-    __doc__ = f"Dynamic convolution over a length; 4 experts, softmax router.\n\n{_DynamicConv.__doc__}"
+    __doc__ = f"Dynamic convolution over a length; 4 experts, softmax router.\n\n{_ARGUMENTS}"
     dims = 1
 
 
 class DynamicConv2d(_DynamicConv):
-    __doc__ = f"Dynamic convolution over an image; 4 experts, softmax router.\n\n{_DynamicConv.__doc__}"
+    __doc__ = f"Dynamic convolution over an image; 4 experts, softmax router.\n\n{_ARGUMENTS}"
     dims = 2
 
 
 class DynamicConv3d(_DynamicConv):
-    __doc__ = f"Dynamic convolution over a volume; 4 experts, softmax router.\n\n{_DynamicConv.__doc__}"
+    __doc__ = f"Dynamic convolution over a volume; 4 experts, softmax router.\n\n{_ARGUMENTS}"
     dims = 3
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -122,18 +123,21 @@ class _DynamicConvTranspose(DynamicLayer):
         return ", ".join(parts) + self._repr_tail()
 
 
+_ARGUMENTS = inspect.cleandoc(_DynamicConvTranspose.__doc__ or "")  # without the indentation that it has in the file
+
+
 class DynamicConvTranspose1d(_DynamicConvTranspose):
-    __doc__ = f"Dynamic transposed convolution over a length.\n\n{_DynamicConvTranspose.__doc__}"
+    __doc__ = f"Dynamic transposed convolution over a length.\n\n{_ARGUMENTS}"
     dims = 1
 
 
 class DynamicConvTranspose2d(_DynamicConvTranspose):
-    __doc__ = f"Dynamic transposed convolution over an image.\n\n{_DynamicConvTranspose.__doc__}"
+    __doc__ = f"Dynamic transposed convolution over an image.\n\n{_ARGUMENTS}"
     dims = 2
 
 
 class DynamicConvTranspose3d(_DynamicConvTranspose):
-    __doc__ = f"Dynamic transposed convolution over a volume.\n\n{_DynamicConvTranspose.__doc__}"
+    __doc__ = f"Dynamic transposed convolution over a volume.\n\n{_ARGUMENTS}"
     dims = 3
 
 

@@ -1,5 +1,8 @@
 """Compile the C files of this folder once per machine, keep the library in a cache folder, and load it.
 
+A wheel for one platform brings compiled libraries (`built`); the one that fits this processor is loaded, and nothing
+is compiled.
+
 The library is kept as ``kernels/<fingerprint>-<checksum>.so`` in the cache folder. The fingerprint is a hash of the
 sources, the compiler, its flags and the processor; the checksum is that of the file. The library is loaded only if
 
@@ -24,12 +27,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from dynaconv.kernels.cpu import built
 from dynaconv.kernels.cpu.arguments import declare
 from dynaconv.torch_private import constant_for_compiler
 
 SWITCH = "DYNACONV_NATIVE"  # set to 0: never compile, never load
 
-_SOURCES = sorted(Path(__file__).parent.glob("*.[ch]"))
+_SOURCES = built.sources()
 _FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fPIC", "-fvisibility=hidden")
 # Target processor and OpenMP. Tried in this order until one works, because not every compiler supports all of them.
 _TARGETS = (("-march=native",), ("-mcpu=native",), ())
@@ -96,9 +100,17 @@ def compiled_with(*flags: str) -> Iterator[ctypes.CDLL]:
 def _load(flags: tuple[str, ...] | None) -> ctypes.CDLL | str:
     if os.environ.get(SWITCH, "1") == "0":
         return f"{SWITCH} is 0"
+    brought = built.find() if flags is None else None
+    complaint = ""
+    if brought is not None:
+        try:
+            built.share_openmp()
+            return declare(ctypes.CDLL(str(brought)))
+        except (OSError, AttributeError) as error:
+            complaint = f", and the library of the wheel does not load: {error}"
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
-        return f"there is no C compiler ({os.environ.get('CC', 'cc')}) on the path"
+        return f"there is no C compiler ({os.environ.get('CC', 'cc')}) on the path{complaint}"
     try:
         fingerprint = _fingerprint(compiler, flags)
         with _folder() as folder:
@@ -186,7 +198,7 @@ def _compile(compiler: str, flags: tuple[str, ...] | None, folder: Path, fingerp
         made = Path(temporary) / "kernels.so"
         for target in _TARGETS if flags is None else (flags,):
             for threads in _THREADS:
-                complaint = _build(compiler, (*_FLAGS, *target, *threads), made)
+                complaint = _build(compiler, (*_FLAGS, *target, *threads), made, made.parent)
                 if complaint:
                     continue
                 made.chmod(0o700)
@@ -198,14 +210,30 @@ def _compile(compiler: str, flags: tuple[str, ...] | None, folder: Path, fingerp
     raise RuntimeError(f"{compiler} says {complaint[-500:]!r}")
 
 
-def _build(compiler: str, flags: tuple[str, ...], made: Path) -> str:
+def compile_library(compiler: str, flags: tuple[str, ...], made: Path, *, link_openmp: bool = True) -> None:
+    """Compile the C files with ``flags`` besides our own into the library ``made``.
+
+    Args:
+        link_openmp: False leaves the functions of OpenMP to the library that torch has loaded, under whatever name.
+
+    Raises:
+        RuntimeError: with what the compiler says.
+    """
+    with tempfile.TemporaryDirectory() as objects:
+        complaint = _build(compiler, (*_FLAGS, *flags), made, Path(objects), link_openmp=link_openmp)
+    if complaint:
+        raise RuntimeError(f"{compiler} says {complaint[-500:]!r}")
+
+
+def _build(compiler: str, flags: tuple[str, ...], made: Path, folder: Path, *, link_openmp: bool = True) -> str:
     """Compile all files in parallel and link them; return the compiler's error output, empty if it succeeded."""
     sources = [source for source in _SOURCES if source.suffix == ".c"]
-    objects = [str(made.with_name(f"{source.stem}.o")) for source in sources]
+    objects = [str(folder / f"{source.stem}.o") for source in sources]
     commands = [[compiler, *flags, "-c", "-o", out, str(source)] for source, out in zip(sources, objects, strict=True)]
     with ThreadPoolExecutor() as pool:
         complaints = "".join(pool.map(_run, commands))
-    return complaints or _run([compiler, *flags, "-shared", "-o", str(made), *objects, "-lm"])
+    linked = flags if link_openmp else tuple(flag for flag in flags if flag != "-fopenmp")
+    return complaints or _run([compiler, *linked, "-shared", "-o", str(made), *objects, "-lm"])
 
 
 def _run(command: list[str]) -> str:

@@ -1,0 +1,85 @@
+"""The site: its pages are all reachable, links between pages hold, and the notebooks run."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
+
+
+def toctree_of(page: Path) -> list[str]:
+    blocks = re.findall(r"```\{toctree\}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return [line.strip() for block in blocks for line in block.splitlines() if line.strip() and line[0] != ":"]
+
+
+def test_every_page_is_in_the_contents() -> None:
+    listed = {*toctree_of(DOCS / "index.md"), *(f"api/{name}" for name in toctree_of(DOCS / "api/index.md"))}
+    pages = {str(path.relative_to(DOCS).with_suffix("")) for path in [*DOCS.rglob("*.md"), *NOTEBOOKS]}
+    pages -= {name for name in pages if name.startswith(("_build/", "evidence/"))}
+    assert pages == listed | {"index"}
+
+
+def test_headings_that_links_name_exist() -> None:
+    """A link ``page.md#heading`` names a heading as GitHub writes it. (That files exist: tests/test_documents.py.)"""
+    missing = []
+    for page in DOCS.glob("*.md"):
+        for target, anchor in re.findall(r"\]\(([\w./-]*)#([\w-]+)\)", page.read_text(encoding="utf-8")):
+            file = page if not target else (page.parent / target)
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            if anchor not in slugs:
+                missing.append(f"{page.name}: {target}#{anchor}")
+    assert not missing
+
+
+def code_of(notebook: Path) -> list[str]:
+    cells: list[dict[str, Any]] = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run(notebook: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their cells in order, in one namespace; `make site` executes them in Jupyter and shows what they print."""
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    names: dict[str, Any] = {"__name__": "notebook"}
+    for number, cell in enumerate(code_of(notebook)):
+        exec(compile(cell, f"{notebook.name}, cell {number + 1}", "exec"), names)
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_kept_without_outputs(notebook: Path) -> None:
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+def test_notebooks_are_found() -> None:
+    assert len(NOTEBOOKS) >= 2
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("myst_nb", reason="the site needs the extra docs, which needs Python 3.11")
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "--fail-on-warning",
+        "--keep-going",
+        "--fresh-env",
+        "--quiet",
+        "-b",
+        "html",
+    ]
+    made = subprocess.run([*command, str(DOCS), str(tmp_path)], capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr[-3000:]
+    assert (tmp_path / "api/layers.html").read_text(encoding="utf-8").count("DynamicConv2d") > 3
