@@ -155,11 +155,16 @@ class Blocks(nn.Module):
         self.wide = nn.Sequential(layer(16, 24, 1, bias=False), nn.BatchNorm2d(24), nn.ReLU6())
         self.deep = nn.Sequential(layer(24, 24, 3, stride=2, padding=1, groups=24, bias=False), nn.BatchNorm2d(24))
         self.back = nn.Sequential(layer(24, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU())
-        self.mixed = layer(24, 8, 1)
+        self.more = nn.Sequential(nn.Conv2d(24, 32, 3, bias=False), nn.BatchNorm2d(32), nn.SiLU())
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(32, 8, 1), nn.ReLU(), nn.Conv2d(8, 32, 1), nn.Sigmoid()
+        )
+        self.mixed = layer(32, 8, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.deep(self.wide(x))
-        return self.mixed(x + self.back(x)).mean(dim=(2, 3))
+        x = self.more(x + self.back(x))
+        return self.mixed(x * self.gate(x)).mean(dim=(2, 3))
 
 
 def test_onnx_runtimes_own_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,9 +182,12 @@ def test_onnx_runtimes_own_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert report.graph_madds
     nodes = onnx.load(str(report.path)).graph.node
     blocked = [node.op_type for node in nodes if node.domain == onnx_blocked.DOMAIN]
-    assert blocked.count("Conv") == 3, "the layer that mixes biases is an ordinary Conv"
-    assert blocked.count("ReorderOutput") == 1, "maps stay in blocks from layer to layer"
-    assert blocked.count("GlobalAveragePool") == 3, "routers read them there"
+    assert blocked.count("Conv") == 6, "the layer that mixes biases is an ordinary Conv"
+    assert blocked.count("GlobalAveragePool") == 4, "routers and the gate read maps in blocks"
+    assert blocked.count("ReorderOutput") <= 3, "maps stay in blocks from layer to layer"
+    free = export(network, tmp_path / "free.onnx", image_size=16, form="blocked")
+    assert free.batch is None
+    assert free.error < 1e-4
 
     monkeypatch.setattr(onnx_blocked, "block_width", lambda: 24 - width)  # 8 for 16: the file of another processor
     with pytest.raises(UserError, match=r"the file differs .*: inf"):
@@ -242,7 +250,7 @@ def test_what_cannot_be_exported_is_named_and_leaves_no_file(kind: Any, message:
         ({"to": "tflite"}, "The format is 'tflite'. Known: aoti, onnx, torch-export"),
         ({"form": "group"}, "The form is 'group'"),
         ({"form": "single"}, "The form 'single' is for batch 1"),
-        ({"form": "blocked", "batch": 2}, "The form 'blocked' is for batch 1"),
+        ({"form": "blocked", "batch": 2}, "The form 'blocked' is for batch 1 or a free batch"),
         ({"batch": 0}, "batch is 0; expected at least 1"),
         ({"opset": 7}, "The opset is 7; expected 18 to 23"),
         ({"classes": ["a", "b"]}, "2 names of classes were given, and Small has 5 of them"),
@@ -257,6 +265,15 @@ def test_options_that_do_not_fit(options: dict[str, Any], message: str, tmp_path
     with pytest.raises(UserError, match=message):
         export(small(), tmp_path / "x.onnx", **{"image_size": 16, **options})
     assert not list(tmp_path.iterdir())
+
+
+def test_the_network_is_left_as_it_was(tmp_path: Path) -> None:
+    network = nn.Sequential(dynaconv.DynamicConv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    export(network, tmp_path / "x.onnx", image_size=8)
+    assert network.training
+    assert network[1].training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
 def test_a_missing_runtime_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,3 +340,21 @@ def test_the_command_exports_a_saved_network(tmp_path: Path, capsys: pytest.Capt
     assert told["path"] == str(out)
     images = torch.randn(2, 3, 9, 8)
     assert_close(load(out).run(images)["logits"], layer(images))
+
+
+def test_a_runs_weights_bring_their_classes_and_preprocessing(tmp_path: Path) -> None:
+    from dynaconv.tasks.network import ModelSpec, build_model
+    from dynaconv.train.run_folder.weights import save_weights
+
+    spec = ModelSpec(name="test_resnet", method="dynamic", experts=2)
+    network = build_model(spec, 3, image_size=32).eval()
+    preprocess = {"image_size": 32, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+    about = {"task": "classification", "model": spec.model_dump(), "classes": ["a", "b", "ç"], "preprocess": preprocess}
+    save_weights(tmp_path / "best.safetensors", network, about)
+    report = export(tmp_path, tmp_path / "run.onnx", input="float")  # the run's folder
+    loaded = load(report.path)
+    assert (loaded.classes, loaded.preprocessing, loaded.input_size) == (["a", "b", "ç"], preprocess, (3, 32, 32))
+    images = torch.rand(2, 3, 32, 32)
+    mean, std = (torch.tensor(preprocess[name])[:, None, None] for name in ("mean", "std"))
+    with torch.no_grad():
+        assert_close(loaded.run(images)["logits"], network((images - mean) / std))

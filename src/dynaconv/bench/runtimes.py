@@ -105,10 +105,10 @@ def _bench(settings: BenchSettings, runtime: str, folder: Path) -> RuntimeResult
         enter(f"ours, {runtime}, any batch", exported(ours, runtime), ours)
         enter(f"ours, {runtime}, any batch, products", exported(ours, runtime, form="products"), ours)
         enter(f"ours, {runtime}, batch {settings.batch}", exported(ours, runtime, batch=settings.batch), ours)
-    if runtime == "onnx" and settings.batch == 1:
-        name = "ours, onnx, batch 1, blocked"
+    for batch in ((None, 1) if settings.batch == 1 else (None,)) if runtime == "onnx" else ():
+        name = f"ours, onnx, {'any batch' if batch is None else 'batch 1'}, blocked"
         try:
-            enter(name, exported(ours, "onnx", batch=1, form="blocked"), ours)
+            enter(name, exported(ours, "onnx", batch=batch, form="blocked"), ours)
         except UserError as error:  # no such layout here, or no layer that it is for
             left[name] = str(error)
     frozen, channels_last = freeze(ours, examples=x[:2]), x.to(memory_format=torch.channels_last)

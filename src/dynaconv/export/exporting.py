@@ -101,7 +101,7 @@ def export(
             allows it (``free_size`` of the report).
         batch: None leaves the batch free; a number fixes it.
         form: of dynamic convolutions in ONNX, see :mod:`dynaconv.export.onnx_layers`; ``"auto"``: ``"single"`` for
-            batch 1, else ``"scan"``. ``"blocked"`` (batch 1) is for ONNX Runtime on processors like this one alone,
+            batch 1, else ``"scan"``. ``"blocked"`` is for ONNX Runtime on processors like this one alone,
             and the fastest there: :mod:`dynaconv.export.onnx_blocked`.
         input: ``"normalised"`` images; ``"float"`` from 0 to 1, or ``"uint8"``, which the file normalises.
         classes: names of the classes, in place of those that are saved with the weights.
@@ -127,8 +127,10 @@ def export(
         raise UserError(f"form and nms belong to ONNX, and the format is {to!r}.")
     if batch is not None and batch < 1:
         raise UserError(f"batch is {batch!r}; expected at least 1, or None for any.")
-    if form in ("single", "blocked") and batch != 1:
-        raise UserError(f"The form {form!r} is for batch 1; give batch=1, or choose 'scan' or 'products'.")
+    if form == "single" and batch != 1:
+        raise UserError("The form 'single' is for batch 1; give batch=1, or choose 'scan' or 'products'.")
+    if form == "blocked" and batch not in (None, 1):
+        raise UserError("The form 'blocked' is for batch 1 or a free batch; choose 'scan' or 'products'.")
     path = _target(Path(path), FORMATS[to])
     check_installed(to)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -235,10 +237,17 @@ def _convert(
 
         onnx_file.check_opset(wanted.opset)
         plain = with_preprocessing(with_plain_banks(network), source, wanted.input)
+        blocked = wanted.form == "blocked"  # written for one image, see onnx_blocked
         with as_operators():
-            program = trace(plain, source, wanted.input, wanted.batch, free_size)
+            program = trace(plain, source, wanted.input, 1 if blocked else wanted.batch, free_size)
         about["form"] = wanted.form if wanted.form != "auto" else ("single" if wanted.batch == 1 else "scan")
-        model = onnx_file.convert(program, source.outputs, form=about["form"], opset=wanted.opset)
+        model = onnx_file.convert(
+            program,
+            source.outputs,
+            form=about["form"],
+            opset=wanted.opset,
+            over_examples=blocked and wanted.batch is None,
+        )
         about["free_size"] = has_free_size(program)
         if wanted.nms:
             onnx_nms.append(model.graph)

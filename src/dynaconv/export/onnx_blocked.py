@@ -6,7 +6,9 @@ the graph it cannot, and runs them two to six times slower, depthwise ones above
 that layout, so that every mixture is in it too, and the layers are nodes of the domain ``com.microsoft.nchwc``.
 
 Such a file is for ONNX Runtime alone and for processors with blocks of that width; on another the file fails when it
-runs (:func:`guard`), it is never wrong. The batch is 1.
+runs (:func:`guard`), it is never wrong. The graph is for one image; with a free batch, ``Scan`` runs the whole of it
+for one after the other. ONNX Runtime does not change ordinary convolutions inside of a ``Scan``, so they are written
+here too.
 """
 
 from __future__ import annotations
@@ -17,9 +19,12 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from dynaconv.export.onnx_layers import Layer, Nodes, layers_of, put_back
+from dynaconv.export.onnx_layers import Layer, Nodes, activation_of, layers_of, put_back, readers_of
 
 DOMAIN = "com.microsoft.nchwc"
+
+
+_ELEMENTWISE = ("Relu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "LeakyRelu")
 
 
 def block_width() -> int | None:
@@ -92,29 +97,104 @@ def write(layer: Layer, bank: np.ndarray, routing: str, bias: np.ndarray | None,
         "dilations": layer.dilation,
         "group": groups,
     }
-    y = made.add("Conv", *tensors, domain=DOMAIN, **settings, **_activation(layer))
+    y = made.add("Conv", *tensors, domain=DOMAIN, **settings, **_activation(layer.activation, layer.limits))
     made.add("ReorderOutput", y, to=layer.y, domain=DOMAIN, channels=layer.out)
     return made
 
 
-def _activation(layer: Layer) -> dict[str, Any]:
-    if layer.activation is None:
+def _activation(node: Any, limits: tuple[float, float] | None) -> dict[str, Any]:
+    if node is None:
         return {}
-    if layer.activation.op_type == "Relu":
+    if node.op_type == "Relu":
         return {"activation": "Relu"}
-    return {"activation": "Clip", "activation_params": list(layer.limits or ())}
+    return {"activation": "Clip", "activation_params": list(limits or ())}
+
+
+def write_static(graph: Any, width: int) -> None:
+    """Write the ordinary convolutions in blocks too, as ONNX Runtime would do itself, but not inside of a ``Scan``."""
+    constants = {constant.name: constant for constant in graph.initializer}
+    readers, outputs = readers_of(graph), {output.name for output in graph.output}
+    written: dict[str, Nodes] = {}
+    gone: set[str] = set()
+    for number, node in enumerate(graph.node):
+        if node.op_type == "Conv" and not node.domain and all(name in constants for name in node.input[1:]):
+            settings = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+            kernel = numpy_helper.to_array(constants[node.input[1]])
+            if _fits(kernel, settings, width):
+                follows = activation_of(node.output[0], readers, outputs, constants)
+                bias = numpy_helper.to_array(constants[node.input[2]]) if len(node.input) > 2 else None
+                prefix = f"dynaconv_static_{number}"
+                written[node.output[0]] = _static(node, settings, kernel, bias, follows, width, prefix)
+                gone |= set() if follows is None else {follows[0].output[0]}
+    nodes = [
+        made
+        for node in graph.node
+        if node.output[0] not in gone
+        for made in (written[node.output[0]].nodes if node.output[0] in written else [node])
+    ]
+    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+    for made in written.values():
+        graph.initializer.extend(made.constants)
+
+
+def _fits(kernel: np.ndarray, settings: dict[str, Any], width: int) -> bool:
+    groups = settings.get("group", 1)
+    depthwise = groups > 1 and kernel.shape[1] == 1 and kernel.shape[0] == groups
+    padding = settings.get("auto_pad", b"NOTSET")
+    return kernel.ndim == 4 and (groups == 1 or depthwise) and padding in (b"NOTSET", "NOTSET")
+
+
+def _static(
+    node: Any,
+    settings: dict[str, Any],
+    kernel: np.ndarray,
+    bias: np.ndarray | None,
+    follows: Any,
+    width: int,
+    prefix: str,
+) -> Nodes:
+    made = Nodes(prefix)
+    channels, inputs, *taps = kernel.shape
+    out = padded(channels, width)
+    depthwise = settings.get("group", 1) > 1
+    narrow = not depthwise and inputs < width  # the image: read as it is, by kernels [out / w][in][taps][w]
+    filled = np.pad(kernel, ((0, out - channels), (0, 0), (0, 0), (0, 0)))
+    if depthwise or narrow:
+        blocks = filled.reshape(-1, width, inputs, *taps).transpose(0, 2, 3, 4, 1)
+    else:
+        filled = np.pad(filled, ((0, 0), (0, padded(inputs, width) - inputs), (0, 0), (0, 0)))
+        inputs = filled.shape[1]
+        blocks = filled.reshape(-1, width, inputs // width, width, *taps).transpose(0, 2, 4, 5, 3, 1)
+    x = node.input[0] if narrow else made.add("ReorderInput", node.input[0], domain=DOMAIN)
+    tensors = [x, made.constant(np.ascontiguousarray(blocks).reshape(out, inputs, *taps), np.float32)]
+    if bias is not None:
+        tensors.append(made.constant(np.pad(bias, (0, out - channels)), np.float32))
+    known = {name: value for name, value in settings.items() if name in ("strides", "pads", "dilations")}
+    if depthwise:
+        known["group"] = out
+    activation = {} if follows is None else _activation(*follows)
+    y = made.add("Conv", *tensors, domain=DOMAIN, kernel_shape=taps, **known, **activation)
+    target = node.output[0] if follows is None else follows[0].output[0]
+    made.add("ReorderOutput", y, to=target, domain=DOMAIN, channels=channels)
+    return made
 
 
 def keep_blocks(graph: Any, width: int) -> None:
     """Drop reorderings that undo each other: maps stay in blocks from layer to layer, through sums and poolings."""
     made = Nodes("dynaconv_blocks")
-    while _pass(graph, width, made):
+    shapes = {
+        value.name: tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
+        for value in graph.value_info
+    }
+    while _pass(graph, width, made, shapes):
         pass
     graph.initializer.extend(made.constants)
     _drop_unread(graph)
 
 
-def _pass(graph: Any, width: int, made: Nodes) -> bool:
+def _pass(graph: Any, width: int, made: Nodes, shapes: dict[str, tuple[int, ...]]) -> bool:
     back = {node.output[0]: node for node in graph.node if node.op_type == "ReorderOutput"}
     nodes: list[Any] = []
     same: dict[str, str] = {}
@@ -124,16 +204,18 @@ def _pass(graph: Any, width: int, made: Nodes) -> bool:
         if node.op_type == "ReorderInput" and first is not None:
             same[node.output[0]] = first.input[0]
             continue
-        if node.op_type == "Add" and first is not None and second is not None and _channels(first) == _channels(second):
-            total = made.add("Add", first.input[0], second.input[0])
-            made.add("ReorderOutput", total, to=node.output[0], domain=DOMAIN, channels=_channels(first))
+        y = node.output[0]
+        gated = None if node.op_type != "Mul" else _gate(node, first, second, shapes, width)
+        if gated is not None:
+            _back(made, _gated(gated[0].input[0], gated[1], _channels(gated[0]), width, made), gated[0], y)
+        elif first is not None and second is not None and _alike(node, shapes):
+            if node.op_type in ("Add", "Mul"):
+                _back(made, made.add(node.op_type, first.input[0], second.input[0]), first, y)
+        elif first is not None and node.op_type in _ELEMENTWISE:
+            attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+            _back(made, made.add(node.op_type, first.input[0], *node.input[1:], **attributes), first, y)
         elif first is not None and _is_pooling(node, graph):
-            pooled = made.add("GlobalAveragePool", first.input[0], domain=DOMAIN)
-            channels, y = _channels(first), node.output[0]
-            filled = padded(channels, width)
-            flat = made.add("Reshape", pooled, made.constant([1, filled]), to=y if filled == channels else None)
-            if filled != channels:
-                made.add("Slice", flat, made.constant([0]), made.constant([channels]), made.constant([1]), to=y)
+            _pool(node, first, width, made)
         nodes += made.nodes[begun:] or [node]
     changed = len(nodes) != len(graph.node) or bool(same)
     copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
@@ -145,17 +227,55 @@ def _pass(graph: Any, width: int, made: Nodes) -> bool:
     return changed
 
 
+def _back(made: Nodes, blocked: str, like: Any, to: str) -> None:
+    made.add("ReorderOutput", blocked, to=to, domain=DOMAIN, channels=_channels(like))
+
+
+def _alike(node: Any, shapes: dict[str, tuple[int, ...]]) -> bool:
+    """Whether both inputs are maps of one shape: in blocks, others would be broadcast wrongly."""
+    one, other = (shapes.get(name) for name in node.input[:2])
+    return one is not None and one == other
+
+
+def _gate(node: Any, first: Any, second: Any, shapes: dict[str, tuple[int, ...]], width: int) -> tuple[Any, str] | None:
+    """The reordering behind a map, and the name of the numbers ``(1, C, 1, 1)`` that it is multiplied by."""
+    for reorder, gate in ((first, node.input[1]), (second, node.input[0])):
+        if reorder is not None and shapes.get(gate) == (1, _channels(reorder), 1, 1) and not _alike(node, shapes):
+            return (reorder, gate) if _channels(reorder) % width == 0 else None
+    return None
+
+
+def _gated(blocked: str, gate: str, channels: int, width: int, made: Nodes) -> str:
+    """A map times one number for each channel, as squeeze-and-excitation has it."""
+    rows = made.add("Reshape", blocked, made.constant([channels // width, -1, width]))
+    columns = made.add("Reshape", gate, made.constant([channels // width, 1, width]))
+    return made.add("Reshape", made.add("Mul", rows, columns), made.add("Shape", blocked))
+
+
+def _pool(node: Any, reorder: Any, width: int, made: Nodes) -> None:
+    """The mean over the sides of a map; what follows reads as many channels as there are."""
+    pooled = made.add("GlobalAveragePool", reorder.input[0], domain=DOMAIN)
+    channels, y, sides = _channels(reorder), node.output[0], [1, 1] if _keeps_sides(node) else []
+    filled = padded(channels, width)
+    flat = made.add("Reshape", pooled, made.constant([1, filled, *sides]), to=y if filled == channels else None)
+    if filled != channels:
+        made.add("Slice", flat, made.constant([0]), made.constant([channels]), made.constant([1]), to=y)
+
+
 def _channels(reorder: Any) -> int:
     return int(next(attribute.i for attribute in reorder.attribute if attribute.name == "channels"))
 
 
+def _keeps_sides(node: Any) -> bool:
+    return bool(next((attribute.i for attribute in node.attribute if attribute.name == "keepdims"), 1))
+
+
 def _is_pooling(node: Any, graph: Any) -> bool:
-    """A mean over both sides of the map, which are dropped."""
+    """A mean over both sides of the map."""
     if node.op_type != "ReduceMean" or len(node.input) < 2:
         return False
-    attributes = {attribute.name: attribute.i for attribute in node.attribute}
     axes = next((constant for constant in graph.initializer if constant.name == node.input[1]), None)
-    return attributes.get("keepdims", 1) == 0 and axes is not None and list(numpy_helper.to_array(axes)) == [2, 3]
+    return axes is not None and sorted(int(axis) % 4 for axis in numpy_helper.to_array(axes)) == [2, 3]
 
 
 def _drop_unread(graph: Any) -> None:
@@ -207,6 +327,7 @@ def replace(graph: Any, width: int, rest: Callable[[Layer, str], Nodes]) -> int:
         written[layer.y] = write(layer, bank, routing, bias, width, prefix)
         count += 1
     put_back(graph, layers, written)
+    write_static(graph, width)
     keep_blocks(graph, width)
     if count:
         guard(graph, width)

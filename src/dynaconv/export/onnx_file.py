@@ -29,8 +29,12 @@ def check_opset(opset: int) -> None:
         raise UserError(f"The opset is {opset}; expected {oldest} to {newest}.")
 
 
-def convert(program: torch.export.ExportedProgram, outputs: Sequence[str], *, form: str, opset: int) -> Any:
+def convert(
+    program: torch.export.ExportedProgram, outputs: Sequence[str], *, form: str, opset: int, over_examples: bool = False
+) -> Any:
     """The ONNX model of a program whose dynamic convolutions are operators, each written in ``form``.
+
+    ``over_examples``: the program is for one image, and the model runs it for every image of a batch.
 
     Raises:
         UserError: an operation has no form in ONNX; the message names it.
@@ -56,6 +60,8 @@ def convert(program: torch.export.ExportedProgram, outputs: Sequence[str], *, fo
         onnx_layers.replace(model.graph, form)
     _forget_own_domain(model)
     _name_dimensions(model.graph)
+    if over_examples:
+        onnx_layers.over_examples(model.graph)
     return model
 
 

@@ -268,10 +268,7 @@ def replace(graph: GraphProto, form: str) -> list[Layer]:
 def layers_of(graph: GraphProto) -> list[Layer]:
     """The layers of a graph, each with the activation that alone reads it; ``y`` is the activation's output then."""
     producers = {name: node for node in graph.node for name in node.output}
-    readers: dict[str, list[NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+    readers = readers_of(graph)
     constants = {constant.name: constant for constant in graph.initializer}
     outputs = {output.name for output in graph.output}
     shapes = {info.name: info.type.tensor_type for info in (*graph.value_info, *graph.input)}
@@ -279,10 +276,9 @@ def layers_of(graph: GraphProto) -> list[Layer]:
     for node in graph.node:
         if (node.domain, node.op_type) == (DOMAIN, OPERATOR):
             layer = _read(node, producers, constants, shapes)
-            following = readers.get(layer.y, [])
-            if len(following) == 1 and layer.y not in outputs and _is_activation(following[0], constants):
-                limits = _limits(following[0], constants)
-                layer = changed(layer, y=following[0].output[0], activation=following[0], limits=limits)
+            follows = activation_of(layer.y, readers, outputs, constants)
+            if follows is not None:
+                layer = changed(layer, y=follows[0].output[0], activation=follows[0], limits=follows[1])
             layers.append(layer)
     return layers
 
@@ -302,6 +298,37 @@ def put_back(graph: GraphProto, layers: Sequence[Layer], written: dict[str, Node
     copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)
+
+
+def over_examples(graph: GraphProto) -> None:
+    """Give a graph for one image a free batch: ``Scan`` runs all of it for one image after the other."""
+    image = graph.input[0]
+    kind, (_, *shape) = image.type.tensor_type.elem_type, list(image.type.tensor_type.shape.dim)
+    made, inner = Nodes("dynaconv_batch"), Nodes("dynaconv_batch/image")
+    names = {image.name: f"{image.name}/one"} | {output.name: f"{output.name}/one" for output in graph.output}
+    inner.add("Unsqueeze", f"{image.name}/inner", made.constant([0]), to=names[image.name])
+    for node in graph.node:
+        copy = type(node).FromString(node.SerializeToString())
+        for several in (copy.input, copy.output):
+            for number, name in enumerate(several):
+                several[number] = names.get(name, name)
+        inner.nodes.append(copy)
+    example = helper.make_tensor_value_info(f"{image.name}/inner", kind, None)
+    example.type.tensor_type.shape.dim.extend(shape)
+    results = [
+        helper.make_tensor_value_info(names[output.name], output.type.tensor_type.elem_type, None)
+        for output in graph.output
+    ]
+    body = helper.make_graph(inner.nodes, "image", [example], results)
+    steps = [f"{output.name}/steps" for output in graph.output]
+    made.nodes.append(helper.make_node("Scan", [image.name], steps, name="images", body=body, num_scan_inputs=1))
+    for output, several in zip(graph.output, steps, strict=True):
+        made.add("Squeeze", several, made.constant([1]), to=output.name)
+    del graph.node[:]
+    graph.node.extend(made.nodes)
+    graph.initializer.extend(made.constants)
+    for value in (image, *graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
 
 
 def _read(node: NodeProto, producers: Any, constants: Any, shapes: Any) -> Layer:
@@ -343,6 +370,25 @@ def _one_bias(biases: str, producers: Any, constants: Any, out: int) -> str | No
 def _out(kernel: Sequence[int], settings: dict[str, Any]) -> int:
     """The number of output channels."""
     return int(kernel[1] * settings["groups"] if settings["transposed"] else kernel[0])
+
+
+def activation_of(
+    y: str, readers: dict[str, list[NodeProto]], outputs: set[str], constants: Any
+) -> tuple[NodeProto, tuple[float, float] | None] | None:
+    """The activation that alone reads ``y``, and the limits of a ``Clip``; or None."""
+    following = readers.get(y, [])
+    if len(following) != 1 or y in outputs or not _is_activation(following[0], constants):
+        return None
+    return following[0], _limits(following[0], constants)
+
+
+def readers_of(graph: GraphProto) -> dict[str, list[NodeProto]]:
+    """The nodes that read each value."""
+    readers: dict[str, list[NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    return readers
 
 
 def _is_activation(node: NodeProto, constants: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dynaconv.counting.dry_run import independent_copy
 from dynaconv.errors import UserError, blame_input
 from dynaconv.inference.archive_file import is_archive
 from dynaconv.tasks.network import ModelSpec, build_model
@@ -68,7 +69,7 @@ def open_source(
     """
     about: dict[str, Any] = {}
     if isinstance(model, nn.Module):
-        network, name = model, type(model).__name__
+        network, name = independent_copy(model), type(model).__name__
     elif Path(model).exists():
         network, about, name = _read(Path(model), function)
     else:
