@@ -102,6 +102,12 @@ EVERY: dict[str, Subject] = {
         fitting={"dims": (2,), "kind": "dense"},
         **OWN,
     ),
+    "experts": Subject(
+        accepts=lambda case: _plain(case, 0, 2) and case.geometry.groups == 1,
+        refusal="it is for linear layers and convolutions over images, in one group",
+        fitting={"dims": (0, 2), "kind": "dense"},
+        **OWN,
+    ),
     "triton": Subject(
         accepts=lambda case: _plain(case, 0, 1, 2) and (case.geometry.groups == 1 or _depthwise(case)),
         refusal="its kernels are for|its kernels know one group",
@@ -118,7 +124,7 @@ EVERY: dict[str, Subject] = {
 INTERPRETED = interpreted()
 """Whether this process runs Triton's interpreter (tests/kernels/cuda/test_triton.py starts one): then triton alone."""
 
-C_KERNELS = ("stencil", "tiled")
+C_KERNELS = ("stencil", "tiled", "experts")
 
 
 def _here(name: str) -> bool:
@@ -128,7 +134,7 @@ def _here(name: str) -> bool:
 
 
 HERE = [name for name in EVERY if _here(name)]
-"""The choices that run in this process. Without a C compiler its two are left out: tests/kernels/cpu says so."""
+"""The choices that run in this process. Without a C compiler its three are left out: tests/kernels/cpu says so."""
 
 
 def examples(number: int) -> hypothesis.settings:

@@ -21,7 +21,7 @@ from torch.autograd import forward_ad
 from dynaconv.ops import STRATEGIES, Geometry, convolve_each, mix, plan_of
 from dynaconv.ops.reference import reference, reference_each
 from laws.cases import LAYOUTS, Case, lay_out, mixed, values_and_gradients
-from laws.strategies import EVERY, HERE, INTERPRETED, examples
+from laws.strategies import C_KERNELS, EVERY, HERE, INTERPRETED, examples
 from tolerances import assert_close
 
 EACH = pytest.mark.parametrize("strategy", HERE)
@@ -104,7 +104,7 @@ LOWER = (torch.float32, torch.bfloat16, torch.float16)
 def test_equals_the_reference_in_lower_precision(strategy: str, dtype: torch.dtype, data: st.DataObject) -> None:
     case = data.draw(EVERY[strategy].cases())
     leaves = case.tensors(dtype)
-    if strategy in ("stencil", "tiled") and dtype != torch.float32 and case.batch:
+    if strategy in C_KERNELS and dtype != torch.float32 and case.batch:
         with pytest.raises(ValueError, match="it computes in float32 on a CPU"):
             case.run(strategy, leaves)
         return
@@ -120,7 +120,7 @@ def test_equals_the_reference_under_autocast(strategy: str, data: st.DataObject)
     case = data.draw(EVERY[strategy].cases())
     leaves = case.tensors(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        if strategy in ("stencil", "tiled") and case.batch:
+        if strategy in C_KERNELS and case.batch:
             with pytest.raises(ValueError, match="it computes in float32 on a CPU"):
                 case.run(strategy, leaves)
             return
@@ -337,7 +337,7 @@ def test_returns_no_input_in_other_memory_and_does_not_write_to_it(strategy: str
 
 
 @pytest.mark.skipif("tiled" not in HERE, reason="no C kernels here")
-@pytest.mark.parametrize("strategy", ["stencil", "tiled"])
+@pytest.mark.parametrize("strategy", C_KERNELS)
 def test_a_c_kernel_returns_the_layout_of_its_input(strategy: str) -> None:
     (x, bank, routing, bias), geometry = call(strategy, torch.float32)
     y = mix(x, bank, routing, bias, geometry=geometry, strategy=strategy)
@@ -364,7 +364,7 @@ def test_the_plan_steps_aside_for_what_a_strategy_cannot_do(layout: str, groups:
     bank, routing = torch.randn(2, 16, 16 // groups, 3, 3), torch.rand(16, 2)
     geometry: Any = Geometry(dims=2, padding=1, groups=groups)
     usual = plan_of(x, bank, routing, geometry=geometry).strategy
-    own = {"tiled", "stencil"}
+    own = set(C_KERNELS)
     with warnings.catch_warnings(), forward_ad.dual_level():
         warnings.simplefilter("ignore")
         assert plan_of(forward_ad.make_dual(x, x), bank, routing, geometry=geometry).strategy not in own

@@ -25,8 +25,10 @@ CALLS: list[dict[str, Any]] = [
 ]
 
 
-# Not those for other devices and layouts, which have tests of their own.
-@pytest.mark.parametrize("strategy", [name for name in CHOICES if name not in ("stencil", "tiled", "triton")])
+OTHERS = ("stencil", "tiled", "experts", "triton", "operator")  # for other devices and dtypes: they have tests of their own
+
+
+@pytest.mark.parametrize("strategy", [name for name in CHOICES if name not in OTHERS])
 @pytest.mark.parametrize("call", CALLS, ids=str)
 def test_same_numbers_and_gradients(call: dict[str, Any], strategy: str) -> None:
     their_class = pytest.importorskip("timm.layers").CondConv2d

@@ -53,7 +53,8 @@ def test_every_layer_is_timed_and_the_plan_follows(folder: Path) -> None:
     plan = model[0].plan(x.requires_grad_(False))
     assert "measured here: 0.00 ms" in plan.why
     assert all(
-        "measured here" in reason or "possible" not in reason or "slower" in reason for reason in plan.others.values()
+        "measured here" in reason or "possible" not in reason or "slower" in reason or name == "experts"
+        for name, reason in plan.others.items()
     )
     assert_close(model(x), by_rule)
 
@@ -89,8 +90,8 @@ def test_a_strategy_that_no_longer_exists_is_forgotten_and_a_later_one_is_timed(
 def test_what_the_rules_choose_is_timed_too() -> None:
     layer = DynamicLinear(160, 160)
     (found,) = dynaconv.tune(layer, torch.randn(64, 160), rounds=1)
-    assert found.rule == "branches"
-    assert "branches" in found.times
+    assert found.rule == ("experts" if cpu.why_not() is None else "branches")
+    assert found.rule in found.times
 
 
 def test_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 from unittest import mock
 
@@ -10,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from dynaconv.kernels import cpu as kernels
 from dynaconv.ops import CHOICES, STRATEGIES, Call, Geometry, Strategy, choose, convolve_each, mix, plan_of
+from dynaconv.ops.plan import uses_of_axis
 
 
 def call(batch: int, kernel: int, dims: int = 2) -> tuple[Tensor, Tensor, Tensor, Geometry]:
@@ -53,13 +56,53 @@ def test_one_image_in_channels_last_under_a_1x1_kernel_is_one_product() -> None:
     assert plan_of(x, bank, routing, geometry=geometry).strategy == "single"
 
 
-@pytest.mark.parametrize("batch", [4, 64])
+@pytest.mark.parametrize("batch", [3, 64])
 @pytest.mark.parametrize("geometry", [Geometry(dims=0), Geometry(dims=2, padding=1)], ids=["linear", "1x1 map"])
-def test_many_examples_that_use_a_kernel_at_one_position_use_every_expert(batch: int, geometry: Geometry) -> None:
+@pytest.mark.parametrize("compiler", [True, False])
+def test_many_examples_that_use_a_kernel_at_one_position_use_every_expert(
+    batch: int, geometry: Geometry, compiler: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if compiler and kernels.why_not() is not None:
+        pytest.skip(f"no C kernels here: {kernels.why_not()}")
+    if not compiler:
+        monkeypatch.setattr(kernels, "why_not", lambda: "there is no compiler")
     x = torch.randn(batch, 160, *(1,) * geometry.dims)
     bank, routing = torch.randn(4, 160, 160, *(3,) * geometry.dims), torch.rand(batch, 4)
     chosen = plan_of(x, bank, routing, geometry=geometry)
-    assert (chosen.strategy == "branches") == (batch == 64), chosen
+    assert (chosen.strategy == ("experts" if compiler else "branches")) == (batch == 64), chosen
+
+
+@pytest.mark.skipif(kernels.why_not() is not None, reason=f"no C kernels here: {kernels.why_not()}")
+@pytest.mark.parametrize(
+    ("kernel", "side", "experts", "chosen"),
+    [
+        (3, 2, 4, "experts"),  # 16 of 36 products are inside the map: a weight is used 1.8 times
+        (3, 3, 4, "experts"),
+        (3, 3, 8, "tiled"),
+        (3, 4, 4, "tiled"),
+        (1, 2, 4, "experts"),
+        (1, 3, 4, "tiled"),
+        (3, 8, 2, "tiled"),
+    ],
+)
+def test_small_maps_use_every_expert_while_that_costs_less_than_mixing(
+    kernel: int, side: int, experts: int, chosen: str
+) -> None:
+    x, bank, routing = torch.randn(16, 256, side, side), torch.randn(experts, 256, 256, kernel, kernel), torch.rand(1)
+    found = plan_of(x, bank, routing.expand(16, experts), geometry=Geometry(dims=2, padding=kernel // 2))
+    assert found.strategy == chosen, found
+    assert "positions of an example" in (found.why if chosen == "experts" else found.others["experts"])
+
+
+def test_uses_inside_the_map_are_counted() -> None:
+    generator = random.Random(0)
+    for _ in range(300):
+        length, taps, stride, padding, dilation = (generator.randint(low, 6) for low in (1, 1, 1, 0, 1))
+        outputs = (length + 2 * padding - dilation * (taps - 1) - 1) // stride + 1
+        if outputs > 0:
+            reads = [i * stride - padding + t * dilation for i in range(outputs) for t in range(taps)]
+            inside = sum(0 <= read < length for read in reads)
+            assert uses_of_axis(length, taps, stride, padding, dilation) == pytest.approx(inside / taps)
 
 
 def test_a_plan_says_what_was_decided_by_memory_that_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +167,7 @@ def test_an_unknown_strategy_is_told_the_nearest_one(batch: int) -> None:
 
 @pytest.mark.parametrize("batch", [0, 1, 3])
 @pytest.mark.parametrize(
-    "strategy", [name for name in CHOICES if name not in ("stencil", "tiled", "triton", "operator")]
+    "strategy", [name for name in CHOICES if name not in ("stencil", "tiled", "experts", "triton", "operator")]
 )
 def test_a_plan_can_be_had_for_every_batch_that_runs(batch: int, strategy: str) -> None:
     x, bank, routing, geometry = call(batch, 1)

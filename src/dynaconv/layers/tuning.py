@@ -17,9 +17,9 @@ from dynaconv.ops.geometry import resolve_padding
 from dynaconv.ops.measured import Times, milliseconds, remember
 from dynaconv.ops.plan import by_rule
 
-# Not timed unless the rules choose them, for tuning would take long: "unfold" is for export, "branches" for kernels
-# that are used at one position.
-_LEFT_OUT = ("unfold", "branches")
+# Not timed unless the rules choose them, for tuning would take long: "unfold" is for export, "experts" and "branches"
+# are for kernels that are used at few positions.
+_LEFT_OUT = ("unfold", "experts", "branches")
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,7 @@ def _rules(call: Call) -> Iterator[Rule]:
         yield _one_product(call)
         yield Rule("single", True, "one example needs one ordinary convolution")
     yield _stencil(call)
+    yield _experts(call)
     yield _branches(call)
     yield _tiled(call)
     yield Rule("matmul", True, "a 1x1 kernel or a linear layer is one batched matrix product")
@@ -135,12 +136,33 @@ def _stencil(call: Call) -> Rule:
     )
 
 
+def _experts(call: Call) -> Rule:
+    """Mixing costs K multiply-adds per weight, using a kernel one per position that reads inside the map.
+
+    With ``n`` such positions the choice is between ``K + n`` and, with every expert and no mixing, ``K n``. The second
+    is one large matrix product, and so are its gradients. Measured on a CPU (docs/performance.md, step 23), it is
+    faster as long as ``K n <= 2.5 (K + n)``, from 4 examples on, for all but the smallest kernels.
+    """
+    if call.device != "cpu" or call.batch < 4 or math.prod(call.bank_shape[1:]) < 1000:
+        return Rule("experts", False, "", "packing the experts is not repaid by so few examples, or so small a kernel")
+    uses = _uses(call)
+    pays = uses <= 8 and call.experts * uses <= 2.5 * (call.experts + uses)
+    number = "few" if call.compiling else f"{uses:.2g}"  # torch.compile may not know the size
+    used = f"a weight is used at {number} positions of an example"
+    return Rule(
+        "experts",
+        pays,
+        f"{used}: all experts there cost less than mixing a kernel" + _converted(call),
+        f"{used}: mixing a kernel costs less than using all experts there",
+    )
+
+
 def _branches(call: Call) -> Rule:
-    """If a kernel is used at one position only, mixing it costs as much as applying every expert.
+    """Where ``experts`` has no kernel, its sum by torch's operations.
 
     Measured on a CPU (docs/performance.md, step 20): linear layers and convolutions with 1x1 output, forward and
-    backward, run 1.1 to 6 times as fast as with any other strategy, if the batch has at least two examples per expert
-    and the kernel is not small.
+    backward, run 1.1 to 6 times as fast as with any other of torch's forms, if the batch has at least two examples per
+    expert and the kernel is not small.
     """
     kernel = math.prod(call.bank_shape[1:])
     enough = call.batch >= max(8, 2 * call.experts) and kernel >= 20_000
@@ -179,6 +201,28 @@ def _positions(call: Call) -> int:
     if not call.geometry.dims:
         return math.prod(call.x_shape[1:-1])
     return math.prod(output_space(call.x_shape[2:], call.kernel, call.geometry))
+
+
+def _uses(call: Call) -> float:
+    """How often one example uses a weight, on average over the taps: uses that read padding are left out."""
+    if call.geometry.transposed or not call.geometry.dims:
+        return _positions(call)
+    geometry, uses = call.geometry, 1.0
+    moves = zip(geometry.stride, geometry.padding, geometry.dilation, strict=True)
+    for length, taps, (stride, padding, dilation) in zip(call.x_shape[2:], call.kernel, moves, strict=True):
+        uses *= uses_of_axis(length, taps, stride, padding, dilation)
+    return uses
+
+
+def uses_of_axis(length: int, taps: int, stride: int, padding: int, dilation: int) -> float:
+    """Along one axis: how many outputs read inside the map through a tap, on average over the taps."""
+    outputs = (length + 2 * padding - dilation * (taps - 1) - 1) // stride + 1
+    inside = 0
+    for tap in range(taps):
+        start = tap * dilation - padding  # where output 0 reads; output i reads at start + i * stride
+        first, last = max(0, -(start // stride)), min(outputs - 1, (length - 1 - start) // stride)
+        inside += max(0, last - first + 1)
+    return inside / taps
 
 
 def _rules_of_torch(call: Call) -> tuple[Rule, ...]:

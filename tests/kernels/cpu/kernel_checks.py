@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dynaconv.kernels.cpu import build, convolve, depthwise, inference
+from dynaconv.kernels.cpu import build, convolve, depthwise, experts, inference
 from dynaconv.kernels.cpu.arguments import Activation
 
 # batch, experts, in, out, height, width, kernel, stride, padding, dilation: less than a vector, less than a panel, more
@@ -28,6 +28,8 @@ DENSE = [
     (6, 2, 70, 130, 7, 7, (3, 3), (2, 3), (2, 2), (1, 1)),
     (2, 33, 15, 48, 2, 3, (5, 5), (1, 1), (2, 2), (1, 1)),
     (2, 2, 31, 65, 9, 4, (2, 2), (3, 3), (0, 1), (2, 1)),
+    (3, 2, 90, 70, 1, 1, (3, 3), (1, 1), (1, 1), (1, 1)),
+    (3, 2, 3, 70, 30, 31, (3, 3), (1, 1), (1, 1), (1, 1)),
 ]
 DEPTHWISE = [
     (1, 1, 1, 1, (1, 1), (1, 1), (0, 0), (1, 1)),
@@ -56,10 +58,10 @@ def each(x: Tensor, kernels: Tensor, moves: tuple[Any, ...], groups: int) -> Ten
 
 
 def check_dense(case: tuple[Any, ...]) -> None:
-    batch, experts, inputs, outputs, height, width, kernel, *moves = case
-    x, routing = last(batch, inputs, height, width), torch.rand(batch, experts)
+    batch, number, inputs, outputs, height, width, kernel, *moves = case
+    x, routing = last(batch, inputs, height, width), torch.rand(batch, number)
     bank, bias = (
-        torch.randn(experts, outputs, inputs, *kernel) / (inputs * kernel[0]) ** 0.5,
+        torch.randn(number, outputs, inputs, *kernel) / (inputs * kernel[0]) ** 0.5,
         torch.randn(batch, outputs),
     )
     wide = [tensor.double().requires_grad_() for tensor in (x, bank, routing)]
@@ -78,6 +80,13 @@ def check_dense(case: tuple[Any, ...]) -> None:
     close(convolve.unpack_bank(packed_gradient, bank.shape), of_bank, f"bank gradient {case}")
     close(routing_gradient, of_routing, f"routing gradient {case}")
     check_reduced(x, packed, routing, (outputs, kernel, *moves))
+    y = experts.convolve(x, bank, routing, bias, *moves)
+    close(y, plain + bias[:, :, None, None], f"experts {case}")
+    input_gradient, routing_gradient = experts.input_gradient(gradient, x, bank, routing, *moves)
+    assert input_gradient is not None
+    close(input_gradient, of_x, f"experts, input gradient {case}")
+    close(routing_gradient, of_routing, f"experts, routing gradient {case}")
+    close(experts.bank_gradient(gradient, x, routing, bank.shape, *moves), of_bank, f"experts, bank gradient {case}")
 
 
 def check_reduced(x: Tensor, packed: Tensor, routing: Tensor, moves: tuple[Any, ...]) -> None:

@@ -248,9 +248,10 @@ network, x = nn.Sequential(*layers).eval(), torch.randn(9, 8, 9, 9).to(memory_fo
 with torch.no_grad():
     expected = network.double()(x.double())
     frozen = dynaconv.freeze(network.float(), examples=x)
-    for layer, strategy in zip(layers, ("tiled", "stencil")):
-        layer.strategy = strategy
-    torch.testing.assert_close(network(x).double(), expected, rtol=1e-4, atol=1e-5)
+    for dense in ("tiled", "experts"):
+        for layer, strategy in zip(layers, (dense, "stencil")):
+            layer.strategy = strategy
+        torch.testing.assert_close(network(x).double(), expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(frozen(x).double(), expected, rtol=1e-4, atol=1e-5)
 """
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}

@@ -28,7 +28,7 @@ def outputs(layer: nn.Module, x: Tensor, leaves: list[Tensor]) -> list[Tensor]:
     return [y, *torch.autograd.grad(y, [x, *leaves], torch.ones_like(y))]
 
 
-@pytest.mark.parametrize("strategy", ["stencil", "tiled"])
+@pytest.mark.parametrize("strategy", ["stencil", "tiled", "experts"])
 def test_a_layer_forward_and_backward(strategy: str, default: torch.dtype) -> None:
     groups = 33 if strategy == "stencil" else 1
     layer = DynamicConv2d(33, 33, 3, padding=1, stride=2, groups=groups, strategy=strategy)

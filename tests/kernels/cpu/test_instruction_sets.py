@@ -15,7 +15,7 @@ import torch
 
 import dynaconv
 from dynaconv.kernels import cpu
-from dynaconv.kernels.cpu import build, convolve, depthwise, inference
+from dynaconv.kernels.cpu import build, convolve, depthwise, experts, inference
 
 HERE = Path(__file__).resolve().parent
 X86 = platform.machine() in ("x86_64", "AMD64")
@@ -102,8 +102,9 @@ def test_no_memory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         router = inference.LinearRouter(None, None, torch.randn(2, 5), None, True)
         prepared = inference.prepare_layer((5, 6, 7), 40, *moves, depthwise=False, bank=packed, router=router)
         calls = {
-            "pack_bank": lambda: convolve.pack_bank(bank),
-            "unpack_bank": lambda: convolve.unpack_bank(packed, bank.shape),
+            "experts": lambda: experts.convolve(x, bank, routing, None, *moves[1:]),
+            "experts, input": lambda: experts.input_gradient(gradient, x, bank, routing, *moves[1:]),
+            "experts, bank": lambda: experts.bank_gradient(gradient, x, routing, bank.shape, *moves[1:]),
             "convolve": lambda: convolve.convolve(x, packed, routing, None, 40, *moves, sums=sums),
             "input_gradient": lambda: convolve.input_gradient(gradient, x.shape, turned, routing, *moves),
             "bank_gradient": lambda: convolve.bank_gradient(gradient, x, packed, routing, *moves),
@@ -126,6 +127,7 @@ def test_no_memory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
                 assert failed, name
         torch.set_num_threads(1)
         depthwise.depthwise(x, torch.randn(2, 9, 5), *moves[:1], None, *moves[1:])  # which needs none
+        assert torch.equal(convolve.unpack_bank(packed, bank.shape), bank)  # nor do packing and unpacking
 
 
 @pytest.mark.parametrize(

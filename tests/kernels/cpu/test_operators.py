@@ -17,13 +17,13 @@ from tolerances import assert_close
 pytestmark = pytest.mark.skipif(cpu.why_not() is not None, reason=f"no C kernels here: {cpu.why_not()}")
 
 MOVES: tuple[list[int], ...] = ([2, 1], [1, 1], [1, 2])
-KERNELS = {"depthwise_each": (3, 20, 1, 3, 2), "mix_conv2d": (2, 9, 20, 3, 2)}
+KERNELS = {"depthwise_each": (3, 20, 1, 3, 2), "mix_conv2d": (2, 9, 20, 3, 2), "experts_conv2d": (2, 9, 20, 3, 2)}
 
 
 def arguments(name: str, layout: torch.memory_format, grad: bool) -> tuple[Any, ...]:
     x = torch.randn(3, 20, 9, 8).contiguous(memory_format=layout)
     bias = torch.randn(3, KERNELS[name][1])
-    tensors = [x, torch.randn(KERNELS[name]), *([torch.rand(3, 2)] if name == "mix_conv2d" else []), bias]
+    tensors = [x, torch.randn(KERNELS[name]), *([torch.rand(3, 2)] if name != "depthwise_each" else []), bias]
     return (*(tensor.requires_grad_(grad) for tensor in tensors), *MOVES)
 
 
@@ -49,7 +49,8 @@ def test_gradients_have_the_shapes_and_strides_that_were_promised(name: str, mas
 
 def network() -> nn.Module:
     return nn.Sequential(
-        DynamicConv2d(8, 16, 3, padding=1), nn.ReLU(), DynamicConv2d(16, 16, 3, padding=1, groups=16), nn.ReLU()
+        *(DynamicConv2d(8, 16, 3, padding=1), nn.ReLU(), DynamicConv2d(16, 16, 3, padding=1, groups=16), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(2), DynamicConv2d(16, 8, 3, padding=1)),
     ).to(memory_format=torch.channels_last)
 
 

@@ -167,6 +167,28 @@ def unpack_bank(packed: Tensor, shape: Sequence[int]) -> Tensor:
     return bank
 
 
+def in_channels_last(x: Tensor) -> Tensor:
+    """A float32 map ``(B, C, H, W)`` in channels_last: the map itself, or a copy of it."""
+    if x.is_contiguous(memory_format=CHANNELS_LAST) or not x.is_contiguous() or not x.numel():
+        return x.contiguous(memory_format=CHANNELS_LAST)
+    batch, channels, height, width = border.map_shape("x", x)
+    y = border.new_map(batch, channels, height, width)
+    start, threads = data_ptr("x", x, x.shape), torch.get_num_threads()
+    library().dynaconv_transpose(batch, channels, height * width, threads, start, y.data_ptr())
+    return y
+
+
+def in_contiguous(x: Tensor) -> Tensor:
+    """The inverse of :func:`in_channels_last`: a contiguous copy of a float32 map in channels_last."""
+    if x.is_contiguous() or not x.numel():
+        return x.contiguous()
+    batch, channels, height, width = border.map_shape("x", x)
+    y = torch.empty(batch, channels, height, width, dtype=torch.float32, device="cpu")
+    start, threads = data_ptr("x", x, x.shape, layout=CHANNELS_LAST), torch.get_num_threads()
+    library().dynaconv_transpose(batch, height * width, channels, threads, start, y.data_ptr())
+    return y
+
+
 def _upstream(gradient: Tensor, batch: int, outputs: int, height: int, width: int) -> int:
     return data_ptr("gradient", gradient, (batch, outputs, height, width), layout=CHANNELS_LAST)
 

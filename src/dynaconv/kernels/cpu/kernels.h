@@ -46,6 +46,12 @@ EXPORT int dynaconv_convolve_input_gradient(const Convolution *g, const Bank *ba
                                             const float *y, float *x);
 EXPORT int dynaconv_convolve_bank_gradient(const Convolution *g, int threads, const float *bank, const float *routing,
                                            const float *x, const float *y, float *gradient, float *routing_gradient);
+EXPORT int dynaconv_experts(const Convolution *g, int threads, const float *bank, const float *routing, const float *bias,
+                            const float *x, float *y);
+EXPORT int dynaconv_experts_input_gradient(const Convolution *g, int threads, const float *bank, const float *routing,
+                                           const float *x, const float *y, float *x_gradient, float *routing_gradient);
+EXPORT int dynaconv_experts_bank_gradient(const Convolution *g, int threads, const float *routing, const float *x,
+                                          const float *y, float *gradient);
 EXPORT int dynaconv_depthwise(const Convolution *g, int64_t slabs, int threads, const Epilogue *epilogue, float *x, float *w,
                               float *y);
 EXPORT int dynaconv_depthwise_input_gradient(const Convolution *g, int64_t slabs, int threads, float *x, float *w, float *y);
@@ -53,6 +59,7 @@ EXPORT int dynaconv_depthwise_kernel_gradient(const Convolution *g, int64_t slab
                                               float *y);
 EXPORT int dynaconv_pack(const BankStrides *strides, int threads, float *bank, float *packed);
 EXPORT int dynaconv_unpack(const BankStrides *strides, int threads, float *bank, float *packed);
+EXPORT int dynaconv_transpose(int64_t batch, int64_t rows, int64_t columns, int threads, const float *from, float *to);
 EXPORT int dynaconv_channel_sums(int64_t batch, int64_t pixels, int64_t channels, int64_t slabs, int threads, float *sums,
                                  const float *x);
 EXPORT int dynaconv_route(int64_t batch, int64_t channels, int64_t hidden, int64_t experts, int softmax, float scale,

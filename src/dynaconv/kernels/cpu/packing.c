@@ -1,77 +1,93 @@
-/* Pack banks from torch's layout into panels (convolve.h), and unpack them. */
+/* Other layouts: pack banks from torch's layout into panels (convolve.h) and unpack them; transpose maps. */
 #include "convolve.h"
+#include "transpose.h"
 
-#define CHANNELS 16 /* channels that are repacked at a time */
+#define COLUMNS 16 /* columns that are transposed together: in most networks their stride in the bank is a power of two, and
+                    * more of them would fall into the same sets of the cache */
 
-/* Some channels of one panel, through `buffer` (PANEL, CHANNELS * taps). In most networks the stride of the columns in the
- * bank is a power of two, so that without the buffer all columns would map to the same cache set. */
-INLINE void repack_channels(int back, const BankStrides *strides, int64_t columns, int64_t first, float *bank, float *panel,
-                            float *buffer)
-{
-    int64_t count = minimum(CHANNELS, strides->channels - first), run = count * strides->taps;
-    for (int64_t column = 0; !back && column < PANEL; column++) {
-        if (column < columns) memcpy(buffer + column * run, bank + column * strides->column_step, run * sizeof *buffer);
-        else memset(buffer + column * run, 0, run * sizeof *buffer);
-    }
-    for (int64_t t = 0; t < strides->taps; t++)
-        for (int64_t c = 0; c < count; c++) {
-            float *row = panel + (t * strides->channels + first + c) * PANEL, *at = buffer + c * strides->taps + t;
-            for (int64_t column = 0; column < PANEL; column++) {
-                if (back) at[column * run] = row[column];
-                else row[column] = at[column * run];
-            }
-        }
-    for (int64_t column = 0; back && column < columns; column++)
-        memcpy(bank + column * strides->column_step, buffer + column * run, run * sizeof *buffer);
-}
+#define RUN 256    /* numbers of one column that are written at a time */
+#define AHEAD 32   /* channels that are prefetched ahead: the processor follows fewer streams than there are columns */
 
-/* Pack one panel of a bank whose columns (with their taps) are the contiguous dimension. */
+/* Columns first.. of a panel, whose columns and channels have any strides in the bank but for their taps. */
 static void pack_columns(const BankStrides *strides, int64_t columns, const float *bank, float *panel)
 {
-    for (int64_t c = 0; c < strides->channels; c++)
-        for (int64_t t = 0; t < strides->taps; t++) {
-            const float *from = bank + c * strides->channel_step + t;
-            float *row = panel + (t * strides->channels + c) * PANEL;
-            for (int64_t column = 0; column < PANEL; column++)
-                row[column] = column < columns ? from[column * strides->taps] : 0;
-        }
+    int64_t taps = strides->taps, step = strides->channels * PANEL;
+    if (taps == 1 && strides->channel_step == 1) {
+        transpose(columns, strides->channels, bank, strides->column_step, panel, PANEL);
+        return;
+    }
+    for (int64_t c = 0; c < strides->channels; c++) {
+        const float *from = bank + c * strides->channel_step;
+        for (int64_t i = 0; i < columns; i++) __builtin_prefetch(from + i * strides->column_step + AHEAD * taps);
+        if (taps == 1 && strides->column_step == 1) memcpy(panel + c * PANEL, from, columns * sizeof *panel);
+        else transpose(columns, taps, from, strides->column_step, panel + c * PANEL, step);
+    }
 }
 
-/* Pack, or unpack if `back` is set. Unpacking needs a bank whose channels (with their taps) are contiguous. */
-static int repack(int back, const BankStrides *strides, int threads, float *bank, float *packed)
+/* The same back, for a bank whose channels (with their taps) are contiguous. Some channels at a time go through a buffer, so
+ * that the bank is written in long runs. */
+static void unpack_columns(const BankStrides *strides, int64_t columns, float *bank, const float *panel)
+{
+    float buffer[COLUMNS * RUN];
+    int64_t taps = strides->taps, step = strides->channels * PANEL, count;
+    if (taps == 1) {
+        transpose(strides->channels, columns, panel, PANEL, bank, strides->column_step);
+        return;
+    }
+    for (int64_t c = 0; c < strides->channels; c += count, bank += count * taps) {
+        count = minimum(RUN / taps, strides->channels - c);
+        if (count == 0) { /* a kernel of more than RUN taps */
+            transpose(taps, columns, panel + c * PANEL, step, bank, strides->column_step);
+            count = 1;
+            continue;
+        }
+        for (int64_t i = 0; i < count; i++) transpose(taps, columns, panel + (c + i) * PANEL, step, buffer + i * taps, RUN);
+        for (int64_t column = 0; column < columns; column++)
+            memcpy(bank + column * strides->column_step, buffer + column * RUN, count * taps * sizeof *bank);
+    }
+}
+
+/* Pack, or unpack if `back` is set. */
+static void repack(int back, const BankStrides *strides, int threads, float *bank, float *packed)
 {
     int64_t count = ceil_div(strides->columns, PANEL), size = strides->taps * strides->channels * PANEL;
-    int status = DONE;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-        float *buffer = allocate(PANEL * CHANNELS * strides->taps * sizeof *buffer);
-#pragma omp for
-        for (int64_t index = 0; index < strides->experts * count; index++) {
-            int64_t first = index % count * PANEL, columns = minimum(PANEL, strides->columns - first);
-            float *own = bank + index / count * strides->expert_step + first * strides->column_step;
-            float *panel = packed + index * size;
-            if (strides->channel_step != strides->taps) pack_columns(strides, columns, own, panel);
-            for (int64_t c = 0; buffer && strides->channel_step == strides->taps && c < strides->channels; c += CHANNELS)
-                if (back) repack_channels(1, strides, columns, c, own + c * strides->taps, panel, buffer); /* constants */
-                else repack_channels(0, strides, columns, c, own + c * strides->taps, panel, buffer);
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t index = 0; index < strides->experts * count; index++) {
+        int64_t first = index % count * PANEL, columns = minimum(PANEL, strides->columns - first);
+        float *own = bank + index / count * strides->expert_step + first * strides->column_step, *panel = packed + index * size;
+        if (!back && columns < PANEL) memset(panel, 0, size * sizeof *panel);
+        for (int64_t c = 0; c < columns; c += COLUMNS) {
+            int64_t together = minimum(COLUMNS, columns - c);
+            if (back) unpack_columns(strides, together, own + c * strides->column_step, panel + c);
+            else pack_columns(strides, together, own + c * strides->column_step, panel + c);
         }
-        if (!buffer) {
-#pragma omp atomic write
-            status = NO_MEMORY;
-        }
-        free(buffer);
     }
-    return status;
 }
 
 /* bank -> packed. */
 int dynaconv_pack(const BankStrides *strides, int threads, float *bank, float *packed)
 {
-    return repack(0, strides, threads, bank, packed);
+    repack(0, strides, threads, bank, packed);
+    return DONE;
 }
 
 /* packed -> bank, whose channels (with their taps) are contiguous. */
 int dynaconv_unpack(const BankStrides *strides, int threads, float *bank, float *packed)
 {
-    return repack(1, strides, threads, bank, packed);
+    repack(1, strides, threads, bank, packed);
+    return DONE;
+}
+
+/* to (batch, columns, rows) = from (batch, rows, columns): contiguous maps to channels_last, and back. */
+int dynaconv_transpose(int64_t batch, int64_t rows, int64_t columns, int threads, const float *from, float *to)
+{
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t b = 0; b < batch; b++)
+        for (int64_t r = 0; r < rows; r += COLUMNS)
+            for (int64_t c = 0; c < columns; c += COLUMNS) {
+                const float *start = from + (b * rows + r) * columns + c;
+                transpose(minimum(COLUMNS, rows - r), minimum(COLUMNS, columns - c), start, columns,
+                          to + (b * columns + c) * rows + r, rows);
+            }
+    return DONE;
 }

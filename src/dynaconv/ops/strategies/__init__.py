@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from dynaconv.ops.strategies import branches, grouped, loop, matmul, operator, single, stencil, tiled, triton, unfold
+from dynaconv.ops.strategies import (
+    branches,
+    experts,
+    grouped,
+    loop,
+    matmul,
+    operator,
+    single,
+    stencil,
+    tiled,
+    triton,
+    unfold,
+)
 from dynaconv.ops.strategies.strategy import Strategy
 
 STRATEGIES: dict[str, Strategy] = {
     "stencil": stencil.STRATEGY,
     "single": single.STRATEGY,
     "tiled": tiled.STRATEGY,
+    "experts": experts.STRATEGY,
     "matmul": matmul.STRATEGY,
     "loop": loop.STRATEGY,
     "grouped": grouped.STRATEGY,

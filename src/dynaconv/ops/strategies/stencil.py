@@ -12,7 +12,7 @@ from torch import Tensor
 from dynaconv.kernels.cpu import operators
 from dynaconv.ops.call import Call
 from dynaconv.ops.geometry import Geometry
-from dynaconv.ops.strategies.strategy import Strategy, in_layout_of, refuses_c_kernel
+from dynaconv.ops.strategies.strategy import Strategy, refuses_c_kernel
 
 
 def refuses(call: Call) -> str | None:
@@ -24,8 +24,7 @@ def refuses(call: Call) -> str | None:
 
 def convolve_each(x: Tensor, kernels: Tensor, biases: Tensor | None, geometry: Geometry) -> Tensor:
     """One pass over the maps."""
-    y = operators.depthwise_each(x, kernels, biases, geometry.stride, geometry.padding, geometry.dilation)
-    return in_layout_of(x, y)
+    return operators.depthwise_each(x, kernels, biases, geometry.stride, geometry.padding, geometry.dilation)
 
 
 STRATEGY = Strategy(refuses=refuses, convolve_each=convolve_each)

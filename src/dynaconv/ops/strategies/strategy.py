@@ -47,11 +47,6 @@ class Strategy:
         return self.convolve_each(x, mix_kernels(bank, routing), mix_biases(bias, routing), geometry)
 
 
-def in_layout_of(x: Tensor, y: Tensor) -> Tensor:
-    """``y``, the channels_last output of a C kernel, in the layout of the input ``x`` (channels_last or contiguous)."""
-    return y if x.is_contiguous(memory_format=torch.channels_last) else y.contiguous()
-
-
 def refuses_c_kernel(call: Call) -> str | None:
     """Why the C kernels (:mod:`dynaconv.kernels.cpu`) cannot run a call, for reasons common to all layers; or None."""
     if call.device != "cpu" or call.dtype != torch.float32 or call.autocast is not None:

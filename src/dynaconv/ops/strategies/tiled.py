@@ -13,7 +13,7 @@ from dynaconv.kernels.cpu import operators
 from dynaconv.ops.call import Call
 from dynaconv.ops.convolution import mix_biases
 from dynaconv.ops.geometry import Geometry
-from dynaconv.ops.strategies.strategy import Strategy, in_layout_of, refuses_c_kernel
+from dynaconv.ops.strategies.strategy import Strategy, refuses_c_kernel
 
 
 def refuses(call: Call) -> str | None:
@@ -27,7 +27,7 @@ def mix(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry:
     """Mix and multiply block by block; biases are mixed by torch."""
     biases = mix_biases(bias, routing)
     moves = geometry.stride, geometry.padding, geometry.dilation
-    return in_layout_of(x, operators.mix_conv2d(x, bank, routing.float(), biases, *moves))
+    return operators.mix_conv2d(x, bank, routing.float(), biases, *moves)
 
 
 STRATEGY = Strategy(refuses=refuses, mix=mix)

@@ -1,4 +1,4 @@
-"""Dense layers by kernels of our own: equal to the reference in float64, and refused wherever they cannot run."""
+"""Dense layers by kernels of our own, ``tiled`` and ``experts``: equal to the reference, refused elsewhere."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tolerances import assert_close
 
 pytestmark = pytest.mark.skipif(native.why_not() is not None, reason=f"no kernels of our own here: {native.why_not()}")
 
+DENSE = pytest.mark.parametrize("strategy", ["tiled", "experts"])
 NAMES = ("x", "bank", "routing", "bias")
 
 
@@ -29,9 +30,9 @@ def call(
     return [leaf.requires_grad_() for leaf in (x, bank, torch.rand(batch, experts), torch.randn(experts, outputs))]
 
 
-def check(leaves: list[Tensor], geometry: Geometry) -> None:
+def check(leaves: list[Tensor], geometry: Geometry, strategy: str) -> None:
     wide = [leaf.detach().double().requires_grad_() for leaf in leaves]
-    y, expected = mix(*leaves, geometry=geometry, strategy="tiled"), reference(*wide, geometry)
+    y, expected = mix(*leaves, geometry=geometry, strategy=strategy), reference(*wide, geometry)
     assert y.is_contiguous(memory_format=torch.channels_last)
     upstream = torch.randn_like(y)
     actual = y, *torch.autograd.grad(y, leaves, upstream)
@@ -41,9 +42,10 @@ def check(leaves: list[Tensor], geometry: Geometry) -> None:
         assert_close(one, value, dtype=torch.float32, scale=4 * scale, what=name)
 
 
-@settings(max_examples=80)
+@DENSE
+@settings(max_examples=60)
 @given(data=st.data())
-def test_equals_the_reference(data: st.DataObject) -> None:
+def test_equals_the_reference(strategy: str, data: st.DataObject) -> None:
     pair = lambda least, most: data.draw(st.tuples(*(st.integers(least, most),) * 2))  # noqa: E731
     kernel, stride, padding, dilation = pair(1, 4), pair(1, 3), pair(0, 4), pair(1, 2)
     # 16, 32, 48 and 64 output channels are computed together; input channels by six, by two and alone.
@@ -53,9 +55,10 @@ def test_equals_the_reference(data: st.DataObject) -> None:
     torch.manual_seed(data.draw(st.integers(0, 1000)))
     batch, experts = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 5))
     leaves = call(inputs, outputs, batch=batch, experts=experts, kernel=kernel, space=space)
-    check(leaves, Geometry(dims=2, stride=stride, padding=padding, dilation=dilation))
+    check(leaves, Geometry(dims=2, stride=stride, padding=padding, dilation=dilation), strategy)
 
 
+@DENSE
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize(
     ("inputs", "outputs", "batch", "kernel", "side"),
@@ -64,34 +67,37 @@ def test_equals_the_reference(data: st.DataObject) -> None:
         (130, 129, 5, 3, 9),  # blocks of one tap
         (32, 16, 1, 1, 40),  # one pair, so that threads share the pixels, and their sums
         (520, 300, 2, 3, 2),  # more blocks than pixels
+        (300, 130, 41, 3, 5),  # more pixels than one group of examples has
         (5, 40, 2, 7, 50),  # many taps in a block, more than one stretch and chunk of pixels
     ],
 )
 def test_every_cut_of_the_work_equals_the_reference(
-    inputs: int, outputs: int, batch: int, kernel: int, side: int, threads: int
+    inputs: int, outputs: int, batch: int, kernel: int, side: int, threads: int, strategy: str
 ) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         leaves = call(inputs, outputs, batch=batch, kernel=(kernel, kernel), space=(side, side + 1))
-        check(leaves, Geometry(dims=2, padding=kernel // 2))
+        check(leaves, Geometry(dims=2, padding=kernel // 2), strategy)
     finally:
         torch.set_num_threads(before)
 
 
-def test_only_the_gradients_that_are_asked_for() -> None:
+@DENSE
+def test_only_the_gradients_that_are_asked_for(strategy: str) -> None:
     leaves = [leaf.detach() for leaf in call(5, 6)]
     for wanted in range(4):
         inputs = [leaf.clone().requires_grad_(index == wanted) for index, leaf in enumerate(leaves)]
-        mix(*inputs, geometry=Geometry(dims=2), strategy="tiled").sum().backward()
+        mix(*inputs, geometry=Geometry(dims=2), strategy=strategy).sum().backward()
         assert [leaf.grad is not None for leaf in inputs] == [index == wanted for index in range(4)]
 
 
-def test_nothing_is_kept_for_the_backward_pass_but_the_arguments() -> None:
+@DENSE
+def test_nothing_is_kept_for_the_backward_pass_but_the_arguments(strategy: str) -> None:
     kept: list[tuple[int, ...]] = []
     leaves = call(40, 48, batch=8)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
-        mix(*leaves, geometry=Geometry(dims=2), strategy="tiled")
+        mix(*leaves, geometry=Geometry(dims=2), strategy=strategy)
     assert (8, 48, 40, 3, 3) not in kept
     assert (8, 40, 6, 7) in kept
 
