@@ -3,6 +3,7 @@
     make bench                             every case but the compiled ones; some minutes each at most
     make bench BENCH_FLAGS=--quick         batch 1 of three networks; a few minutes
     make bench BENCH_FLAGS="--only train"  the cases with that word in their name
+    make bench BENCH_FLAGS=--layers        single layers on small maps alone; two minutes
 
 Cases that were not run keep their earlier figures in the file. Every case is written as soon as it is measured.
 """
@@ -19,6 +20,7 @@ from typing import Any
 
 import torch
 from benchmark_changes import SLOWER, changes, other_machines
+from benchmark_layers import LAYERS, QUICK_LAYERS, LayerCase, line, measure_layer
 
 from dynaconv.bench import BenchResult, BenchSettings, bench
 from dynaconv.kernels.cpu import keep_freed_memory
@@ -66,6 +68,7 @@ def main(words: list[str] | None = None) -> int:
     cases = _chosen(options)
     before = _committed(options.against)  # read first: a file that cannot be read must not cost the measurements
     now, failed = _measure(cases, options.out)
+    failed += _measure_layers(_chosen_layers(options), options.out)
     slower = _report(before, now, options.against)
     return 1 if failed or (options.fail_if_slower and slower) else 0
 
@@ -73,6 +76,7 @@ def main(words: list[str] | None = None) -> int:
 def _options(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="batch 1 of three networks only")
+    parser.add_argument("--layers", action="store_true", help="the single layers only")
     parser.add_argument("--compiled", action="store_true", help="the compiled cases too")
     parser.add_argument("--only", metavar="WORD", help="the cases with that word in their name")
     parser.add_argument("--clock", default="wall", choices=["wall", "processor"], help="as dynaconv bench's")
@@ -86,17 +90,26 @@ def _options(words: list[str] | None) -> argparse.Namespace:
     for name in ("rounds", "size"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             parser.error(f"--{name} is {getattr(options, name)}; expected at least 1")
-    if not _chosen(options):
+    if not _chosen(options) and not _chosen_layers(options):
         parser.error(f"no case has {options.only!r} in its name; they are: {'; '.join(map(name_of, CASES + COMPILED))}")
     return options
 
 
 def _chosen(options: argparse.Namespace) -> list[BenchSettings]:
     cases = QUICK if options.quick else CASES + COMPILED if options.compiled else CASES
+    if options.layers:
+        return []
     given = {"rounds": options.rounds, "size": options.size}
     change: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     change |= {"clock": options.clock, "memory": not options.no_memory}
     return [replace(case, **change) for case in cases if not options.only or options.only in name_of(case)]
+
+
+def _chosen_layers(options: argparse.Namespace) -> list[LayerCase]:
+    if options.compiled:
+        return []
+    layers = QUICK_LAYERS if options.quick else LAYERS
+    return [case for case in layers if not options.only or options.only in case.name]
 
 
 def name_of(case: BenchSettings) -> str:
@@ -124,7 +137,7 @@ def record(case: BenchSettings, result: BenchResult, commit: str | None) -> dict
 
 def _measure(cases: list[BenchSettings], out: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """The records of the cases that ran, written one by one among those that the file holds; and who failed."""
-    kept = json.loads(out.read_text(encoding="utf-8"))["cases"] if out.exists() else {}
+    kept = _read(out).get("cases", {})
     now: dict[str, dict[str, Any]] = {}
     failed = []
     commit = _commit()
@@ -139,7 +152,7 @@ def _measure(cases: list[BenchSettings], out: Path) -> tuple[dict[str, dict[str,
         finally:
             torch.compiler.reset()
         now[name] = record(case, result, commit)
-        out.write_text(json.dumps({"cases": {**kept, **now}}, indent=2) + "\n", encoding="utf-8")
+        _write(out, cases={**kept, **now})
         low, high = now[name]["ratio_to_static_quartiles"]
         print(
             f"[{index}/{len(cases)}] {name}: {result.ratio_to_static:.2f} times the best static "
@@ -147,6 +160,33 @@ def _measure(cases: list[BenchSettings], out: Path) -> tuple[dict[str, dict[str,
             flush=True,
         )
     return now, failed
+
+
+def _measure_layers(cases: list[LayerCase], out: Path) -> list[str]:
+    """Measure single layers with one thread, write each as soon as it is measured, and return who failed."""
+    threads, failed, commit = torch.get_num_threads(), [], _commit()
+    torch.set_num_threads(1)
+    for index, case in enumerate(cases, 1):
+        try:
+            found = measure_layer(case)
+        except RuntimeError as error:
+            print(f"[{index}/{len(cases)}] {error}", file=sys.stderr, flush=True)
+            failed.append(case.name)
+            continue
+        layers = {**_read(out).get("layers", {}), case.name: {**found, "environment": environment(), "commit": commit}}
+        _write(out, layers=layers)
+        print(f"[{index}/{len(cases)}] {line(case.name, found)}", flush=True)
+    torch.set_num_threads(threads)
+    return failed
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
+
+
+def _write(path: Path, **parts: Any) -> None:
+    path.write_text(json.dumps({"cases": {}, **_read(path), **parts}, indent=2) + "\n", encoding="utf-8")
 
 
 def _report(before: dict[str, Any] | None, now: dict[str, dict[str, Any]], commit: str) -> bool:

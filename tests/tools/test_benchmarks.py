@@ -22,7 +22,10 @@ TOOLS = Path(__file__).resolve().parents[2] / "tools"
 @pytest.fixture
 def tool(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(TOOLS))
-    return importlib.import_module("benchmarks")
+    module = importlib.import_module("benchmarks")
+    monkeypatch.setattr(module, "LAYERS", [])
+    monkeypatch.setattr(module, "QUICK_LAYERS", [])
+    return module
 
 
 @pytest.fixture
@@ -191,3 +194,46 @@ def test_a_record_holds_what_was_really_measured(tool: ModuleType) -> None:
     assert made["environment"]["torch"]
     assert made["commit"] == "abc"
     assert made["milliseconds"]
+
+
+def test_single_layers_are_kept_beside_the_networks(
+    tool: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small, wrong = tool.LayerCase(8, 3, 2, 5), tool.LayerCase(8, 3, 4, 5, experts=2)
+    monkeypatch.setattr(tool, "LAYERS", [small, wrong])
+    monkeypatch.setattr(tool, "_committed", lambda _: None)
+    out = tmp_path / "performance.json"
+    out.write_text('{"cases": {"a": 1}, "layers": {"b": 2}}', encoding="utf-8")
+    measure = tool.measure_layer
+
+    def one_is_wrong(case: Any) -> dict[str, Any]:
+        if case is wrong:
+            raise RuntimeError(f"{case.name}: the output differs")
+        found: dict[str, Any] = measure(case, rounds=3, seconds=0.01)
+        return found
+
+    monkeypatch.setattr(tool, "measure_layer", one_is_wrong)
+    assert tool.main(["--layers", "--out", str(out)]) == 1
+    shown = capsys.readouterr()
+    assert "3x3, 8, 4x4 maps, batch 5, K 2: the output differs" in shown.err
+    kept = json.loads(out.read_text(encoding="utf-8"))
+    assert kept["cases"] == {"a": 1}
+    assert list(kept["layers"]) == ["b", "3x3, 8, 2x2 maps, batch 5, K 4"]
+    found = kept["layers"]["3x3, 8, 2x2 maps, batch 5, K 4"]
+    assert found["bound"] == 2.0
+    assert found["train"]["quartiles"][0] <= found["train"]["ratio"] <= found["train"]["quartiles"][1]
+    assert "times static: infer" in shown.out
+    assert "bound 2.00" in shown.out
+
+
+def test_no_time_is_taken_of_a_wrong_layer(tool: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = importlib.import_module("benchmark_layers")
+    monkeypatch.setattr(layers, "mix", lambda x, bank, routing, geometry: 1.01 * x)
+    with pytest.raises(RuntimeError, match="3x3, 8, 2x2 maps, batch 5, K 4: the output differs from the reference"):
+        layers.measure_layer(layers.LayerCase(8, 3, 2, 5))
+
+
+def test_layers_have_names_of_their_own(tool: ModuleType) -> None:
+    layers = importlib.import_module("benchmark_layers")
+    assert len({case.name for case in layers.LAYERS}) == len(layers.LAYERS)
+    assert set(layers.QUICK_LAYERS) <= set(layers.LAYERS)
