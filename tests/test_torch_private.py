@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from dynaconv import torch_private
 from dynaconv.torch_private import (
     FakeTensorMode,
+    TorchDispatchMode,
     checkpointed_part,
     copy_each_,
     forward_ad_active,
@@ -58,6 +60,19 @@ def test_modes_and_transforms_watch() -> None:
     torch.func.grad(function)(torch.zeros(2))
     assert seen == [True] * 3
     assert not is_watched()
+
+
+def test_a_mode_that_only_looks_at_tensors_watches_nothing() -> None:
+    class Looks(TorchDispatchMode):
+        sees_operators = True
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return func(*args, **(kwargs or {}))
+
+    with Looks():
+        assert not is_watched()
+        with FakeTensorMode():
+            assert is_watched()
 
 
 def test_a_default_device_watches_nothing() -> None:

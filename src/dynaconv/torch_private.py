@@ -69,6 +69,9 @@ def _unknown() -> int:
 _dispatch_modes: Callable[[], int] = _find("torch._C._len_torch_dispatch_stack", _unknown)
 _function_modes: Callable[[], int] = _find("torch._C._len_torch_function_stack", _unknown)
 _modes_of_functions: Callable[[], list[Any]] = _find("torch.overrides._get_current_function_mode_stack", lambda: [None])
+_modes_of_dispatch: Callable[[], list[Any]] = _find(
+    "torch.utils._python_dispatch._get_current_dispatch_mode_stack", lambda: [None]
+)
 _transform: Callable[[], Any] = _find("torch._C._functorch.peek_interpreter_stack", _unknown)
 _wrapped_by_func: Callable[[Tensor], bool] = _find(
     "torch._C._functorch.is_functorch_wrapped_tensor", lambda tensor: True
@@ -99,10 +102,12 @@ def is_watched() -> bool:
     That is a ``TorchDispatchMode`` (a counter, fake tensors), a ``TorchFunctionMode`` (but for a default device, which
     only says where new tensors go), or a transform of ``torch.func`` (``vmap``, ``grad``, ``jvp``). They must be given
     torch's own operations.
+    A mode with an attribute ``sees_operators = True`` only looks at tensors, and is content with operators of our own.
     Gradients under ``is_grads_batched=True`` are not seen here: ask :func:`is_wrapped` for each.
     Not for code under torch.compile: ask ``torch.compiler.is_compiling()`` first.
     """
-    return bool(_dispatch_modes() or _transform() is not None or (_function_modes() and not _only_default_device()))
+    dispatched = _dispatch_modes() and not all(getattr(mode, "sees_operators", False) for mode in _modes_of_dispatch())
+    return bool(dispatched or _transform() is not None or (_function_modes() and not _only_default_device()))
 
 
 def _only_default_device() -> bool:

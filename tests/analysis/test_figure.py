@@ -140,3 +140,12 @@ def test_notes_name_seeds_images_and_recipe() -> None:
         assert words in text
     assert "interval" not in "\n".join(notes(comparison(1)))
     assert markdown(comparison()).count("\n| ") == 4
+
+
+@pytest.mark.parametrize(("share", "said"), [(None, False), (0.01, False), (0.26, True)])
+def test_where_much_is_mixed_the_notes_say_that_the_price_is_inherent(share: float | None, said: bool) -> None:
+    first = comparison()
+    mixed = replace(first, rows=(first.rows[0], *(replace(one, mixing_share=share) for one in first.rows[1:])))
+    sentence = [note for note in notes(mixed) if "on mixing a kernel for every image" in note]
+    assert bool(sentence) == said
+    assert not said or sentence[0].startswith("At 32 pixels this network spends 26% (dynamic K=4)")

@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from dynaconv import DynamicConv2d
 from dynaconv.analysis.measure import FEWEST, ROUNDS, WARM_UP, measure, peak_step_bytes, time_in_turns
 from dynaconv.analysis.measure import _Step as Step
+from dynaconv.analysis.settings import RECIPE
+from dynaconv.kernels import cpu
 from dynaconv.train import TrainSettings
 from dynaconv.train.accelerator import make_accelerator
 
@@ -55,6 +58,23 @@ def test_memory_of_activations_grows_with_the_batch() -> None:
 
     # one more image: itself, its copy, the convolution's and the activation's output at the least
     assert peak(65) - peak(64) >= (2 * 3 * 64 + 4 * 64) * 4
+
+
+@pytest.mark.skipif(cpu.why_not() is not None, reason=f"no C kernels here: {cpu.why_not()}")
+@pytest.mark.parametrize("side", [2, 9])
+def test_a_dynamic_network_needs_no_more_than_its_parameters(side: int) -> None:
+    """16 bytes for every further parameter: itself, its gradient and AdamW's moments. The strategies that run are those
+    of training: a kernel for every example would be 64 times a kernel."""
+
+    def peak(layer: nn.Module) -> tuple[int, int]:
+        network = nn.Sequential(nn.Conv2d(3, 64, 1), layer, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        batch = (torch.randn(64, 3, side, side), torch.zeros(64, dtype=torch.int64))
+        step = Step(network, 64, batch, RECIPE, make_accelerator(RECIPE))
+        return peak_step_bytes(step, torch.device("cpu")), sum(weight.numel() for weight in network.parameters())
+
+    static, parameters = peak(nn.Conv2d(64, 64, 3, padding=1))
+    dynamic, more = peak(DynamicConv2d(64, 64, 3, padding=1))
+    assert dynamic <= 1.3 * (static + 16 * (more - parameters))
 
 
 def test_measure_returns_times_of_every_network() -> None:

@@ -25,7 +25,7 @@ CALLS: list[dict[str, Any]] = [
 ]
 
 
-OTHERS = ("stencil", "tiled", "experts", "triton", "operator")  # for other devices and dtypes: they have tests of their own
+OTHERS = ("stencil", "tiled", "experts", "triton", "operator")  # they have tests of their own
 
 
 @pytest.mark.parametrize("strategy", [name for name in CHOICES if name not in OTHERS])

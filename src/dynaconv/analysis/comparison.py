@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dynaconv.analysis.measure import Measurement
 from dynaconv.analysis.runs import RunResult
@@ -33,6 +33,7 @@ class Row:
         dropped_steps: over all seeds.
         conclusion: one sentence.
         train_ratio_quartiles, latency_ratio_quartiles: of the ratios over the rounds; ``None`` where not known.
+        mixing_share: of the multiply-adds, how much mixes the experts; ``None`` where not known.
     """
 
     method: str
@@ -55,11 +56,20 @@ class Row:
     conclusion: str
     train_ratio_quartiles: tuple[float, float] | None = None
     latency_ratio_quartiles: tuple[float, float] | None = None
+    mixing_share: float | None = None
 
     @property
     def label(self) -> str:
         """For people."""
         return Variant(self.method, self.experts).label
+
+
+class Price(NamedTuple):
+    """Parameters, multiply-adds of one image, and the share of them that mixes experts."""
+
+    parameters: int
+    madds: float
+    mixing_share: float
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,7 @@ def summarise(
     variant: Variant,
     results: Sequence[RunResult],
     static: Sequence[RunResult],
-    costs: tuple[int, float],
+    price: Price,
     measured: Measurement,
     static_measured: Measurement,
     batch_size: int,
@@ -110,8 +120,8 @@ def summarise(
     return Row(
         method=variant.method,
         experts=variant.experts,
-        parameters=costs[0],
-        madds=costs[1],
+        parameters=price.parameters,
+        madds=price.madds,
         top1=top1,
         top1_mean=mean(top1),
         top1_spread=spread(top1),
@@ -128,6 +138,7 @@ def summarise(
         conclusion=conclude(variant.label, difference, results[0].test_images),
         train_ratio_quartiles=measured.step.ratio_quartiles,
         latency_ratio_quartiles=measured.latency.ratio_quartiles,
+        mixing_share=price.mixing_share,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from dynaconv.analysis.comparison import Comparison, summarise
+from dynaconv.analysis.comparison import Comparison, Price, summarise
 from dynaconv.analysis.folder import CompareFolder
 from dynaconv.analysis.measure import Measurement, measure
 from dynaconv.analysis.report import write_all
@@ -20,11 +20,12 @@ from dynaconv.counting import cost
 from dynaconv.errors import UserError, blame_input
 from dynaconv.tasks.classification import ImageData
 from dynaconv.train.accelerator import make_accelerator
+from dynaconv.train.layout import with_layout
 from dynaconv.train.optimizer import build_optimizer
 from dynaconv.train.progress import Progress
 from dynaconv.train.sanity import check_experts, check_losses, check_sizes
 
-Costs = list[tuple[int, float]]
+Costs = list[Price]
 
 
 class Watcher(Protocol):
@@ -87,6 +88,8 @@ def compare(settings: CompareSettings, out: str | Path, watcher: Watcher | None 
         RunError: stopped by a signal, disk full, loss not finite. The same call goes on.
     """
     watcher = watcher or Nobody()
+    training = with_layout(settings.training, make_accelerator(settings.training).device)
+    settings = settings.model_copy(update={"training": training})
     chosen = variants(settings)
     data = open_for(settings, settings.seeds[0])
     costs = check(chosen, settings, data)
@@ -110,7 +113,7 @@ def check(chosen: Sequence[Variant], settings: CompareSettings, data: ImageData)
         build_optimizer(network, settings.training)
         with blame_input():
             report = cost(network, (data.channels, data.image_size, data.image_size))
-        costs.append((report.parameters.total, report.total))
+        costs.append(Price(report.parameters.total, report.total, report.mixing / report.total))
     if data.eval_size < 2:
         raise UserError(f"{data.name} has {data.eval_size} test images; expected at least 2.")
     return costs

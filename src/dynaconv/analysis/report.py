@@ -14,6 +14,7 @@ from dynaconv.figures import short_number
 NAME = "compare"  # of the files
 STEADY = 0.1
 SHAKY = "?"
+MUCH_MIXING = 0.05  # share of the multiply-adds from which the notes say so
 FEW = 5  # seeds, below which the table says that they are few
 
 HEADINGS = (
@@ -78,6 +79,7 @@ def notes(comparison: Comparison) -> list[str]:
         f"Training (a step at that batch, loading left out), latency (one image) and memory (peak of a step): measured "
         f"in turns with static on {comparison.about['device']}{_threads(comparison.about)}; below, times static's."
     )
+    lines += _mixing_notes(comparison)
     shaky = [
         row for row in comparison.rows if unstable(row.train_ratio_quartiles) or unstable(row.latency_ratio_quartiles)
     ]
@@ -86,6 +88,21 @@ def notes(comparison: Comparison) -> list[str]:
             f"{SHAKY} marks a timing that was not steady: the middle half of its rounds differs by over a tenth."
         )
     return lines
+
+
+def _mixing_notes(comparison: Comparison) -> list[str]:
+    """Where mixing is much of the work its price is inherent: its multiply-adds do not get fewer with the image."""
+    shares = [
+        f"{row.mixing_share:.0%} ({row.label})"
+        for row in comparison.rows
+        if row.mixing_share is not None and row.mixing_share >= MUCH_MIXING
+    ]
+    if not shares:
+        return []
+    return [
+        f"At {comparison.image_size} pixels this network spends {', '.join(shares)} of its multiply-adds on mixing a "
+        "kernel for every image; that part of the price does not depend on the size of the image."
+    ]
 
 
 def markdown(comparison: Comparison) -> str:

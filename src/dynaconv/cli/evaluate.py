@@ -42,6 +42,7 @@ def evaluate(
     from dynaconv.tasks.task import TaskOptions
     from dynaconv.train.accelerator import make_accelerator
     from dynaconv.train.evaluation import evaluate as measure
+    from dynaconv.train.layout import with_layout
     from dynaconv.train.settings import LoopSettings
 
     settings = LoopSettings.of(on)
@@ -49,6 +50,7 @@ def evaluate(
         opening["root"] = opening.pop("data_root")
     accelerator = make_accelerator(settings)
     prepare(threads, accelerator.is_main_process)
+    settings = with_layout(settings, accelerator.device)
     trained = find_trained(
         run,
         TaskOptions(channels_last=settings.channels_last),

@@ -156,7 +156,7 @@ TRAINING = Group(
         "amp": Annotated[str | None, choice("no", "bf16", "fp16", help="Mixed precision: no, bf16 or fp16.")],
         "compile": Annotated[bool | None, Option("--compile/--no-compile", help="torch.compile.")],
         "channels_last": Annotated[
-            bool | None, Option("--channels-last/--no-channels-last", help="Layout of images and weights in memory.")
+            bool | None, Option("--channels-last/--no-channels-last", help="Layout in memory. Default: the faster one.")
         ],
         "deterministic": Annotated[
             bool | None, Option("--deterministic/--no-deterministic", help="Only algorithms that repeat bit for bit.")

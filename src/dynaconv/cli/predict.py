@@ -66,6 +66,7 @@ def predict(
     from dynaconv.tasks.classification.prediction import find_images
     from dynaconv.tasks.task import TaskOptions
     from dynaconv.train.accelerator import make_accelerator
+    from dynaconv.train.layout import with_layout
     from dynaconv.train.settings import LoopSettings
 
     style = format or (out.suffix.lstrip(".") if out is not None else "csv")
@@ -74,6 +75,8 @@ def predict(
     settings = LoopSettings.of(on)
     prepare(threads)
     paths = find_images(images)
+    accelerator = make_accelerator(settings)
+    settings = with_layout(settings, accelerator.device)
     trained = find_trained(
         run,
         TaskOptions(channels_last=settings.channels_last),
@@ -85,7 +88,6 @@ def predict(
         classes=classes,
     )
     task, called = trained.task, f"the task {trained.task.name}"
-    accelerator = make_accelerator(settings)
     policy = BadImages(bad_images, len(paths))
     batches = call_with_options(
         task.file_batches,

@@ -29,10 +29,11 @@ class TaskOptions(Frozen):
     """The options that all tasks have; the options of a task inherit from this class.
 
     Attributes:
-        channels_last: give images to the network in that memory format.
+        channels_last: give images to the network in that memory format; ``None``: where it is the faster one, see
+            :func:`dynaconv.train.layout.with_layout`.
     """
 
-    channels_last: bool = False
+    channels_last: bool | None = None
 
 
 @dataclass(frozen=True)

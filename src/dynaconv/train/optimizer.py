@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from dynaconv.errors import UserError, suggest
 from dynaconv.train.settings import LoopSettings
@@ -19,7 +19,7 @@ def build_optimizer(model: nn.Module, settings: LoopSettings) -> Optimizer:
     if settings.opt.lower() not in known:
         raise UserError(f"timm knows no optimizer {settings.opt!r}. {suggest(settings.opt, known)}")
     try:
-        return create_optimizer_v2(
+        optimizer: Optimizer = create_optimizer_v2(
             model,
             opt=settings.opt,
             lr=settings.lr,
@@ -30,6 +30,22 @@ def build_optimizer(model: nn.Module, settings: LoopSettings) -> Optimizer:
         )
     except (TypeError, ValueError) as error:
         raise UserError(f"{settings.opt} does not take opt_args {settings.opt_args}: {error}") from error
+    if not {"fused", "foreach"} & set(settings.opt_args):
+        _fuse(optimizer)
+    return optimizer
+
+
+def _fuse(optimizer: Optimizer) -> None:
+    """On a CPU torch's own optimizers update a parameter in one pass over memory, instead of one per operation.
+
+    What it brings is measured in docs/performance.md, step 24.
+    """
+    if type(optimizer) not in (Adam, AdamW, SGD):
+        return
+    for group in optimizer.param_groups:
+        of_cpu = all(weight.device.type == "cpu" and weight.is_floating_point() for weight in group["params"])
+        if of_cpu and group.get("fused") is None:
+            group["fused"] = True
 
 
 def build_schedule(optimizer: Optimizer, settings: LoopSettings, steps_per_epoch: int) -> Any:

@@ -11,6 +11,7 @@ from torch import nn
 
 from dynaconv.tasks.task import Task, TaskData, cloned
 from dynaconv.train.accelerator import make_accelerator
+from dynaconv.train.layout import with_layout
 from dynaconv.train.optimizer import build_optimizer
 from dynaconv.train.settings import LoopSettings
 
@@ -23,6 +24,7 @@ def profile(model: nn.Module, data: TaskData, settings: LoopSettings, seconds: f
     Each is measured for about ``seconds``, after its first batch (workers start, kernels are chosen).
     """
     accelerator = make_accelerator(settings)
+    settings = with_layout(settings, accelerator.device, model)
     task = data.task(settings, data.batch_size)
     yield f"{data.description}; batch {data.batch_size}, {data.workers} workers, {accelerator.device}"
     batches = data.training_batches(settings, device=accelerator.device)
@@ -34,6 +36,8 @@ def profile(model: nn.Module, data: TaskData, settings: LoopSettings, seconds: f
     if other is not None:
         yield _line(other[0], _epochs(other[1]), task, seconds, accelerator)
     model.to(accelerator.device)
+    if settings.channels_last:
+        model.to(memory_format=torch.channels_last)
     yield _line("step alone", bare_steps(model, batch, task, settings, accelerator), task, seconds, accelerator)
 
 

@@ -35,7 +35,8 @@ class LoopSettings(TaskOptions):
         ema: decay of the averaged weights, or ``None``; they are what is evaluated then. ``ema_warmup`` begins with
             less.
         amp: ``no``, ``bf16`` or ``fp16`` (mixed precision).
-        compile, channels_last, deterministic: torch's switches of these names.
+        compile, deterministic: torch's switches of these names.
+        channels_last: the layout of images and weights; ``None`` chooses it and keeps the choice with the run.
         device: ``auto`` (what accelerate finds), ``cpu``, ``cuda``, ``cuda:1`` (the second GPU) or ``mps``.
         temperature_start, temperature_end, temperature_epochs, temperature_per: annealing of softmax routers (30 to 1
             in 10 epochs: Chen et al. 2020, section 4.2); nothing happens to a model without them.

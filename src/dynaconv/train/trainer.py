@@ -15,6 +15,7 @@ from dynaconv.kernels.cpu import keep_freed_memory
 from dynaconv.routing import TemperatureSchedule
 from dynaconv.tasks.task import Task, TaskData
 from dynaconv.train.accelerator import left_as_it_was, make_accelerator, torch_switches
+from dynaconv.train.layout import with_layout
 from dynaconv.train.loop import Loop
 from dynaconv.train.optimizer import build_optimizer, build_schedule
 from dynaconv.train.progress import Progress, Silent
@@ -73,6 +74,7 @@ def fit(
     if keep_memory:
         keep_freed_memory()
     accelerator = make_accelerator(settings)
+    settings = with_layout(settings, accelerator.device, model, None if out is None else Path(out))
     set_seed(settings.seed, device_specific=True)
     if task is None:
         # a data set smaller than a batch is one batch
