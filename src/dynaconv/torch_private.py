@@ -106,8 +106,17 @@ def is_watched() -> bool:
     Gradients under ``is_grads_batched=True`` are not seen here: ask :func:`is_wrapped` for each.
     Not for code under torch.compile: ask ``torch.compiler.is_compiling()`` first.
     """
-    dispatched = _dispatch_modes() and not all(getattr(mode, "sees_operators", False) for mode in _modes_of_dispatch())
-    return bool(dispatched or _transform() is not None or (_function_modes() and not _only_default_device()))
+    return bool(
+        (_dispatch_modes() and not _only_lookers())
+        or _transform() is not None
+        or (_function_modes() and not _only_default_device())
+    )
+
+
+def _only_lookers() -> bool:
+    """Whether all dispatch modes are content with operators of our own."""
+    modes = _modes_of_dispatch()
+    return bool(modes) and all(getattr(mode, "sees_operators", False) for mode in modes)
 
 
 def _only_default_device() -> bool:

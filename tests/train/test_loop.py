@@ -41,7 +41,8 @@ def test_the_step_is_the_one_written_by_hand() -> None:
     """The loop against model, loss, backward, optimizer in ten lines: bit-equal weights."""
     by_loop, by_hand = tiny(dropout=0.0), tiny(dropout=0.0)
     chosen = plain(
-        sched="constant", weight_decay=0.01, temperature_start=2.0, temperature_epochs=0, temperature_end=2.0
+        **{"sched": "constant", "weight_decay": 0.01, "temperature_start": 2.0, "temperature_end": 2.0},
+        **{"temperature_epochs": 0, "channels_last": False, "opt_args": {"fused": False}},
     )
     fit(by_loop, digits(), chosen)
     by_hand.router.temperature.fill_(2.0)

@@ -34,8 +34,8 @@ def pays(
         return f"it was not measured on {known}"
     if pointwise and known == "baseline":
         return "without AVX2 a matrix product of torch's library is faster"
-    if pointwise and numbers < 40_000:
-        return f"packing the bank is not repaid by a 1x1 kernel of {numbers} numbers, less than 40,000"
+    if pointwise and numbers < 4_000:
+        return f"packing the bank is not repaid by a 1x1 kernel of {numbers} numbers, less than 4,000"
     least = 16 if pointwise or (known == "baseline" and not training) else 8
     if batch < least:
         return f"packing the bank is not repaid by {batch} examples, fewer than {least}"
