@@ -8,7 +8,7 @@ WORKERS ?= 2
 TORCH ?= 2.11.0
 OUT ?= runs/gpu-check
 # The extras whose packages are pinned.
-EXTRAS := train data detection inspect export docs dev
+EXTRAS := train data detection inspect export serve docs dev
 DEMO_FLAGS ?= test_resnet --model-kwargs "channels=[8,16,16,32]" --epochs 3 --batch-size 32 --lr 0.01 --threads 1 --workers 1
 
 BIN := .venv/bin

@@ -24,6 +24,7 @@ else:
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 IMPORT_NAMES = {"pillow": "PIL", "scikit-learn": "sklearn", "faster-coco-eval": "faster_coco_eval"}
+IMPORT_NAMES |= {"prometheus-client": "prometheus_client", "python-multipart": "python_multipart"}
 
 # Run in an interpreter that has none of the extras, by refusing to find them.
 WITHOUT_EXTRAS = """
@@ -181,7 +182,7 @@ def test_requirements_cover_what_the_project_asks_for() -> None:
     lines = (REPOSITORY / "requirements.txt").read_text(encoding="utf-8").splitlines()
     pinned = {line.partition("==")[0] for line in lines}
     extras = project()["optional-dependencies"]
-    asked = [*project()["dependencies"], *extras["train"], *extras["data"], *extras["dev"]]
+    asked = [*project()["dependencies"], *extras["train"], *extras["data"], *extras["serve"], *extras["dev"]]
     missing = {re.split(r"[<>=]", requirement)[0].replace("_", "-") for requirement in asked} - pinned
     assert missing == set()
 

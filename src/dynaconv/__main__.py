@@ -28,6 +28,10 @@ EXTRA_OF_MODULE = {
     "onnxruntime": "export",
     "onnxscript": "export",
     "openvino": "export",
+    "fastapi": "serve",
+    "prometheus_client": "serve",
+    "python_multipart": "serve",
+    "uvicorn": "serve",
 }
 
 

@@ -29,6 +29,7 @@ COMMANDS: dict[str, CommandPlace] = {
     "predict": CommandPlace("predict:predict", "Classify image files and folders into CSV or JSON."),
     "inspect": CommandPlace("inspect:inspect", "Look at what the routers of a trained network do, image by image."),
     "export": CommandPlace("export:export", "Write a network as ONNX, torch.export or AOTInductor, run it, check it."),
+    "serve": CommandPlace("serve:serve", "Serve a trained network over HTTP, with a page to drop pictures on."),
     "cost": CommandPlace("cost:cost", "Count parameters and multiply-adds, layer by layer."),
     "list": CommandPlace("tables:list_models", "List the networks that can be trained by name."),
     "tables": CommandPlace("tables:tables", "Print the papers' tables beside our own counts."),

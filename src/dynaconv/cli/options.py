@@ -231,6 +231,23 @@ DATA = Group(
 )
 """How to open the data."""
 
+SERVING = Group(
+    {
+        "host": Annotated[str | None, Option(help="Address to listen on; 0.0.0.0 for every one of this machine.")],
+        "port": Annotated[int | None, Option(help="Port; 0 takes a free one.")],
+        "max_batch": Annotated[int | None, Option(help="Most images that the network sees at a time.")],
+        "max_wait_ms": Annotated[float | None, Option(help="How long an image waits for others, in milliseconds.")],
+        "queue": Annotated[int | None, Option(help="Most images in the service at a time; beyond that, status 429.")],
+        "max_images": Annotated[int | None, Option(help="Most images of one request.")],
+        "max_megabytes": Annotated[float | None, Option(help="Largest body of a request.")],
+        "max_megapixels": Annotated[float | None, Option(help="Largest image.")],
+        "timeout": Annotated[float | None, Option(help="Seconds for a body to arrive, and for its prediction.")],
+        "decoders": Annotated[int | None, Option(help="Threads that decode images.")],
+        "access_log": Annotated[bool | None, Option("--access-log", help="Log every request.")],
+    },
+    "dynaconv.serve.settings:ServeSettings",
+)
+
 ON = TRAINING.only("amp", "device", "channels_last")
 """On what a trained network runs."""
 
