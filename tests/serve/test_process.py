@@ -112,7 +112,7 @@ def test_a_port_in_use_is_said_before_the_network_is_loaded(capsys: pytest.Captu
         (["--device", "gpu"], "device is 'gpu'"),
         (["--bank-dtype", "int7"], "bank_dtype"),
         (["--no-freeze", "--bank-dtype", "int8"], "--bank-dtype is for a network that is frozen here"),
-        (["--image-size", "64"], "--image-size are for files of dynaconv.save"),
+        (["--image-size", "64"], "--image-size is for files of dynaconv.save"),
         (["--prot", "1"], "Did you mean '--port'"),
     ],
 )
@@ -160,11 +160,11 @@ def archive(path: Path, **changes: object) -> Path:
 
 def test_a_file_of_save_with_classes_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, classes = archive(tmp_path / "twin.safetensors"), tmp_path / "classes.txt"
-    classes.write_text("ant\nbee \nÖtzi\n\n", encoding="utf-8")
-    served = load_served(path, classes=classes, image_size=32)
-    assert served.classes == ["ant", "bee", "Ötzi"]
+    names = ["ant", "bee", "Ötzi"]
+    served = load_served(path, classes=names, image_size=32)
+    assert served.classes == names
     frozen = save(freeze(dynaconv.load(path), input_size=(3, 32, 32)), tmp_path / "frozen.safetensors")
-    again = load_served(frozen, classes=classes, image_size=32)
+    again = load_served(frozen, classes=names, image_size=32)
     found = []
     for one in (served, again):
         with running(one) as service:
@@ -174,18 +174,49 @@ def test_a_file_of_save_with_classes_of_its_own(tmp_path: Path, capsys: pytest.C
     capsys.readouterr()
     for words, text in (
         ([], "does not say the names of its classes"),
-        (["--classes", str(tmp_path / "none.txt")], "cannot be read as text"),
-        (["--classes", str(path)], "cannot be read as text"),
+        (["--classes", str(tmp_path / "none.txt")], "cannot be read"),
+        (["--classes", str(path)], "cannot be read"),
     ):
         assert main(["serve", str(path), "--port", "0", *words]) == 2
         assert text in said(capsys)
-    for content, text in (("", "has no names"), ("a\n\nb\n", "an empty line"), ("a\nb\n", "names 2 classes, and the")):
+    for content, text in (("", "no list of names"), ("a\nb\n", "2 classes are named, and the network of")):
         classes.write_text(content)
         assert main(["serve", str(path), "--port", "0", "--classes", str(classes), "--image-size", "32"]) == 2
         assert text in said(capsys)
     path.write_bytes(path.read_bytes()[:-8])
     assert main(["serve", str(path), "--port", "0", "--classes", str(classes)]) == 2
     said(capsys)
+
+
+@pytest.mark.parametrize(("batch", "takes"), [(None, "normalised"), (2, "uint8")])
+def test_an_exported_file(
+    batch: int | None, takes: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ONNX Runtime instead of PyTorch: the same classes."""
+    pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
+    from dynaconv.export import export
+
+    path = tmp_path / "network.onnx"
+    export(checkpoint, path, batch=batch, input=takes)
+    pictures = [encoded(picture(number)) for number in range(3)]
+    found = []
+    for one in (load_served(checkpoint), load_served(path)):
+        with running(one) as service:
+            response = service.predict(*pictures, routing=True)
+            assert response.status_code == 200, response.text
+            found.append(response.json()["images"])
+            described = service.client.get("/model").json()
+    assert ("(onnx)" in described["name"], described["routers"]) == (True, [])
+    for ours, theirs in zip(*found, strict=True):
+        assert theirs["routing"] == []
+        assert [row["class"] for row in ours["classes"]] == [row["class"] for row in theirs["classes"]]
+        for row, other in zip(ours["classes"], theirs["classes"], strict=True):
+            assert row["probability"] == pytest.approx(other["probability"], abs=1e-4)
+    path.write_bytes(path.read_bytes()[:-100])
+    capsys.readouterr()
+    assert main(["serve", str(path), "--port", "0"]) == 2
+    assert main(["serve", str(tmp_path / "other.pt2"), "--port", "0"]) == 2
+    assert "export it with --to onnx" in capsys.readouterr().err
 
 
 def test_a_network_that_returns_nan_is_not_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,12 +16,12 @@ from dynaconv.cli.terminal import prepare
 def serve(
     *,
     checkpoint: Annotated[
-        Path, Argument(help="A run's folder (its best weights), a weights file, or a file of dynaconv.save.")
+        Path, Argument(help="A run's folder (its best weights), weights, a file of dynaconv.save, or an .onnx file.")
     ],
     classes: Annotated[
-        Path | None, Option(help="Names of the classes, one a line, for a file of dynaconv.save.")
+        Path | None, Option(help="Names of the classes, one in each line, or a list in JSON; for a file without them.")
     ] = None,
-    image_size: Annotated[int | None, Option(min=1, help="What such a network sees. Default: timm's for it.")] = None,
+    image_size: Annotated[int | None, Option(min=1, help="What the network of a file of dynaconv.save sees.")] = None,
     no_freeze: Annotated[bool, Option("--no-freeze", help="Serve the network as it was trained, slower.")] = False,
     bank_dtype: Annotated[
         str | None, choice("bfloat16", "int8", help="Store the frozen bank as bfloat16 or int8.")
@@ -35,6 +35,7 @@ def serve(
     Concurrent requests are put into batches. It listens on this machine alone unless --host says otherwise, and has
     neither passwords nor encryption: for others, put a proxy with both before it.
     """
+    from dynaconv.cli.export import read_classes
     from dynaconv.serve.loading import load_served
     from dynaconv.serve.server import listen, run, url_of
     from dynaconv.serve.service import Service
@@ -49,7 +50,7 @@ def serve(
             frozen=not no_freeze,
             bank_dtype=bank_dtype,
             device=device,
-            classes=classes,
+            classes=None if classes is None else read_classes(classes),
             image_size=image_size,
         )
     except BaseException:

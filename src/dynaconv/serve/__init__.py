@@ -1,7 +1,11 @@
 """``dynaconv serve``: a trained network behind HTTP.
 
-reading     a request's body -> images and options          admission   how many images may be inside
-batching    concurrent requests -> batches, one thread      model       a batch of jobs -> predictions and routing
-service     what becomes of a request                       app         routes, OpenAPI, headers; page.html
-loading     a checkpoint -> what is served                  server      socket, uvicorn, signals
+- loading, exported: a checkpoint, or an ONNX file -> what is served
+- reading: the body of a request -> images and options
+- admission: how much may be inside at a time
+- batching: concurrent requests -> batches, in one thread
+- model: a batch -> predictions and routing weights
+- service: what becomes of a request
+- app: routes, their description, headers; page.html
+- server: socket, uvicorn, signals
 """

@@ -1,7 +1,8 @@
-"""Loading a checkpoint for the service: a run, its weights, or a file of ``dynaconv.save``."""
+"""Loading what is served: a run, its weights, a file of ``dynaconv.save``, or an exported one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +26,34 @@ def load_served(
     frozen: bool = True,
     bank_dtype: str | None = None,
     device: str = "cpu",
-    classes: Path | None = None,
+    classes: Sequence[str] | None = None,
     image_size: int | None = None,
 ) -> Served:
-    """Load a run folder (its best weights), a weights file of training, or a file of ``dynaconv.save``.
+    """Load a run folder (its best weights), a weights file, a file of ``dynaconv.save``, or an exported ONNX file.
 
     Args:
-        frozen: freeze the network (:func:`dynaconv.freeze`).
+        frozen: freeze the network (:func:`dynaconv.freeze`), unless it is frozen or exported.
         bank_dtype: of the frozen bank.
         device: ``cpu``, ``cuda``, ``auto`` ...
-        classes: a file with one name a line, for a file of ``dynaconv.save``, which has none.
-        image_size: that such a network sees; timm's for it if ``None``.
+        classes: their names, for a file that has none.
+        image_size: that the network of a file of ``dynaconv.save`` sees; timm's for it if ``None``.
 
     Raises:
         UserError: there is nothing there, it is damaged, of another program, or without what serving needs.
     """
     with blame_input():
         where = find_device(device)
-        if path.is_file() and is_archive(path):
+        saved = path.is_file() and is_archive(path)
+        if image_size is not None and not saved:
+            raise UserError(f"{path} says its image size itself; --image-size is for files of dynaconv.save.")
+        if path.suffix in (".onnx", ".pt2"):
+            return _exported(path, classes, where, bank_dtype)
+        if saved:
             network, task = _of_archive(path, classes, image_size)
             name = type(network).__name__
         else:
-            if classes is not None or image_size is not None:
-                raise UserError(
-                    f"{path} says its classes and image size itself; --classes and --image-size are for files of "
-                    "dynaconv.save."
-                )
+            if classes is not None:
+                raise UserError(f"{path} says its classes itself; --classes is for files that do not.")
             trained = load_trained(path, TaskOptions(channels_last=True))
             network, task, path = trained.model, trained.task, trained.path
             name = trained.about["model"]["name"]
@@ -58,8 +61,21 @@ def load_served(
         network = _frozen(network, task, path, bank_dtype)
     elif bank_dtype is not None:
         raise UserError("--bank-dtype is for a network that is frozen here; this one is not.")
-    network = network.eval().requires_grad_(False).to(where)
-    served = Served(network, task, name, path, where)
+    return _checked(Served(network.eval().requires_grad_(False).to(where), task, name, path, where))
+
+
+def _exported(path: Path, classes: Sequence[str] | None, device: torch.device, bank_dtype: str | None) -> Served:
+    from dynaconv.serve.exported import load_exported
+
+    if path.suffix == ".pt2":
+        raise UserError(f"{path} would run code that is in it. Serve the run itself, or export it with --to onnx.")
+    if device.type != "cpu" or bank_dtype is not None:
+        raise UserError(f"{path} is run by ONNX Runtime on the CPU, as it is: leave --device and --bank-dtype away.")
+    network, task, name = load_exported(path, classes)
+    return _checked(Served(network.eval(), task, name, path, device))
+
+
+def _checked(served: Served) -> Served:
     served.check()
     return served
 
@@ -82,7 +98,7 @@ def inputs_of(batch: Any) -> Tensor:
     return images
 
 
-def _of_archive(path: Path, classes: Path | None, image_size: int | None) -> tuple[nn.Module, Task]:
+def _of_archive(path: Path, classes: Sequence[str] | None, image_size: int | None) -> tuple[nn.Module, Task]:
     """A classifier: the only kind of network that such a file is served as."""
     network = load(path)
     if classes is None:
@@ -90,7 +106,6 @@ def _of_archive(path: Path, classes: Path | None, image_size: int | None) -> tup
             f"{path} does not say the names of its classes (dynaconv.save keeps the network alone). Give --classes "
             "FILE with one name a line, or serve the run folder that training wrote."
         )
-    names = read_classes(classes)
     known = getattr(network, "pretrained_cfg", None) or {}
     size = image_size or (known.get("input_size") or (3, 224, 224))[-1]
     preprocess = Preprocess(
@@ -101,25 +116,9 @@ def _of_archive(path: Path, classes: Path | None, image_size: int | None) -> tup
         crop_pct=known.get("crop_pct") or 0.875,
     )
     count = _outputs(network, size, path)
-    if count != len(names):
-        raise UserError(f"{classes} names {len(names)} classes, and the network of {path} has {count} outputs.")
-    return network, Classification(names, ClassificationOptions(channels_last=True), preprocess=preprocess)
-
-
-def read_classes(path: Path) -> list[str]:
-    """The names of a file, one a line; empty lines at its end do not count.
-
-    Raises:
-        UserError: it cannot be read, is empty, or has an empty line between names.
-    """
-    try:
-        names = path.read_text(encoding="utf-8").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The classes {path} cannot be read as text: {error}.") from error
-    names = [name.strip() for name in names]
-    if not names or not all(names):
-        raise UserError(f"{path} has {'an empty line' if names else 'no names'}; expected one name a line.")
-    return names
+    if count != len(classes):
+        raise UserError(f"{len(classes)} classes are named, and the network of {path} has {count} outputs.")
+    return network, Classification(list(classes), ClassificationOptions(channels_last=True), preprocess=preprocess)
 
 
 def _outputs(network: nn.Module, size: int, path: Path) -> int:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from dynaconv.errors import UserError, suggest
-from dynaconv.inference import FreezeReport
+from dynaconv.inference import FreezeReport, FrozenLayer
+from dynaconv.inspection import record_routing, routers_of
+from dynaconv.layers import DynamicLayer
 from dynaconv.serve.batching import Job
-from dynaconv.serve.routing import find_routers, recorded_routing
 from dynaconv.tasks import call_with_options
 from dynaconv.tasks.task import Task
 
@@ -54,7 +55,8 @@ class Served:
         known = inspect.signature(task.predict).parameters
         self.options = {option: known[option].default for option in PREDICTION_OPTIONS if option in known}
         """The options that a client may set, with their defaults."""
-        self.routers = [(record.name, tuple(record.layers)) for record in find_routers(network).values()]
+        dynamic = any(isinstance(module, (DynamicLayer, FrozenLayer)) for module in network.modules())
+        self.routers = [(place.name, place.layers) for place in routers_of(network)] if dynamic else []
 
     @property
     def classes(self) -> list[str]:
@@ -78,12 +80,14 @@ class Served:
         batch = self.task.batch([job.example for job in jobs], self.device)
         asked = [{**self.options, **job.options} for job in jobs]
         widest = _widest(asked)
-        used: list[tuple[str, list[str], list[list[float]]]] = []
+        used: list[tuple[str, tuple[str, ...], list[list[float]]]] = []
         with torch.no_grad():
-            if any(job.routing for job in jobs):
-                with recorded_routing(self.network) as records:
+            if self.routers and any(job.routing for job in jobs):
+                # A frozen layer does not take its router into its one call while it is watched; the result is the same.
+                with record_routing(self.network) as recorder:
                     found = call_with_options(self.task.predict, "the task", self.network, batch, **widest)
-                used = [(record.name, record.layers, _rows(record.weights, len(jobs))) for record in records]
+                weights = recorder.weights
+                used = [(one.name, one.layers, _rows(weights[one.name], len(jobs))) for one in recorder.routers]
             else:
                 found = call_with_options(self.task.predict, "the task", self.network, batch, **widest)
         results = []
@@ -130,9 +134,9 @@ def check_options(given: Iterable[str], known: Collection[str]) -> None:
             )
 
 
-def _rows(weights: Tensor | None, count: int) -> list[list[float]]:
-    assert weights is not None, "a router that ran has weights"
-    return [[round(weight, 5) for weight in row] for row in weights[:count].float().cpu().tolist()]
+def _rows(weights: Tensor, count: int) -> list[list[float]]:
+    """Of the first so many examples: the mirrored ones of keypoints come behind them."""
+    return [[round(weight, 5) for weight in row] for row in weights[:count].tolist()]
 
 
 def _widest(asked: Sequence[dict[str, Any]]) -> dict[str, Any]:
