@@ -109,7 +109,9 @@ def test_import_brings_no_extra_and_is_quick_beside_torch() -> None:
     assert own_seconds < 0.5 * torch_seconds, f"torch took {torch_seconds:.2f} s, dynaconv {own_seconds:.2f} s more"
 
 
-@pytest.mark.parametrize(("package", "extra"), [("typer", "train"), ("datasets", "data"), ("wandb", "wandb")])
+@pytest.mark.parametrize(
+    ("package", "extra"), [("typer", "train"), ("datasets", "data"), ("uvicorn", "serve"), ("wandb", "wandb")]
+)
 def test_command_without_its_extra_says_which_to_install(
     package: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "src"))
 
-FORMS = {"batched": [], "unbatched": ["--max-batch", "1", "--max-wait-ms", "0"]}
+FORMS = {"batched": [], "unbatched": ["--max-batch", "1"]}
 
 
 class Load(NamedTuple):

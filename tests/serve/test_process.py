@@ -231,19 +231,3 @@ def test_a_network_that_returns_nan_is_not_served(tmp_path: Path, capsys: pytest
     for words in ([], ["--no-freeze"]):
         assert main(["serve", str(tmp_path / "nan.safetensors"), "--port", "0", *words]) == 2
         assert re.search("NaN|finite", said(capsys))
-
-
-def test_without_its_packages_the_extra_is_named(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from dynaconv.__main__ import main as command
-
-    for name in [name for name in sys.modules if name.startswith("dynaconv.serve")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "python_multipart", None)
-    monkeypatch.setitem(sys.modules, "python_multipart.exceptions", None)
-    monkeypatch.setattr(sys, "argv", ["dynaconv", "serve", str(checkpoint)])
-    assert command() == 2
-    assert (
-        said(capsys) == "dynaconv: python_multipart is not installed and this needs it; pip install 'dynaconv[serve]'\n"
-    )

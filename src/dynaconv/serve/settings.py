@@ -19,7 +19,7 @@ class ServeSettings(Frozen):
         port: 0 takes a free one.
         max_batch: most images that the network sees at a time.
         max_wait_ms: how long the first image of a batch waits for others. Images that arrive while the network computes
-            wait anyway, and form the next batch.
+            wait anyway and form the next batch, so 0 has batches too.
         queue: most images in the service at a time, decoded, waiting or computed. A request beyond is refused with the
             status 429.
         max_images: of one request.
@@ -34,7 +34,7 @@ class ServeSettings(Frozen):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     max_batch: int = Field(default=8, ge=1, le=1024)
-    max_wait_ms: float = Field(default=2.0, ge=0, le=10_000)
+    max_wait_ms: float = Field(default=0.0, ge=0, le=10_000)
     queue: int = Field(default=64, ge=1, le=100_000)
     max_images: int = Field(default=16, ge=1, le=10_000)
     max_megabytes: float = Field(default=20.0, gt=0, le=2000)
