@@ -146,6 +146,29 @@ def test_a_program_of_torch(network: nn.Module, tmp_path: Path) -> None:
     assert_close(loaded.run(images)["logits"], network(images))
 
 
+@pytest.mark.slow
+def test_a_compiled_program_has_our_kernels_and_a_free_batch(network: nn.Module, tmp_path: Path) -> None:
+    from dynaconv.export import torch_file
+    from dynaconv.export.exporting import trace
+    from dynaconv.export.prepared import frozen
+    from dynaconv.export.source import open_source
+    from dynaconv.kernels import cpu
+
+    source = open_source(network, image_size=(16, 16))
+    program = trace(torch_file.with_own_kernels(frozen(source)), source, "normalised", None, True)
+    called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    if cpu.why_not() is None:
+        assert called.count("dynaconv.frozen_layer.default") == 2
+    report = export(network, tmp_path / "small.pt2", to="aoti", image_size=16, classes=NAMES)
+    assert report.error < 1e-4
+    loaded = load(report.path)
+    assert (loaded.runtime, loaded.classes, loaded.batch) == ("aoti", NAMES, None)
+    images = torch.randn(4, 3, 16, 16)
+    assert_close(loaded.run(images)["logits"], network(images))
+    with pytest.raises(UserError, match="is for 'aoti', not for 'torch-export'"):
+        load(report.path, runtime="torch-export")
+
+
 class Blocks(nn.Module):
     """Channels that fill blocks and that do not, depthwise and dense, a sum, a pooling; biases that are mixed."""
 
@@ -265,6 +288,36 @@ def test_options_that_do_not_fit(options: dict[str, Any], message: str, tmp_path
     with pytest.raises(UserError, match=message):
         export(small(), tmp_path / "x.onnx", **{"image_size": 16, **options})
     assert not list(tmp_path.iterdir())
+
+
+class Several(Decides):
+    """Two outputs under names of their own."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        y = self.layer(x)
+        return {"map": y, "mean": y.mean(dim=(2, 3))}
+
+
+def test_every_output_is_named_and_compared(tmp_path: Path) -> None:
+    network = Several().eval()
+    loaded = load(export(network, tmp_path / "x.onnx", image_size=8).path)
+    assert loaded.outputs == ("map", "mean")
+    images = torch.randn(2, 3, 8, 8)
+    for name, value in network(images).items():
+        assert_close(loaded.run(images)[name], value)
+
+
+@pytest.mark.parametrize("made", [(), "text", (torch.zeros(1), 3)])
+def test_outputs_that_are_no_tensors_are_named(made: Any, tmp_path: Path) -> None:
+    network = Several()
+    network.forward = lambda x: made  # type: ignore[method-assign, assignment]
+    with pytest.raises(UserError, match=r"Several returns (tuple|str); expected a tensor, or several"):
+        export(network, tmp_path / "x.onnx", image_size=8)
+
+
+def test_images_that_are_too_small_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"Several does not run on images of shape \(3, 2, 2\): "):
+        export(Several(), tmp_path / "x.onnx", image_size=2)
 
 
 def test_the_network_is_left_as_it_was(tmp_path: Path) -> None:

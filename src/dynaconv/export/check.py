@@ -27,7 +27,7 @@ def outputs_of(network: nn.Module, images: Tensor) -> list[Tensor]:
 def error(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """The largest difference, relative to the largest value of the output; infinite for another shape or NaN."""
     worst = 0.0
-    for ours, theirs in zip(actual, expected, strict=False):
+    for ours, theirs in zip(actual, expected, strict=True):
         if ours.shape != theirs.shape or not (ours.isfinite().all() and theirs.isfinite().all()):
             return float("inf")
         if theirs.numel():

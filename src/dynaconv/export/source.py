@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def open_source(
     if arguments and about:
         raise UserError("arguments build a network by name; weights know the network that they belong to")
     source = _as_images_to_tensors(network.eval(), about, name, image_size)
-    return _with_classes(source, classes)
+    return _with_outputs(source, classes)
 
 
 def _build(name: str, arguments: dict[str, Any], weights: Path | None) -> nn.Module:
@@ -200,18 +200,27 @@ def _detector(network: Any, common: dict[str, Any], known: dict[str, Any], image
     return Source(network=outputs, preprocessing=known, fixed_size=True, original=network.raw(), **common)
 
 
-def _with_classes(source: Source, classes: Sequence[str] | None) -> Source:
-    """The names of the classes, if they fit the network's last output."""
-    from dataclasses import replace
-
+def _with_outputs(source: Source, classes: Sequence[str] | None) -> Source:
+    """The names of the outputs, of which there are as many as the network returns, and of the classes, if they fit."""
+    try:
+        with torch.no_grad():
+            made: Any = source.network(torch.zeros(1, *source.input_size))
+    except Exception as error:  # whatever the network raises
+        raise UserError(
+            f"{source.name} does not run on images of shape {source.input_size}: {type(error).__name__}: {error}"
+        ) from error
+    tensors = [made] if isinstance(made, Tensor) else list(made.values() if isinstance(made, dict) else made)
+    if not tensors or not all(isinstance(tensor, Tensor) and tensor.dim() > 0 for tensor in tensors):
+        raise UserError(
+            f"{source.name} returns {type(made).__name__}; expected a tensor, or several in a tuple or dict"
+        )
+    outputs = source.outputs
+    if len(tensors) != len(outputs):
+        outputs = tuple(made) if isinstance(made, dict) else tuple(f"output_{number}" for number in range(len(tensors)))
     names = source.classes if classes is None else list(classes)
-    if names is None or source.task == "keypoints":
-        return source
-    with torch.no_grad(), blame_input():
-        made = source.network(torch.zeros(1, *source.input_size))
-    scores = made if isinstance(made, Tensor) else made[-1]
-    if classes is not None and source.task == "detection" and len(names) == scores.shape[-1] - 1:
-        names = ["background", *names]
-    if len(names) != scores.shape[-1]:
-        raise UserError(f"{len(names)} names of classes were given, and {source.name} has {scores.shape[-1]} of them.")
-    return replace(source, classes=names)
+    scores = tensors[-1].shape[-1]
+    if classes is not None and source.task == "detection" and len(names or ()) == scores - 1:
+        names = ["background", *classes]
+    if names is not None and source.task != "keypoints" and len(names) != scores:
+        raise UserError(f"{len(names)} names of classes were given, and {source.name} has {scores} of them.")
+    return replace(source, classes=names, outputs=outputs)

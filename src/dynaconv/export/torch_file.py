@@ -15,6 +15,7 @@ from dynaconv.errors import UserError
 from dynaconv.export.prepared import quiet, with_plain_banks, with_preprocessing
 from dynaconv.export.source import Source
 from dynaconv.inference import FrozenLayer
+from dynaconv.inference.compiled import hand_on_sums
 from dynaconv.inference.layer import FROZEN
 
 EXTRA = "dynaconv.json"
@@ -42,6 +43,8 @@ def write(
         with quiet():
             torch.export.save(program, part, extra_files={EXTRA: text})
         return about, madds(program, source, input)
+    hand_on_sums(program.graph)  # every layer gives the next router the sums over its output
+    program.graph_module.recompile()
     compile_into(program, part, text)
     return about, None
 
