@@ -165,6 +165,13 @@ TRAINING = Group(
         "temperature_start": Annotated[float | None, Option(help="Of softmax routers, at first.")],
         "temperature_end": Annotated[float | None, Option(help="Of softmax routers, at last.")],
         "temperature_epochs": Annotated[int | None, Option(help="Epochs from the one to the other.")],
+        "temperature_schedule": Annotated[
+            str | None,
+            choice("linear", "cosine", "exponential", "constant", help="How it gets from the one to the other."),
+        ],
+        "expert_dropout": Annotated[float | None, Option(help="Probability of dropping an expert in training.")],
+        "load_balance": Annotated[float | None, Option(help="Factor of a loss that keeps all experts in use.")],
+        "expert_diversity": Annotated[float | None, Option(help="Factor of a loss that keeps expert kernels apart.")],
     },
     "dynaconv.train.settings:TrainSettings",
 )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
+
+from dynaconv.errors import suggest
 
 # The softmax of logits of any sensible size is a hard choice long before this; far below it logits overflow to NaN.
 LEAST_TEMPERATURE = 1e-6
@@ -39,12 +42,22 @@ def set_temperature(model: nn.Module, temperature: float) -> int:
     return count
 
 
-class TemperatureSchedule:
-    """Anneal the temperature of a model's softmax routers linearly from ``start`` to ``end``.
+SCHEDULES = ("linear", "cosine", "exponential", "constant")
+"""The ways from the first temperature to the last one."""
 
-    Formula, after n calls of :meth:`step`: ``start + (end - start) * min(n / steps, 1)``, where ``steps`` is
-    ``epochs``, or ``epochs * steps_per_epoch``. The default is the paper's: 30 to 1 over the first 10 epochs (Chen et
-    al. 2020, section 4.2; the paper does not say whether it steps by epoch or by iteration, both are offered).
+
+class TemperatureSchedule:
+    """Anneal the temperature of a model's softmax routers from ``start`` to ``end``.
+
+    Formulas, after n calls of :meth:`step`, with ``s = min(n / steps, 1)``, where ``steps`` is ``epochs``, or
+    ``epochs * steps_per_epoch``:
+
+    - ``linear``: ``start + (end - start) * s``. The default, 30 to 1 over the first 10 epochs, is the paper's (Chen et
+      al. 2020, section 4.2; it does not say whether it steps by epoch or by iteration, both are offered).
+    - ``cosine``: ``end + (start - end) * (1 + cos(pi s)) / 2``, the half wave of Loshchilov and Hutter 2017 (SGDR, eq.
+      5): slow at both ends.
+    - ``exponential``: ``start * (end / start) ** s``, a constant factor for every step: most of the fall at first.
+    - ``constant``: ``start`` throughout; ``end`` and ``epochs`` have no effect (the rows of the paper's Table 6).
 
     The model is at ``start`` once the schedule is made. A model without softmax routers is left alone.
 
@@ -53,6 +66,7 @@ class TemperatureSchedule:
         start, end: temperatures above 0.
         epochs: length of the annealing; 0 means ``end`` from the beginning.
         steps_per_epoch: None to call :meth:`step` once an epoch; a number of optimizer steps to call it after each.
+        kind: one of :data:`SCHEDULES`.
     """
 
     def __init__(
@@ -62,13 +76,16 @@ class TemperatureSchedule:
         end: float = 1.0,
         epochs: int = 10,
         steps_per_epoch: int | None = None,
+        kind: str = "linear",
     ) -> None:
+        if kind not in SCHEDULES:
+            raise ValueError(f"kind is {kind!r}. {suggest(str(kind), SCHEDULES)}")
         self.start, self.end = check_temperature(start), check_temperature(end)
         if epochs < 0:
             raise ValueError(f"epochs is {epochs!r}; expected at least 0")
         if steps_per_epoch is not None and steps_per_epoch < 1:
             raise ValueError(f"steps_per_epoch is {steps_per_epoch!r}; expected at least 1, or None to step by epoch")
-        self.model = model
+        self.model, self.kind = model, kind
         self.steps = epochs * (steps_per_epoch or 1)
         self.position = 0
         self._apply()
@@ -77,6 +94,12 @@ class TemperatureSchedule:
     def temperature(self) -> float:
         """The temperature at the present position."""
         share = 1.0 if self.steps == 0 else min(self.position / self.steps, 1.0)
+        if self.kind == "cosine":
+            return self.end + (self.start - self.end) * (1.0 + math.cos(math.pi * share)) / 2.0
+        if self.kind == "exponential":
+            return float(self.start * (self.end / self.start) ** share)
+        if self.kind == "constant":
+            return self.start
         return self.start + (self.end - self.start) * share
 
     def step(self) -> float:
@@ -90,13 +113,18 @@ class TemperatureSchedule:
 
     def state_dict(self) -> dict[str, Any]:
         """Position and settings, as plain numbers."""
-        return {"position": self.position, "steps": self.steps, "start": self.start, "end": self.end}
+        numbers = {"position": self.position, "steps": self.steps, "start": self.start, "end": self.end}
+        return numbers if self.kind == "linear" else {**numbers, "kind": self.kind}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved position, with the saved settings."""
         missing = {"position", "steps", "start", "end"} - set(state)
         if missing:
             raise ValueError(f"temperature schedule state lacks {sorted(missing)}; it has {sorted(state)}")
+        kind = state.get("kind", "linear")
+        if kind not in SCHEDULES:
+            raise ValueError(f"the saved schedule is of the kind {kind!r}; known: {', '.join(SCHEDULES)}")
+        self.kind = kind
         self.position, self.steps = int(state["position"]), int(state["steps"])
         self.start, self.end = check_temperature(state["start"]), check_temperature(state["end"])
         self._apply()

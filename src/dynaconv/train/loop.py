@@ -19,6 +19,7 @@ from dynaconv.train.accelerator import copy_buffers_from_first_process
 from dynaconv.train.evaluation import WATCHED_BATCHES, RoutingWatch, evaluate
 from dynaconv.train.progress import Progress
 from dynaconv.train.records import EpochRecord
+from dynaconv.train.regularisation import RoutingPenalties
 from dynaconv.train.run_folder.saver import Saver
 from dynaconv.train.settings import LoopSettings
 from dynaconv.train.signals import Stopped, StopSignals
@@ -66,6 +67,12 @@ class Loop:
         # Stays on the device: reading it waits for the device. One sum from first to last, so that a resumed run adds
         # in the same order.
         self._loss_sum = torch.tensor(state.position.loss_sum, dtype=torch.float64, device=accelerator.device)
+        self._penalties = RoutingPenalties(state.model, settings)
+        self._penalty_sums = {
+            name: torch.tensor(state.position.penalties.get(name, 0.0), dtype=torch.float64, device=accelerator.device)
+            for name in self._penalties.names
+        }
+        self._step_penalties: dict[str, torch.Tensor] = {}
         self._looks = 0
         self._watch = RoutingWatch()
 
@@ -128,14 +135,25 @@ class Loop:
     def _gradients(self, batch: Batch, size: int) -> torch.Tensor:
         parts = self.task.split(batch, self.settings.accumulate)
         total = torch.zeros((), device=self.accelerator.device)
+        self._step_penalties = {}
         for index, part in enumerate(parts):
             last = index == len(parts) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.prepared):
-                with self.accelerator.autocast(), _blame_batch_of_one(self.task.size(part)):
-                    loss = self.task.loss(self.prepared, part) * (self.task.size(part) / size)
-                self.accelerator.backward(loss)
+                share = self.task.size(part) / size
+                with self.accelerator.autocast(), _blame_batch_of_one(self.task.size(part)), self._penalties.watching():
+                    loss = self.task.loss(self.prepared, part) * share
+                self.accelerator.backward(self._with_penalties(loss, share))
             total += loss.detach()
         return total
+
+    def _with_penalties(self, loss: torch.Tensor, share: float) -> torch.Tensor:
+        """A part's loss with what regularisation adds; the loss itself where there is none."""
+        if not self._penalties.names:
+            return loss
+        terms = self._penalties.terms()
+        for name, term in terms.items():
+            self._step_penalties[name] = self._step_penalties.get(name, 0.0) + term.detach() * share
+        return loss + self._penalties.added(terms) * share
 
     def _clip_gradients(self) -> bool:
         """Whether the gradient's norm is finite (all processes see the same one). Waits for the device."""
@@ -184,6 +202,8 @@ class Loop:
             self._step_temperature()
         position.begin_epoch(position.epoch + 1)
         self._loss_sum.zero_()
+        for value in self._penalty_sums.values():
+            value.zero_()
         self.save(best=self._is_best(record))
         self.progress.epoch(record)
         self.saver.epoch(state)
@@ -197,9 +217,10 @@ class Loop:
         if last or (position.epoch + 1) % self.settings.eval_every == 0:
             metrics, entropy = self.evaluate()
         images = position.step * self.train_batches.whole
+        self._read_losses()
         return EpochRecord(
             epoch=position.epoch,
-            train_loss=self._mean_loss(),
+            train_loss=self._mean(position.loss_sum),
             metrics=metrics,
             lr=position.lr,
             temperature=self._temperature(),
@@ -209,6 +230,7 @@ class Loop:
             dropped_steps=position.dropped,
             bad_images=len(self.data.bad_images.reasons),
             routing_entropy=entropy,
+            penalties={name: self._mean(value) for name, value in position.penalties.items()},
         )
 
     def evaluate(self) -> tuple[dict[str, float], dict[str, float]]:
@@ -267,15 +289,17 @@ class Loop:
     def _add_loss(self, loss: torch.Tensor, size: int) -> None:
         self.state.position.examples += size
         self._loss_sum += loss * size
+        for name, value in self._step_penalties.items():
+            self._penalty_sums[name] += value * size
 
     def _read_losses(self) -> None:
         self.state.position.loss_sum = float(self._loss_sum)
+        self.state.position.penalties = {name: float(value) for name, value in self._penalty_sums.items()}
 
-    def _mean_loss(self) -> float:
-        """Of the epoch so far, over all processes."""
-        self._read_losses()
+    def _mean(self, whole: float) -> float:
+        """A sum over this process's examples of the epoch so far, as the mean over the examples of all processes."""
         position = self.state.position
-        sums = torch.tensor([position.loss_sum, position.examples], dtype=torch.float64, device=self.accelerator.device)
+        sums = torch.tensor([whole, position.examples], dtype=torch.float64, device=self.accelerator.device)
         loss, examples = self.accelerator.reduce(sums).tolist()
         return loss / examples if examples else math.nan
 

@@ -24,6 +24,8 @@ class EpochRecord:
         train_seconds, eval_seconds: duration of the two parts.
         dropped_steps: steps dropped because loss or gradient was not finite.
         bad_images: unreadable images met since the run began.
+        penalties: by name, mean over the epoch's examples of the terms that regularisation adds to the loss, before
+            their factors; ``train_loss`` is without them.
         routing_entropy: by router, mean entropy of its routing weights as a share of log K: 1 even, 0 one expert.
     """
 
@@ -38,6 +40,7 @@ class EpochRecord:
     dropped_steps: int = 0
     bad_images: int = 0
     routing_entropy: dict[str, float] = field(default_factory=dict)
+    penalties: dict[str, float] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> float:
         """A metric by its name, e.g. ``record.top1``; AttributeError if this epoch was not evaluated."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from typing_extensions import Self
 
 from dynaconv.tasks import task_class
@@ -13,6 +13,10 @@ from dynaconv.tasks.classification.task import ClassificationOptions
 from dynaconv.tasks.task import TaskOptions
 
 LARGEST_SEED = 2**32 - 1  # numpy's limit
+
+
+LATER = ("temperature_schedule", "expert_dropout", "load_balance", "expert_diversity")
+"""Settings that are saved only where they are not at their defaults."""
 
 
 class LoopSettings(TaskOptions):
@@ -40,6 +44,15 @@ class LoopSettings(TaskOptions):
         device: ``auto`` (what accelerate finds), ``cpu``, ``cuda``, ``cuda:1`` (the second GPU) or ``mps``.
         temperature_start, temperature_end, temperature_epochs, temperature_per: annealing of softmax routers (30 to 1
             in 10 epochs: Chen et al. 2020, section 4.2); nothing happens to a model without them.
+        temperature_schedule: how it falls: ``linear`` (the paper's), ``cosine``, ``exponential``, or ``constant``: the
+            start throughout (formulas: :class:`dynaconv.TemperatureSchedule`).
+        expert_dropout: probability with which a router drops an expert for an example in training (Yang et al. 2019,
+            section 4.1; formula: :func:`dynaconv.routing.drop_experts`); ``None`` leaves the routers as the network
+            has them.
+        load_balance: factor of a loss that keeps all experts in use (Shazeer et al. 2017, eq. 7; formula:
+            :func:`dynaconv.train.regularisation.load_balance`); 0 for off.
+        expert_diversity: factor of a loss that keeps the expert kernels of a layer different (after Bansal et al. 2018;
+            formula: :func:`dynaconv.train.regularisation.kernel_likeness`); 0 for off.
         eval_every: epochs between evaluations; the last epoch is always evaluated.
         checkpoint_every: steps between checkpoints inside an epoch; every epoch ends with one.
         keep: checkpoints kept besides the best.
@@ -83,6 +96,11 @@ class LoopSettings(TaskOptions):
     temperature_end: float = Field(default=1.0, ge=1e-4, le=1e6)
     temperature_epochs: int = Field(default=10, ge=0)
     temperature_per: Literal["step", "epoch"] = "epoch"
+    temperature_schedule: Literal["linear", "cosine", "exponential", "constant"] = "linear"
+
+    expert_dropout: float | None = Field(default=None, ge=0, lt=1)
+    load_balance: float = Field(default=0.0, ge=0, le=1e4)
+    expert_diversity: float = Field(default=0.0, ge=0, le=1e4)
 
     eval_every: int = Field(default=1, ge=1)
     checkpoint_every: int = Field(default=1000, ge=1)
@@ -100,7 +118,19 @@ class LoopSettings(TaskOptions):
             raise ValueError(
                 f"warmup_epochs is {self.warmup_epochs} and epochs is {self.epochs}; expected the warm-up to be shorter"
             )
+        if self.load_balance and self.compile:
+            raise ValueError(
+                f"load_balance is {self.load_balance} and compile is on: the loss reads the routing weights of every "
+                "pass, which a compiled network does not show; choose one of the two"
+            )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out settings that came later, where they are off: runs and comparisons from before go on."""
+        found: dict[str, Any] = plain(self)
+        fields = type(self).model_fields
+        return {name: value for name, value in found.items() if name not in LATER or value != fields[name].default}
 
 
 class TrainSettings(LoopSettings, ClassificationOptions):

@@ -28,6 +28,7 @@ class Position:
         dropped, dropped_in_row: steps dropped in this epoch, and without a good one between.
         seconds: that this epoch has trained.
         lr: learning rate of the last step.
+        penalties: sums over this epoch's examples of the regularisation's terms, by name; empty without any.
     """
 
     epoch: int = 0
@@ -39,11 +40,13 @@ class Position:
     dropped_in_row: int = 0
     seconds: float = 0.0
     lr: float = 0.0
+    penalties: dict[str, float] = field(default_factory=dict)
 
     def begin_epoch(self, epoch: int) -> None:
         """Go to the start of ``epoch`` with empty sums."""
         self.epoch, self.step = epoch, 0
         self.loss_sum, self.examples, self.dropped, self.seconds = 0.0, 0, 0, 0.0
+        self.penalties = dict.fromkeys(self.penalties, 0.0)
 
 
 @dataclass

@@ -20,6 +20,7 @@ from dynaconv.train.loop import Loop
 from dynaconv.train.optimizer import build_optimizer, build_schedule
 from dynaconv.train.progress import Progress, Silent
 from dynaconv.train.records import EpochRecord, FitResult
+from dynaconv.train.regularisation import set_expert_dropout
 from dynaconv.train.run_folder.folder import RESUME, RunFolder
 from dynaconv.train.run_folder.saver import Saver
 from dynaconv.train.settings import LoopSettings
@@ -124,6 +125,8 @@ def _prepare(
     if settings.accumulate > share:
         raise UserError(f"accumulate is {settings.accumulate}; expected at most {share}, the batch of one process")
     steps = len(batches)
+    if settings.expert_dropout is not None:
+        set_expert_dropout(model, settings.expert_dropout)
     model.to(accelerator.device)
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
@@ -159,4 +162,5 @@ def _temperature(model: nn.Module, settings: LoopSettings, steps_per_epoch: int)
         settings.temperature_end,
         settings.temperature_epochs,
         steps_per_epoch if settings.temperature_per == "step" else None,
+        settings.temperature_schedule,
     )

@@ -116,7 +116,7 @@ def experts(found: Inspection) -> Figure:
     tops = [top_classes(means, expert, FIGURE_CLASSES) for expert in range(shown)]
     columns = max(1, max(map(len, tops)))
     pictures = {sample.row: sample.picture for sample in found.samples}
-    with new_figure(1.0 * columns + 0.6, 1.35 * shown) as figure:
+    with new_figure(0.8 * columns + 0.6, 1.1 * shown) as figure:
         grid = figure.subplots(shown, columns, squeeze=False)
         for expert, labels in enumerate(tops):
             for place in range(columns):

@@ -121,7 +121,12 @@
 
   function chooseRouter(place) { state.router = place; byId("router").value = String(place); showOverview(); showRouter(); }
 
-  function matrix(rows, columns, values, differs, labelWidth) {
+  function highest(rows) {
+    return Math.max.apply(null, rows.map(function (row) { return Math.max.apply(null, row.map(Number)); })) || 1;
+  }
+
+  /* Colours go up to `most`, the numbers stay what they are. */
+  function matrix(rows, columns, values, differs, labelWidth, most) {
     var grid = make("div", { className: "grid", style: { gridTemplateColumns: labelWidth + " repeat(" + columns.length + ", minmax(0, 1fr))" } }, []);
     grid.append(make("div"));
     columns.forEach(function (name) { grid.append(make("div", { className: "head" }, [name])); });
@@ -129,7 +134,7 @@
       grid.append(make("div", { className: "label", title: name }, [name]));
       columns.forEach(function (column, place) {
         var value = values[row][place];
-        grid.append(value === null ? make("div", { className: "cell" }, ["-"]) : cell(differs ? value / 2 : value, name + ", " + column + ": " + short(value, 3), differs, false, false));
+        grid.append(value === null ? make("div", { className: "cell" }, ["-"]) : cell(differs ? value / 2 : value / (most || 1), name + ", " + column + ": " + short(value, 3), differs, false, false));
         if (value !== null && columns.length <= 10) { grid.lastChild.textContent = short(value); }
       });
     });
@@ -147,7 +152,7 @@
       }).sort(function (one, two) { return two[0] - one[0]; }).slice(0, 40).map(function (pair) { return pair[1]; });
     }
     var note = some.length < data.classes.length ? [make("p", { className: "note" }, [some.length + " of " + data.classes.length + " classes: those farthest from the mean"])] : [];
-    keepCaption("means", [matrix(some.map(function (label) { return data.classes[label]; }), experts, some.map(function (label) { return router.class_mean[label]; }), false, "7.5rem")].concat(note));
+    keepCaption("means", [matrix(some.map(function (label) { return data.classes[label]; }), experts, some.map(function (label) { return router.class_mean[label]; }), false, "7.5rem", highest(router.class_mean))].concat(note));
   }
 
   function axes(svg, left, right, top, bottom, low, high, name) {
@@ -179,9 +184,9 @@
     var some = data.classes.map(function (name, label) { return label; }).filter(function (label) { return data.class_images[label] > 0; });
     if (spreadOf === null) { spreadOf = [some[0], some[Math.floor(some.length / 2)]]; }
     var looks = [["#0a4f8f", -1], ["#d55e00", 1]], experts = router.experts, step = 360 / experts;
-    var tops = [1];
+    var tops = [0.01];
     spreadOf.forEach(function (label) { router.class_mean[label].forEach(function (mean, expert) { tops.push(mean + (router.class_deviation[label][expert] || 0)); }); });
-    var high = Math.max.apply(null, tops);
+    var high = Math.max.apply(null, tops) * 1.08;
     var svg = draw("svg", { viewBox: "0 0 420 230", role: "img" });
     axes(svg, 48, 408, 10, 185, 0, high, "expert");
     spreadOf.forEach(function (label, which) {

@@ -12,7 +12,7 @@ from typing import Any
 
 from dynaconv.analysis.routes.inspect import Inspection, number, numbers
 from dynaconv.analysis.routes.interventions import size_name
-from dynaconv.analysis.routes.words import intervention_tables, summary
+from dynaconv.analysis.routes.words import data_name, intervention_tables, summary
 
 MOST_NUMBERS = 400_000  # class means and deviations on the page; more, and the page gets slow
 
@@ -22,7 +22,7 @@ def page(found: Inspection) -> str:
     import dynaconv
 
     parts = {name: (files(__package__) / f"page.{name}").read_text("utf-8") for name in ("html", "css", "js")}
-    title = f"Routing of {found.network} on {PurePath(found.settings.data).name or found.settings.data}"
+    title = f"Routing of {found.network} on {data_name(found)}"
     lines = "".join(f"<p>{html.escape(line)}</p>" for line in summary(found).splitlines())
     filled = {
         "TITLE": html.escape(title),

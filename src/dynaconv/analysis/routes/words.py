@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePath
 
 from dynaconv.analysis.routes.inspect import Inspection, RouterReport
 from dynaconv.analysis.routes.interventions import size_name
 
 HEADINGS = ("routing of", "router", "K", "input", "entropy", "class share", "dead", "twins")
+
+FLAT = 0.99
 
 Table = tuple[Sequence[str], list[list[str]], tuple[int, ...]]
 
@@ -50,11 +53,12 @@ def summary(found: Inspection) -> str:
     experts = sum(report.router.experts for report in routers)
     dead = sum(len(report.dead()) for report in routers)
     twins = sum(len(pairs) for report in routers for pairs in report.twins().values())
-    flat = [report.router.name for report in routers if report.sums.entropy_mean() > 0.99]
+    softmax = [report for report in routers if report.router.kind == "softmax"]
+    flat = [report.router.name for report in softmax if report.sums.entropy_mean() > FLAT]
     shares = [(report.sums.class_share(), report.router.name) for report in routers]
     known = [(share, name) for share, name in shares if share is not None]
     lines = [
-        f"{found.network} on {found.images} images of {found.settings.data}: top-1 {100 * found.top1:.2f} %, "
+        f"{found.network} on {found.images} images of {data_name(found)}: top-1 {100 * found.top1:.2f} %, "
         f"{len(routers)} routers, {experts} experts."
     ]
     if known:
@@ -69,10 +73,15 @@ def summary(found: Inspection) -> str:
     lines.append(f"Dead experts: {dead}. Pairs of experts with nearly equal kernels: {twins}.")
     if flat:
         lines.append(
-            f"{len(flat)} of {len(routers)} routers are flat (entropy above 0.99 of the largest): they use all experts "
-            "alike, whatever the image. With a softmax router, look at its temperature."
+            f"{len(flat)} of {len(softmax)} softmax routers are flat (entropy above {FLAT}): they use all experts nearly "
+            "alike, whatever the image. A lower temperature sharpens them."
         )
     return "\n".join(lines)
+
+
+def data_name(found: Inspection) -> str:
+    """The data set for people: of a folder its name, and not where it lies."""
+    return PurePath(found.settings.data).name or found.settings.data
 
 
 def intervention_tables(found: Inspection) -> list[Table]:

@@ -72,6 +72,7 @@ def _numbers(record: EpochRecord) -> dict[str, float]:
         "dropped_steps": record.dropped_steps,
         "bad_images": record.bad_images,
     }
+    values |= {f"penalty/{name}": value for name, value in record.penalties.items()}
     if record.routing_entropy:
         entropies = record.routing_entropy
         values["routing_entropy"] = sum(entropies.values()) / len(entropies)

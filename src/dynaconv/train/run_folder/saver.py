@@ -17,7 +17,7 @@ from dynaconv.train.run_folder.checkpoint import DamagedCheckpoint, damage_of, r
 from dynaconv.train.run_folder.folder import RunFolder, run_error_on_full_disk
 from dynaconv.train.run_folder.logs import Logs
 from dynaconv.train.run_folder.weights import differences
-from dynaconv.train.settings import OPERATIONAL
+from dynaconv.train.settings import LATER, OPERATIONAL
 from dynaconv.train.state import TrainState, random_state, restore_random_state
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ class Saver:
             "random": random_state(self.accelerator.device),
             "loss_sum": state.position.loss_sum,
             "examples": state.position.examples,
+            "penalties": state.position.penalties,
         }
         processes = gather_object([own])
         if self.accelerator.is_main_process:
@@ -152,6 +153,7 @@ class Saver:
         if len(processes) == now:
             own = processes[index]
             state.position.loss_sum, state.position.examples = own["loss_sum"], own["examples"]
+            state.position.penalties = own.get("penalties", {})
             restore_random_state(own["random"], self.accelerator.device)
             return
         log.warning(
@@ -162,6 +164,10 @@ class Saver:
         first = index == 0
         state.position.loss_sum = sum(own["loss_sum"] for own in processes) if first else 0.0
         state.position.examples = sum(own["examples"] for own in processes) if first else 0
+        state.position.penalties = {
+            name: sum(own["penalties"][name] for own in processes) if first else 0.0
+            for name in processes[0].get("penalties", {})
+        }
 
 
 def check_resumable(saved: dict[str, Any], folder: RunFolder, model: nn.Module, path: Path) -> None:
@@ -176,6 +182,11 @@ def check_resumable(saved: dict[str, Any], folder: RunFolder, model: nn.Module, 
         f"{name} is {saved['settings'].get(name)!r} there and {now!r} here"
         for name, now in here.items()
         if name not in OPERATIONAL and saved["settings"].get(name) != now
+    ]
+    wrong += [  # what is left out of the settings is off
+        f"{name} is {there!r} there and off here"
+        for name, there in saved["settings"].items()
+        if name in LATER and name not in here
     ]
     wrong += differences(model, saved["model"])
     if wrong:
