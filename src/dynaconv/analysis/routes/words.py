@@ -73,8 +73,8 @@ def summary(found: Inspection) -> str:
     lines.append(f"Dead experts: {dead}. Pairs of experts with nearly equal kernels: {twins}.")
     if flat:
         lines.append(
-            f"{len(flat)} of {len(softmax)} softmax routers are flat (entropy above {FLAT}): they use all experts nearly "
-            "alike, whatever the image. A lower temperature sharpens them."
+            f"{len(flat)} of {len(softmax)} softmax routers are flat (entropy above {FLAT}): they use all experts "
+            "nearly alike, whatever the image. A lower temperature sharpens them."
         )
     return "\n".join(lines)
 
