@@ -113,7 +113,7 @@ def test_the_data_of_every_figure(found: tuple[Inspection, Path]) -> None:
     np.testing.assert_allclose(right.images[0].get_array().sum(axis=0), 100)
 
     (axes,) = drawn["within-class"].axes
-    np.testing.assert_allclose(heights(axes), last.class_mean()[labels[:2]])
+    np.testing.assert_allclose(heights(axes), last.class_mean()[figures.chosen_classes(inspection, 2)])
 
     grid = drawn["experts"].axes
     assert len(grid) == last.experts * 3
@@ -144,7 +144,7 @@ def test_the_error_bars_are_standard_deviations(found: tuple[Inspection, Path]) 
     last = replace(inspection.routers[-1], sums=sums)
     inspection = replace(inspection, routers=[*inspection.routers[:-1], last])
     (axes,) = figures.within_class(inspection).axes
-    label = figures.chosen_classes(inspection)[0]
+    label = figures.chosen_classes(inspection, 2)[0]
     bars = axes.collections[0].get_segments()
     spread = [(high - low) / 2 for (_, low), (_, high) in bars]
     np.testing.assert_allclose(spread, sums.class_deviation()[label])

@@ -184,6 +184,22 @@ def test_nothing_is_left_behind_after_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full: a full disk cannot be made up")
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    net = Net()
+    (tmp_path / "r.parquet.tmp").symlink_to("/dev/full")
+
+    def fill() -> None:
+        with dynaconv.record_routing(net, tmp_path / "r.parquet"):
+            for _ in range(200):
+                net(images(64))
+
+    with pytest.raises(UserError, match="Cannot write .*r.parquet: "):
+        fill()
+    assert list(tmp_path.iterdir()) == []
+    assert not any(hooks(net))
+
+
 def test_a_pass_that_failed_is_not_recorded() -> None:
     net = Net()
     with dynaconv.record_routing(net) as recorder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,8 @@ class RoutingFile:
     def drop(self) -> None:
         """Leave nothing of a file that was not closed."""
         if self._writer is not None:
-            self._writer.close()
+            with suppress(OSError):  # the disk is full: that was said where it was written
+                self._writer.close()
             self._writer = None
         self._temporary.unlink(missing_ok=True)
 

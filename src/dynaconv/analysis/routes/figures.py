@@ -94,7 +94,7 @@ def distribution(found: Inspection) -> Figure:
 
 def within_class(found: Inspection) -> Figure:
     """Mean and standard deviation of the weights within two classes, in the last router (CondConv, Figure 5)."""
-    labels = chosen_classes(found)[:2]
+    labels = chosen_classes(found, 2)[:2]
     report = found.routers[-1]
     means, deviations = report.sums.class_mean(), report.sums.class_deviation()
     with new_figure(max(4.2, 0.3 * report.router.experts + 2), 3.0) as figure:
@@ -129,9 +129,7 @@ def experts(found: Inspection) -> Figure:
                     picture = pictures.get(int(report.sums.most_image[label, expert]))
                     if picture is not None:
                         axes.imshow(np.asarray(picture))
-                    axes.set_title(
-                        f"{_short(found.classes[label], 15)}\n{means[label, expert]:.2f}", fontsize=FONT - 3, pad=2
-                    )
+                    axes.set_title(f"{found.classes[label][:16]}\n{means[label, expert]:.2f}", fontsize=FONT - 3, pad=2)
             grid[expert, 0].set_ylabel(f"expert {expert}", fontsize=FONT)
     return figure
 
