@@ -194,7 +194,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
             for _ in range(200):
                 net(images(64))
 
-    with pytest.raises(UserError, match="Cannot write .*r.parquet: "):
+    with pytest.raises(UserError, match=r"Cannot write .*r\.parquet: "):
         fill()
     assert list(tmp_path.iterdir()) == []
     assert not any(hooks(net))
