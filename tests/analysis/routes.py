@@ -10,7 +10,7 @@ from PIL import Image
 
 from dynaconv.analysis.routes import InspectSettings
 from dynaconv.tasks.network import ModelSpec, build_model
-from dynaconv.train.run_folder.weights import save_weights
+from dynaconv.tasks.weights import save_weights
 
 CLASSES = ("black", "grey & <b>", "white")
 LEVELS = {"black": 0, "grey & <b>": 128, "white": 255}
