@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import pytest
 
 from dynaconv.cli import main, terminal
@@ -64,3 +67,63 @@ def test_the_width_is_the_terminals_or_none(monkeypatch: pytest.MonkeyPatch) -> 
     assert terminal.width() == 77
     monkeypatch.setattr(terminal.sys, "stdout", type("Pipe", (), {"isatty": lambda self: False})())
     assert terminal.width() is None
+
+
+def test_a_word_is_never_broken_to_fit() -> None:
+    rows = [["layer1.0.conv1", "DynamicConv2d K=4", "some words that say at length what it is"]]
+    text = table(["layer", "kind of layer", "what"], rows, columns=60)
+    assert longest(text) <= 60
+    assert "DynamicConv2d" in text
+    narrow = table(["layer", "kind of layer", "what"], rows, columns=40)
+    assert longest(narrow) <= 40
+    assert narrow.splitlines()[0] == "layer1.0.conv1", "a list, where a column would have to break a word"
+    assert "DynamicConv2d" in narrow
+
+
+def test_a_name_longer_than_the_terminal_is_whole_on_several_lines() -> None:
+    name = "features." * 9 + "conv"
+    text = table(["layer", "MAdds"], [[name, "1"]], right=(1,), columns=50)
+    assert longest(text) <= 50
+    assert name in "".join(text.split())
+
+
+@pytest.mark.parametrize("columns", [40, 50, 80, 120])
+def test_progress_is_not_cut_off(columns: int) -> None:
+    from rich.console import Console
+
+    from dynaconv.train.progress import Bar
+
+    out = io.StringIO()
+    bar = Bar(Console(file=out, width=columns, force_terminal=True, legacy_windows=False, color_system=None))
+    bar.start(100, 1234, 98, 1000, ())
+    bar.evaluating(99, 99, 100)
+    bar._progress.refresh()
+    bar.close()
+    assert "epoch 100/100 evaluating 99/100" in out.getvalue()
+    assert "…" not in out.getvalue()
+    assert "left" in out.getvalue()
+
+
+@pytest.mark.parametrize("columns", [55, 80, 120])
+def test_progress_of_a_comparison_is_not_cut_off(columns: int, tmp_path: Path) -> None:
+    from rich.console import Console
+
+    from dynaconv.analysis.settings import CompareSettings
+    from dynaconv.cli.compare_bar import CompareBar
+
+    out = io.StringIO()
+    console = Console(file=out, width=columns, force_terminal=True, legacy_windows=False, color_system=None)
+    bar = CompareBar(CompareSettings(), tmp_path, console)
+    bar.start(18, 18, 18.0)
+    progress = bar.run("condconv K=8", 2, 1.0)
+    progress.start(10, 5, 9, 3, ())
+    bar._progress.refresh()
+    bar.close()
+    assert "1/18 condconv K=8, seed 2, epoch 10/10" in out.getvalue()
+    assert "…" not in out.getvalue()
+
+
+def test_errors_fit_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(terminal, "width", lambda stream=None: 50)
+    assert main(["cost", "no_file_of_tests.py:build"]) == 2
+    assert longest(capsys.readouterr().err) <= 50

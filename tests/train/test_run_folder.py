@@ -130,3 +130,28 @@ def test_wandb_that_is_not_installed(
     monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
     assert main() == 2
     assert capsys.readouterr().err.endswith("wandb is not installed and this needs it; pip install 'dynaconv[wandb]'\n")
+
+
+def test_curves_of_one_epoch_have_whole_epochs_and_every_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    from dynaconv.tasks.task import Metric
+    from dynaconv.train.records import EpochRecord
+    from dynaconv.train.run_folder.logs import draw_curves
+
+    drawn: list[Figure] = []
+    save = Figure.savefig
+
+    def watched(figure: Figure, *words: object, **options: object) -> None:
+        drawn.append(figure)
+        save(figure, *words, **options)
+
+    monkeypatch.setattr(Figure, "savefig", watched)
+    record = EpochRecord(0, 2.0, {"top1": 0.5}, 0.1, None, 1.0, 1.0, 1.0)
+    draw_curves([record], (Metric("top1", "top-1", percent=True),), tmp_path / "curves.png")
+    for axes in drawn[0].axes[:3]:
+        ticks = [tick for tick in axes.get_xticks() if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
+        assert ticks == [1.0]
+        assert axes.get_xlabel() == "epoch"
+        assert axes.get_ylabel()
+    assert drawn[0].axes[2].get_lines()[0].get_marker() == "o", "a line of one point would not be seen"

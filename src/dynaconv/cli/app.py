@@ -194,5 +194,7 @@ def _sentence(error: Any) -> str:
 
 
 def _complain(error: object, code: int) -> int:
-    print(f"dynaconv: {error}", file=sys.stderr)
+    from dynaconv.cli.terminal import sentences, width
+
+    print(sentences(f"dynaconv: {error}", width(sys.stderr)), file=sys.stderr)
     return code

@@ -102,7 +102,9 @@ def _text(comparison: Comparison, place: Path) -> str:
     lines = table(HEADINGS, rows, right=range(1, len(HEADINGS)), columns=columns)
     conclusions = [sentences(row.conclusion, columns) for row in comparison.rows[1:]]
     told = [sentences(note, columns) for note in notes(comparison)]
-    return "\n".join([lines, "", *conclusions, "", *told, "", f"{place}/compare.json, .csv, .md, .png, .pdf"])
+    return "\n".join(
+        [lines, "", *conclusions, "", *told, "", sentences(f"{place}/compare.json, .csv, .md, .png, .pdf", columns)]
+    )
 
 
 def _watcher(settings: CompareSettings, place: Path) -> Any:

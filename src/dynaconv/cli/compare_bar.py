@@ -14,6 +14,9 @@ from dynaconv.analysis.settings import CompareSettings
 from dynaconv.tasks.task import Metric
 from dynaconv.train.records import EpochRecord
 
+# With fewer columns only the words and the time left are shown: rich would cut the words off.
+WIDE = len("12/18 condconv K=16, seed 12, epoch 100/100  0:00:00  left  0:00:00  ") + 24
+
 
 class CompareBar:
     """One bar over all runs, with the time left; one line for every run that is done.
@@ -27,8 +30,7 @@ class CompareBar:
         self._settings, self._place = settings, place
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TimeElapsedColumn(),
+            *([BarColumn(bar_width=24), TimeElapsedColumn()] if self.console.width >= WIDE else []),
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self.console,

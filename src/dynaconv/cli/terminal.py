@@ -7,14 +7,15 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
+from typing import TextIO
 
 GAP = "  "
 NARROWEST = 12  # characters of a column whose words are wrapped
 
 
-def width() -> int | None:
-    """Return the columns of the terminal, or None if the output is not a terminal."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+def width(stream: TextIO | None = None) -> int | None:
+    """Return the columns of the terminal, or None if the output (``sys.stdout`` by default) is not a terminal."""
+    return shutil.get_terminal_size().columns if (stream or sys.stdout).isatty() else None
 
 
 def table(
@@ -33,7 +34,7 @@ def table(
     """
     widths = _widths([header, *rows])
     if columns is not None and _total(widths) > columns:
-        fitting = _narrowed(widths, right, columns)
+        fitting = _narrowed(widths, _longest_words([header, *rows]), right, columns)
         if fitting is None:
             return _paragraphs(header, rows, columns)
         widths = fitting
@@ -88,15 +89,19 @@ def _total(widths: Sequence[int]) -> int:
     return sum(widths) + len(GAP) * (len(widths) - 1)
 
 
-def _narrowed(widths: Sequence[int], right: Sequence[int], columns: int) -> list[int] | None:
-    """Take characters from the widest columns of words; None where too few would remain."""
+def _longest_words(rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max((len(word) for row in rows for word in row[place].split()), default=0) for place in range(len(rows[0]))]
+
+
+def _narrowed(widths: Sequence[int], least: Sequence[int], right: Sequence[int], columns: int) -> list[int] | None:
+    """Take characters from the widest columns of words, never from a word; None where that does not suffice."""
     narrow = list(widths)
     words = [place for place in range(1, len(widths)) if place not in right]  # names in the first column stay whole
     while _total(narrow) > columns:
-        widest = max(words, key=lambda place: narrow[place], default=None)
-        if widest is None or narrow[widest] <= NARROWEST:
+        left = [place for place in words if narrow[place] > max(NARROWEST, least[place])]
+        if not left:
             return None
-        narrow[widest] -= 1
+        narrow[max(left, key=lambda place: narrow[place])] -= 1
     return narrow
 
 
@@ -115,17 +120,17 @@ def _lines(row: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> l
 
 
 def _wrapped(cell: str, width: int) -> list[str]:
-    return [part for line in cell.split("\n") for part in (textwrap.wrap(line, width) or [""])]
+    return [part for line in cell.split("\n") for part in (textwrap.wrap(line, width, break_on_hyphens=False) or [""])]
 
 
 def _paragraphs(header: Sequence[str], rows: Sequence[Sequence[str]], columns: int) -> str:
     names = [name.replace("\n", " ") for name in header]
     blocks = []
     for row in rows:
-        lines = [row[0]]
+        lines = [textwrap.fill(" ".join(row[0].split("\n")), columns, subsequent_indent="  ")]
         for name, cell in zip(names[1:], row[1:], strict=True):
             if cell:
                 text = f"  {name}: " + " ".join(cell.split("\n"))
-                lines.append(textwrap.fill(text, columns, subsequent_indent="    ", break_long_words=False))
+                lines.append(textwrap.fill(text, columns, subsequent_indent="    ", break_on_hyphens=False))
         blocks.append("\n".join(lines))
     return "\n".join(blocks)

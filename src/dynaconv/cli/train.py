@@ -158,7 +158,7 @@ def _train(
 ) -> None:
     import torch
 
-    from dynaconv.cli.terminal import prepare
+    from dynaconv.cli.terminal import prepare, sentences, width
     from dynaconv.train import fit
     from dynaconv.train.accelerator import is_first_process
     from dynaconv.train.progress import Bar
@@ -175,7 +175,7 @@ def _train(
     check_sizes(network, data, accumulate=recipe.settings.accumulate, processes=int(environ.get("WORLD_SIZE", "1")))
     check_experts([recipe.model.experts, recipe.model.args.get("experts")])
     if first:
-        print(f"{recipe.model.name} on {data.description}; into {out}")
+        print(sentences(f"{recipe.model.name} on {data.description}; into {out}", width()))
     result = fit(
         network,
         data,
@@ -191,7 +191,7 @@ def _train(
     )
     check_losses([record.train_loss for record in result.history])
     if first:
-        print(f"{result.summary()}; weights in {out / 'best.safetensors'}")
+        print(sentences(f"{result.summary()}; weights in {out / 'best.safetensors'}", width()))
 
 
 def _file_behind(spec: ModelSpec, out: Path, resume: str) -> dict[str, Any]:

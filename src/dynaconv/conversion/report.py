@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from dynaconv.notebook import html_table
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerReport:
@@ -45,10 +47,20 @@ class DynamizeReport:
     def __len__(self) -> int:
         return len(self.layers)
 
-    def __str__(self) -> str:
-        rows = [
+    def _repr_html_(self) -> str:
+        """The table, for notebooks."""
+        return html_table(("layer", "kind", "now", "why"), self._rows(), notes=[self._summary()])
+
+    def _rows(self) -> list[tuple[str, str, str, str]]:
+        return [
             (layer.name, layer.kind, "dynamic" if layer.replaced else "left", layer.reason) for layer in self.layers
         ]
+
+    def _summary(self) -> str:
+        return f"{len(self.replaced)} layers dynamic, {len(self.left)} left"
+
+    def __str__(self) -> str:
+        rows = self._rows()
         widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
         lines = ["  ".join((*map(str.ljust, row[:3], widths), row[3])) for row in rows]
-        return "\n".join([*lines, f"{len(self.replaced)} layers dynamic, {len(self.left)} left"])
+        return "\n".join([*lines, self._summary()])

@@ -13,7 +13,8 @@ from torch import nn
 from dynaconv.counting.modules import Ledger
 from dynaconv.counting.protocol import is_counted
 from dynaconv.counting.rules import Rule, rule_named
-from dynaconv.counting.table import render_table
+from dynaconv.counting.table import render_table, summary, table_cells
+from dynaconv.notebook import html_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +158,12 @@ class CostReport:
 
     def __str__(self) -> str:
         return self.table()
+
+    def _repr_html_(self) -> str:
+        """The table, for notebooks."""
+        plain = self.to_dict()
+        header, cells = table_cells(plain, all_layers=False)
+        return html_table(header, cells, right=range(3, len(header)), notes=summary(plain), total=True)
 
     def _sum(self, column: str) -> float:
         return sum(getattr(layer, column) for layer in self.layers)

@@ -30,6 +30,7 @@ from dynaconv.inference.norm_folding import (
 from dynaconv.inference.router import freeze_router
 from dynaconv.kernels.cpu.arguments import Activation
 from dynaconv.layers import DynamicLayer
+from dynaconv.notebook import html_table
 from dynaconv.torch_private import carry_hooks
 
 
@@ -59,6 +60,16 @@ class FreezeReport:
             f"{len(self.layers)} dynamic layers frozen{left}, {len(self.norms)} batch norms folded; "
             f"largest error {self.error:.1e} of the largest output{agreement}"
         )
+
+    def _repr_html_(self) -> str:
+        """What became of every layer, for notebooks."""
+        norm_of = {convolution: norm for norm, convolution in self.norms.items()}
+        rows = [(name, "frozen", f"took {norm_of[name]}" if name in norm_of else "") for name in self.layers]
+        rows += [
+            (name, "ordinary", f"took {norm}") for norm, name in self.norms.items() if name not in set(self.layers)
+        ]
+        rows += [(name, "left", reason) for name, reason in self.left.items()]
+        return html_table(("layer", "now", "norm, or why"), rows, notes=[str(self)])
 
 
 def freeze(

@@ -11,11 +11,10 @@ from typing import Any, cast
 from torch import nn
 
 from dynaconv.errors import UserError, blame_input, suggest
+from dynaconv.hub import CARD, CONFIG, fetch, push_folder
 from dynaconv.models.builder import ZOO, build
 from dynaconv.models.spec import NetworkSpec
 from dynaconv.models.weights import WEIGHTS, load_weights
-
-CONFIG, CARD = "config.json", "README.md"
 
 
 def save_pretrained(model: nn.Module, folder: str | Path, *, notes: str = "") -> Path:
@@ -72,16 +71,9 @@ def load_pretrained(source: str | Path, *, classifier: bool = True, **arguments:
 
 def push_to_hub(model: nn.Module, repository: str, *, notes: str = "", private: bool = False) -> str:
     """Save a network into a repository of the hub, ``"owner/name"``, made if it is not there; returns its address."""
-    from huggingface_hub import HfApi
-
-    api = HfApi(library_name="dynaconv")
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(model, folder, notes=notes)
-        try:
-            api.create_repo(repository, private=private, exist_ok=True)
-            return str(api.upload_folder(repo_id=repository, folder_path=folder))
-        except Exception as error:  # no network, no rights: the hub's client raises many kinds
-            raise UserError(f"Cannot write {repository} on the hub: {_first_line(error)}") from error
+        return push_folder(folder, repository, private=private)
 
 
 def arguments_of(model: nn.Module) -> dict[str, Any]:
@@ -155,21 +147,5 @@ def _preprocessing(config: dict[str, Any]) -> dict[str, Any]:
 
 def _fetch(name: str) -> Path:
     """A snapshot of a repository on the hub, from the cache or the network."""
-    if name.count("/") != 1 or name.startswith((".", "/")):
-        hint = (
-            suggest(name, ZOO) if name not in ZOO else "It has no published weights: timm.create_model builds it new."
-        )
-        raise UserError(f"{name!r} is neither a folder nor a repository 'owner/name' on the hub. {hint}")
-    from huggingface_hub import snapshot_download
-
-    repository, _, revision = name.partition("@")
-    try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=[CONFIG, WEIGHTS, CARD]))
-    except Exception as error:  # no network, no such repository, no rights: the hub's client raises many kinds
-        raise UserError(
-            f"Cannot fetch {name} from the hub: {_first_line(error)} Without a network, give the path of a folder."
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason given'}"
+    hint = suggest(name, ZOO) if name not in ZOO else "It has no published weights: timm.create_model builds it new."
+    return fetch(name, (CONFIG, WEIGHTS, CARD), hint)

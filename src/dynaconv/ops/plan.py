@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from dynaconv.errors import suggest
 from dynaconv.kernels import cpu as kernels
+from dynaconv.notebook import html_table
 from dynaconv.ops import measured
 from dynaconv.ops.call import Call
 from dynaconv.ops.geometry import output_space
@@ -28,6 +29,11 @@ class Plan:
     def __str__(self) -> str:
         lines = [f"{self.strategy}: {self.why}"]
         return "\n".join(lines + [f"  not {name}: {reason}" for name, reason in self.others.items()])
+
+    def _repr_html_(self) -> str:
+        """The strategies with their reasons, for notebooks."""
+        rows = [(self.strategy, "runs", self.why), *((name, "not", reason) for name, reason in self.others.items())]
+        return html_table(("strategy", "", "why"), rows)
 
 
 def check_choice(strategy: str) -> None:

@@ -37,6 +37,9 @@ class Progress(Protocol):
         ...
 
 
+WIDEST_DESCRIPTION = len("epoch 100/100 evaluating 100/100")
+
+
 class Silent:
     """Shows nothing."""
 
@@ -60,6 +63,7 @@ class Bar:
             BarColumn,
             MofNCompleteColumn,
             Progress,
+            ProgressColumn,
             TaskID,
             TextColumn,
             TimeElapsedColumn,
@@ -67,14 +71,17 @@ class Bar:
         )
 
         self.console = console or Console(stderr=True)
+        # As much as fits: rich would cut off the words of a row that is too wide.
+        room = self.console.width - WIDEST_DESCRIPTION
+        after: list[ProgressColumn] = [TextColumn("left"), TimeRemainingColumn()]
+        if room >= len("1234/12345  1,234 img/s  0:00:00  left  0:00:00  ") + 8:
+            after = [MofNCompleteColumn(), TextColumn("{task.fields[rate]:>10}"), TimeElapsedColumn(), *after]
+            room -= len("1234/12345  1,234 img/s  0:00:00  ")
+        room -= len("  left  0:00:00  ")
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]:>10}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            *([BarColumn(bar_width=min(40, room))] if room >= 4 else []),
+            *after,
             console=self.console,
             transient=True,
             refresh_per_second=4,

@@ -116,12 +116,23 @@ def draw_curves(history: list[EpochRecord], metrics: Sequence[Metric], path: Pat
         loss.set_ylabel("loss")
         shares.set_ylabel("evaluation, %")
         rates = [record.lr for record in history]
-        schedule.plot(epochs, rates, color=style(0).colour, linestyle=style(0).dash, label="learning rate")
+        alone = style(0).marker if len(rates) == 1 else ""  # a line of one point would not be seen
+        schedule.plot(
+            epochs,
+            rates,
+            color=style(0).colour,
+            linestyle=style(0).dash,
+            marker=alone,
+            markersize=4,
+            label="learning rate",
+        )
         schedule.set_ylabel("learning rate")
         _routing(schedule, history)
         for axes in (loss, shares, schedule):
             axes.set_xlabel("epoch")
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+            if len(epochs) == 1:
+                axes.set_xlim(epochs[0] - 0.5, epochs[0] + 0.5)
             with_grid(axes)
             if axes.get_legend_handles_labels()[0]:
                 axes.legend(frameon=False, handlelength=2.6)
