@@ -290,6 +290,15 @@ def test_options_that_do_not_fit(options: dict[str, Any], message: str, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+def test_padding_that_timm_computes_fixes_the_size_of_the_image(tmp_path: Path) -> None:
+    from timm.layers import Conv2dSame
+
+    network = nn.Sequential(Conv2dSame(3, 4, 3, stride=2), dynaconv.DynamicConv2d(4, 4, 1)).eval()
+    report = export(network, tmp_path / "x.onnx", image_size=9)
+    assert not report.free_size
+    assert report.batch is None
+
+
 class Several(Decides):
     """Two outputs under names of their own."""
 

@@ -108,7 +108,10 @@ def _as_images_to_tensors(
     common["input_size"] = (channels, *size)
     if task == "detection":
         return _detector(network, common, known, image_size)
-    return Source(network=network, preprocessing=known, original=network, **common)
+    # timm's layers with TensorFlow's padding compute it in Python from the size of the map, which fixes that size. To
+    # trace them with a free one first takes minutes.
+    fixed = any(type(module).__name__.endswith("Same") for module in network.modules())
+    return Source(network=network, preprocessing=known, original=network, fixed_size=fixed, **common)
 
 
 def _task_of(network: nn.Module) -> str:
