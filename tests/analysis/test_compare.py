@@ -64,7 +64,21 @@ def test_json_holds_what_the_answer_holds(done: tuple[Path, Comparison, Notes]) 
     plain = json.loads((out / "compare.json").read_text())
     assert plain == json.loads(json.dumps(comparison.plain()))
     assert set(plain) == {
-        *("format", "backbone", "data", "test_images", "image_size", "batch_size", "seeds", "settings", "about", "rows")
+        *(
+            "format",
+            "backbone",
+            "task",
+            "metric",
+            "baseline",
+            "data",
+            "test_images",
+            "image_size",
+            "batch_size",
+            "seeds",
+            "settings",
+            "about",
+            "rows",
+        )
     }
     assert plain["seeds"] == [0, 3]
     assert plain["settings"]["training"]["epochs"] == 2
@@ -97,7 +111,7 @@ def test_csv_has_a_line_for_every_network(done: tuple[Path, Comparison, Notes]) 
     rows = list(csv.DictReader((done[0] / "compare.csv").read_text().splitlines()))
     assert [row["method"] for row in rows] == ["static", "dynamic"]
     assert rows[0]["difference"] == rows[0]["experts"] == ""
-    assert float(rows[1]["top1_seed3"]) == pytest.approx(done[1].rows[1].top1[1])
+    assert float(rows[1]["top1_seed3"]) == pytest.approx(done[1].rows[1].values[1])
     assert float(rows[1]["difference_low"]) <= float(rows[1]["difference"]) <= float(rows[1]["difference_high"])
 
 
@@ -123,7 +137,7 @@ def test_a_missing_run_is_repeated_and_comes_out_the_same(done: tuple[Path, Comp
     for file in folder.iterdir():
         file.unlink()
     notes = Notes()
-    assert compare(SETTINGS, out, notes).rows[1].top1 == comparison.rows[1].top1
+    assert compare(SETTINGS, out, notes).rows[1].values == comparison.rows[1].values
     assert notes.runs == [("dynamic K=2", 3)]
 
 
@@ -134,7 +148,7 @@ def test_seeds_may_be_added(done: tuple[Path, Comparison, Notes], tmp_path: Path
     notes = Notes()
     comparison = compare(SETTINGS.model_copy(update={"seeds": (0, 3, 5)}), tmp_path / "copy", notes)
     assert notes.runs == [("static", 5), ("dynamic K=2", 5)]
-    assert comparison.rows[1].top1[:2] == done[1].rows[1].top1
+    assert comparison.rows[1].values[:2] == done[1].rows[1].values
 
 
 def test_other_settings_are_refused_by_name(done: tuple[Path, Comparison, Notes]) -> None:
@@ -186,7 +200,7 @@ def test_an_interrupted_run_goes_on_and_comes_out_the_same(
     whole = CompareFolder(done[0]).result(variant, 3)
     again = run_one(variant, 3, SETTINGS, tmp_path)
     assert whole is not None
-    assert (again.top1, again.curve, again.train_loss) == (whole.top1, whole.curve, whole.train_loss)
+    assert (again.value, again.curve, again.train_loss) == (whole.value, whole.curve, whole.train_loss)
     assert again.correctness() == whole.correctness()
 
 
@@ -209,10 +223,17 @@ def test_results_survive_the_file() -> None:
     assert result.correctness() == [1, 0, 1]
 
 
+def test_results_have_the_metrics_name() -> None:
+    result = RunResult("condconv", 8, 0, 41.5, [(5, 41.5)], [2.0], 1e-3, 0, None, None, None, 3, "ap", {"ap": 0.415})
+    assert result.plain()["ap"] == 41.5
+    assert RunResult.of(json.loads(json.dumps(result.plain()))) == result
+    assert result.correctness() is None
+
+
 def test_one_seed_gives_no_interval(done: tuple[Path, Comparison, Notes]) -> None:
     comparison = compare(SETTINGS.model_copy(update={"seeds": (3,)}), done[0])
     row = comparison.rows[1]
-    assert row.top1_spread is None
+    assert row.spread is None
     assert row.difference is not None
     assert row.difference.low is None
     assert "no interval" in row.conclusion

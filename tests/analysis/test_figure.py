@@ -12,9 +12,10 @@ import pytest
 
 from dynaconv.analysis.comparison import Comparison, Row
 from dynaconv.analysis.figure import draw
-from dynaconv.analysis.report import HEADINGS, cells, markdown, notes, unstable
+from dynaconv.analysis.report import cells, headings, markdown, notes, unstable
 from dynaconv.analysis.statistics import paired_difference, spread
 from dynaconv.figures import short_number
+from dynaconv.tasks.task import Metric
 
 
 def row(method: str, experts: int | None, madds: float, top1: tuple[float, ...]) -> Row:
@@ -25,9 +26,9 @@ def row(method: str, experts: int | None, madds: float, top1: tuple[float, ...])
         experts=experts,
         parameters=400_000,
         madds=madds,
-        top1=top1,
-        top1_mean=sum(top1) / len(top1),
-        top1_spread=spread(top1),
+        values=top1,
+        mean=sum(top1) / len(top1),
+        spread=spread(top1),
         difference=None if experts is None else paired_difference(right, base),
         train_seconds_per_image=1.5e-3,
         train_ratio=1.0 if experts is None else 2.25,
@@ -49,6 +50,9 @@ def comparison(seeds: int = 3) -> Comparison:
     }
     return Comparison(
         backbone="some_network",
+        task="classification",
+        metric=Metric("top1", "top-1", percent=True),
+        baseline={"top1": 0.1},
         data="some data",
         test_images=1000,
         image_size=32,
@@ -120,7 +124,7 @@ def test_ink_on_paper() -> None:
 
 def test_cells_by_hand() -> None:
     static, dynamic, _ = comparison().rows
-    assert len(cells(static)) == len(HEADINGS)
+    assert len(cells(static)) == len(headings(comparison()))
     assert cells(static)[:6] == ["static", "", "400 K", "4.10 M", "90.07 ± 0.40", ""]
     assert cells(dynamic)[5] == "+1.60\n[-0.03, +3.23]"
     assert cells(dynamic)[6] == "1.5\nx2.25"

@@ -13,6 +13,7 @@ from dynaconv.analysis.measure import FEWEST, ROUNDS, WARM_UP, measure, peak_ste
 from dynaconv.analysis.measure import _Step as Step
 from dynaconv.analysis.settings import RECIPE
 from dynaconv.kernels import cpu
+from dynaconv.tasks.classification import Classification, open_data
 from dynaconv.train import TrainSettings
 from dynaconv.train.accelerator import make_accelerator
 
@@ -45,7 +46,9 @@ def test_memory_of_a_linear_step_by_hand() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 20 * 20, 10, bias=False))
     weights = 3 * 20 * 20 * 10 * 4
     batch = (torch.randn(2, 3, 20, 20), torch.tensor([0, 1]))
-    found = peak_step_bytes(Step(network, 10, batch, CPU, make_accelerator(CPU)), torch.device("cpu"))
+    found = peak_step_bytes(
+        Step(network, Classification(10, CPU), batch, CPU, make_accelerator(CPU)), torch.device("cpu")
+    )
     images = batch[0].nbytes
     assert 3 * weights + 2 * images <= found <= 3 * weights + 2 * images + 1000
 
@@ -54,7 +57,9 @@ def test_memory_of_activations_grows_with_the_batch() -> None:
     def peak(images: int) -> int:
         network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 2))
         batch = (torch.randn(images, 3, 8, 8), torch.zeros(images, dtype=torch.int64))
-        return peak_step_bytes(Step(network, 2, batch, CPU, make_accelerator(CPU)), torch.device("cpu"))
+        return peak_step_bytes(
+            Step(network, Classification(2, CPU), batch, CPU, make_accelerator(CPU)), torch.device("cpu")
+        )
 
     # one more image: itself, its copy, the convolution's and the activation's output at the least
     assert peak(65) - peak(64) >= (2 * 3 * 64 + 4 * 64) * 4
@@ -69,7 +74,7 @@ def test_a_dynamic_network_needs_no_more_than_its_parameters(side: int) -> None:
     def peak(layer: nn.Module) -> tuple[int, int]:
         network = nn.Sequential(nn.Conv2d(3, 64, 1), layer, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         batch = (torch.randn(64, 3, side, side), torch.zeros(64, dtype=torch.int64))
-        step = Step(network, 64, batch, RECIPE, make_accelerator(RECIPE))
+        step = Step(network, Classification(64, RECIPE), batch, RECIPE, make_accelerator(RECIPE))
         return peak_step_bytes(step, torch.device("cpu")), sum(weight.numel() for weight in network.parameters())
 
     static, parameters = peak(nn.Conv2d(64, 64, 3, padding=1))
@@ -78,8 +83,8 @@ def test_a_dynamic_network_needs_no_more_than_its_parameters(side: int) -> None:
 
 
 def test_measure_returns_times_of_every_network() -> None:
-    networks = [nn.Sequential(nn.Flatten(), nn.Linear(3 * 16, width), nn.Linear(width, 4)) for width in (4, 64)]
-    small, large = measure(networks, 4, 4, 8, CPU)
+    networks = [nn.Sequential(nn.Flatten(), nn.Linear(3 * 16, width), nn.Linear(width, 10)) for width in (4, 64)]
+    small, large = measure(networks, open_data("digits", image_size=4, batch_size=8), CPU)
     assert small.step.ratio == small.latency.ratio == 1.0
     assert large.step_bytes > small.step_bytes
     assert min(small.step.seconds, large.latency.seconds) > 0
@@ -92,5 +97,7 @@ def test_memory_on_cuda_is_the_allocators() -> None:
     accelerator = make_accelerator(settings)
     batch = (torch.randn(2, 3, 200, 200, device="cuda"), torch.tensor([0, 1], device="cuda"))
     weights = 3 * 200 * 200 * 100 * 4
-    found = peak_step_bytes(Step(network, 100, batch, settings, accelerator), accelerator.device)
+    found = peak_step_bytes(
+        Step(network, Classification(100, settings), batch, settings, accelerator), accelerator.device
+    )
     assert 3 * weights <= found <= 3.5 * weights

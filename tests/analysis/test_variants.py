@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from dynaconv.analysis import CompareSettings
-from dynaconv.analysis.runs import open_for, stratified_rows
+from dynaconv.analysis.runs import open_for
 from dynaconv.analysis.variants import STATIC, Variant
 from dynaconv.errors import UserError
 from dynaconv.layers import DynamicLayer
 from dynaconv.tasks.classification import ImageData
+from dynaconv.tasks.classification.source import stratified_rows
 
 SETTINGS = CompareSettings(backbone="test_resnet", model_args={"channels": [8, 8, 8, 16]})
 
@@ -62,5 +63,5 @@ def test_fewer_training_images_in_equal_shares(data: ImageData) -> None:
 
 @pytest.mark.parametrize("size", [9, 100_000])
 def test_too_few_or_too_many_training_images(size: int) -> None:
-    with pytest.raises(UserError, match=f"--train-images is {size}; expected 10"):
+    with pytest.raises(UserError, match=f"train_images is {size}; expected 10"):
         open_for(SETTINGS.model_copy(update={"train_images": size}), 0)

@@ -69,10 +69,10 @@ def refused(words: list[str], out: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["test_resnet", "--set", "momentum"], ["expected NAME=VALUE"]),
         (["test_resnet", "--model-kwargs", "chanels=3"], ["test_resnet cannot be had", "chanels"]),
         (["test_resnet", "--share", "blok"], ["share is 'blok'"]),
-        (["test_resnet", "--train-images", "3"], ["--train-images is 3; expected 10"]),
+        (["test_resnet", "--train-images", "3"], ["train_images is 3; expected 10"]),
         (["test_vit"], ["nothing to replace"]),
         (["test_resnet", "--image-size", "0"], ["image_size is 0"]),
-        (["test_resnet", "--image-size", "32x16"], ["image_size is '32x16'", "square, expected one number"]),
+        (["test_resnet", "--image-size", "32x16"], ["image_size is 32x16", "square, expected one number"]),
         (["test_resnet", "--image-size", "32 px"], ["image_size is '32 px'; expected a number"]),
     ],
 )

@@ -106,6 +106,22 @@ def test_broken_annotations_end_with_2(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_two_processes_train_and_measure(data: Path, tmp_path: Path) -> None:
+    """A run of two processes ends with the precision that one process measures of its last weights."""
+    out = tmp_path / "run"
+    words = ["-m", "dynaconv", "train", NETWORK, "--data", str(data), "--out", str(out), *QUICK, "--threads", "1"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([sys.executable, *launch, *words, "--epochs", "2"], check=True)
+    rows = list(csv.DictReader((out / "log.csv").read_text().splitlines()))
+    assert len(rows) == 2
+    words = ["-m", "dynaconv", "eval", str(out / "last.safetensors"), "--data", str(data), "--json", "--device", "cpu"]
+    alone = json.loads(subprocess.check_output([sys.executable, *words, "--workers", "0"], text=True))
+    for name in ("ap", "ap50", "ap75", "ar100"):
+        assert float(rows[-1][name]) == pytest.approx(alone[name], abs=1e-6), name
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_two_processes_measure_what_one_does(data: Path, run: Path, tmp_path: Path) -> None:
     """Of four pictures in batches of three the second process has one."""

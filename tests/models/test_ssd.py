@@ -80,6 +80,20 @@ def test_boxes_of_the_first_map_have_the_scales_of_the_papers_code() -> None:
     assert [round(each[0, 0].item(), 2) for each in pairs[1:]] == [0.35, 0.5, 0.65, 0.8, 0.95]
 
 
+def test_scales_of_the_anchors() -> None:
+    """The first map has squares of s[0] and sqrt(s[0] s[1]), and boxes of the area s[0]^2 twice as wide as high."""
+    scales = [0.07, 0.44, 0.55, 0.66, 0.77, 0.88, 0.99]
+    generator: Any = detector(head="ssd", scales=scales).anchor_generator
+    expected = [[0.07] * 2, [(0.07 * 0.44) ** 0.5] * 2, [0.07 * 2**0.5, 0.07 / 2**0.5], [0.07 / 2**0.5, 0.07 * 2**0.5]]
+    assert generator._wh_pairs[0].tolist() == [pytest.approx(pair) for pair in expected]
+    assert generator.num_anchors_per_location() == [4, 6, 6, 6, 4, 4]
+    for wrong in (scales[:6], scales[::-1], [0.0, *scales[1:]]):
+        with pytest.raises(ValueError, match="expected 7 rising numbers above 0"):
+            detector(head="ssd", scales=wrong)
+    with pytest.raises(ValueError, match="scales are for head='ssd', and head is 'paper'"):
+        detector(scales=scales)
+
+
 def test_training_reaches_every_parameter() -> None:
     model = detector().train()
     images = [torch.rand(3, 200, 240), torch.rand(3, 320, 180)]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from dynaconv.recipes import list_recipes, resolve
 from dynaconv.tasks.keypoints import KeypointOptions
 from dynaconv.tasks.network import build_model
+from dynaconv.train import TrainSettings
 from dynaconv.train.optimizer import build_optimizer, build_schedule
 
 # Chen et al. 2020, Tables 10 and 11: average precision in percent
@@ -45,6 +48,21 @@ def test_learning_rates() -> None:
     for epoch, rate in {0: 1e-3, 169: 1e-3, 170: 1e-4, 199: 1e-4, 200: 1e-5, 209: 1e-5}.items():
         schedule.step_update(epoch * 10)
         assert optimizer.param_groups[0]["lr"] == pytest.approx(rate), epoch
+
+
+@pytest.mark.parametrize("per", ["step", "epoch"])
+def test_the_rate_falls_at_the_milestone_and_not_before(per: Any) -> None:
+    """timm's schedule alone is early: by a step, or by a whole epoch."""
+    settings = TrainSettings(sched="multistep", sched_per=per, milestones=(3, 5), lr=1.0, decay_rate=0.1, epochs=7)
+    optimizer = build_optimizer(torch.nn.Linear(2, 2), settings)
+    schedule = build_schedule(optimizer, settings, steps_per_epoch=4)
+    rates = []
+    for step in range(7 * 4):  # as the loop does it
+        rates.append(optimizer.param_groups[0]["lr"])
+        schedule.step_update(step + 1)
+        if step % 4 == 3:
+            schedule.step(step // 4 + 1)
+    assert rates == pytest.approx([1.0] * 12 + [0.1] * 8 + [0.01] * 8)
 
 
 @pytest.mark.parametrize("name", ["head", "backbone"])

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from dynaconv.analysis.measure import Measurement
 from dynaconv.analysis.runs import RunResult
-from dynaconv.analysis.statistics import Difference, mean, paired_difference, spread
+from dynaconv.analysis.statistics import Difference, difference_of, mean, paired_difference, spread
 from dynaconv.analysis.variants import Variant
+from dynaconv.tasks.task import Metric
 
 FORMAT = 1
 
@@ -22,13 +23,14 @@ class Row:
         method, experts: ``static`` with ``None``; ``dynamic`` or ``condconv`` with K.
         parameters: as stored, all K experts.
         madds: multiply-adds of one image at the comparison's size, mixing and routing included.
-        top1: of each seed's last epoch, percent.
-        top1_mean, top1_spread: their mean, and sample standard deviation (``None`` with one seed).
+        values: the metric of each seed's last epoch; a share in percent. In files the three have the metric's name:
+            ``top1``, ``top1_mean``, ``top1_spread``.
+        mean, spread: their mean, and sample standard deviation (``None`` with one seed).
         difference: to static, paired over seeds; ``None`` for static.
         train_seconds_per_image, train_ratio: a training step, by the batch size; median of the ratios to static.
         latency_seconds, latency_ratio: one image, forward; median of the ratios to static.
         step_bytes, step_bytes_ratio: peak memory of a training step.
-        curve: for every evaluated epoch, its number and each seed's top-1.
+        curve: for every evaluated epoch, its number and each seed's value.
         routing_entropy: mean over seeds and routers at the end, as a share of log K; 1 is even, 0 one expert.
         dropped_steps: over all seeds.
         conclusion: one sentence.
@@ -40,9 +42,9 @@ class Row:
     experts: int | None
     parameters: int
     madds: float
-    top1: tuple[float, ...]
-    top1_mean: float
-    top1_spread: float | None
+    values: tuple[float, ...]
+    mean: float
+    spread: float | None
     difference: Difference | None
     train_seconds_per_image: float
     train_ratio: float
@@ -63,6 +65,11 @@ class Row:
         """For people."""
         return Variant(self.method, self.experts).label
 
+    def named(self, metric: str) -> dict[str, Any]:
+        """As a dictionary whose figures have the metric's name."""
+        names = {"values": metric, "mean": f"{metric}_mean", "spread": f"{metric}_spread"}
+        return {names.get(name, name): value for name, value in asdict(self).items()}
+
 
 class Price(NamedTuple):
     """Parameters, multiply-adds of one image, and the share of them that mixes experts."""
@@ -78,6 +85,8 @@ class Comparison:
 
     Attributes:
         backbone, data: the network's name; the data in one line.
+        task, metric: what it was trained for; what is compared.
+        baseline: the task's metrics, as shares of 1, of what is best guessed without looking at the pictures.
         test_images, image_size, batch_size: what their names say.
         seeds: in the order of the rows' per-seed figures.
         settings: all of them, resolved.
@@ -86,9 +95,12 @@ class Comparison:
     """
 
     backbone: str
+    task: str
+    metric: Metric
+    baseline: dict[str, float]
     data: str
     test_images: int
-    image_size: int
+    image_size: int | tuple[int, int]
     batch_size: int
     seeds: tuple[int, ...]
     settings: dict[str, Any]
@@ -97,10 +109,11 @@ class Comparison:
 
     def plain(self) -> dict[str, Any]:
         """As a dictionary of plain types, which ``compare.json`` holds."""
-        return {"format": FORMAT, **asdict(self)}
+        return {"format": FORMAT, **asdict(self), "rows": [row.named(self.metric.name) for row in self.rows]}
 
 
 def summarise(
+    metric: Metric,
     variant: Variant,
     results: Sequence[RunResult],
     static: Sequence[RunResult],
@@ -110,21 +123,19 @@ def summarise(
     batch_size: int,
 ) -> Row:
     """One network's row from its runs and the static twin's, seed by seed."""
-    top1 = tuple(result.top1 for result in results)
+    values = tuple(result.value for result in results)
     difference = None
     if variant.experts is not None:
-        difference = paired_difference(
-            [result.correctness() for result in results], [result.correctness() for result in static]
-        )
+        difference = _difference(results, static)
     entropies = [result.routing_entropy for result in results if result.routing_entropy is not None]
     return Row(
         method=variant.method,
         experts=variant.experts,
         parameters=price.parameters,
         madds=price.madds,
-        top1=top1,
-        top1_mean=mean(top1),
-        top1_spread=spread(top1),
+        values=values,
+        mean=mean(values),
+        spread=spread(values),
         difference=difference,
         train_seconds_per_image=measured.step.seconds / batch_size,
         train_ratio=measured.step.ratio,
@@ -135,19 +146,26 @@ def summarise(
         curve=_curve(results),
         routing_entropy=mean(entropies) if entropies else None,
         dropped_steps=sum(result.dropped_steps for result in results),
-        conclusion=conclude(variant.label, difference, results[0].test_images),
+        conclusion=conclude(variant.label, difference, results[0].test_images, metric.higher_is_better),
         train_ratio_quartiles=measured.step.ratio_quartiles,
         latency_ratio_quartiles=measured.latency.ratio_quartiles,
         mixing_share=price.mixing_share,
     )
 
 
+def _difference(results: Sequence[RunResult], static: Sequence[RunResult]) -> Difference:
+    ours, theirs = ([right for one in runs if (right := one.correctness()) is not None] for runs in (results, static))
+    if ours and theirs:
+        return paired_difference(ours, theirs)
+    return difference_of([one.value for one in results], [one.value for one in static])
+
+
 def _curve(results: Sequence[RunResult]) -> tuple[tuple[int, tuple[float, ...]], ...]:
     by_epoch = zip(*(result.curve for result in results), strict=True)
-    return tuple((points[0][0], tuple(top1 for _, top1 in points)) for points in by_epoch)
+    return tuple((points[0][0], tuple(value for _, value in points)) for points in by_epoch)
 
 
-def conclude(label: str, difference: Difference | None, test_images: int) -> str:
+def conclude(label: str, difference: Difference | None, test_images: int, higher_is_better: bool = True) -> str:
     """One sentence about one network.
 
     A difference is claimed only if its interval over seeds does not contain zero. If another test set of the same size
@@ -164,7 +182,7 @@ def conclude(label: str, difference: Difference | None, test_images: int) -> str
     interval = f"95 % interval {difference.low:+.2f} to {difference.high:+.2f}, {seeds} seeds"
     if not difference.shown:
         return f"{label}: no difference shown ({difference.mean:+.2f} points, {interval})."
-    verb = "better" if difference.mean > 0 else "worse"
+    verb = "better" if (difference.mean > 0) == higher_is_better else "worse"
     sentence = f"{label}: {verb} than static by {abs(difference.mean):.2f} points ({interval})"
     margin = difference.test_margin
     if margin is not None and margin >= abs(difference.mean):

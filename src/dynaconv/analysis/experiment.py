@@ -18,7 +18,9 @@ from dynaconv.analysis.settings import CompareSettings, versions
 from dynaconv.analysis.variants import STATIC, Variant, variants
 from dynaconv.counting import cost
 from dynaconv.errors import UserError, blame_input
-from dynaconv.tasks.classification import ImageData
+from dynaconv.models import countable
+from dynaconv.tasks.network import height_and_width
+from dynaconv.tasks.task import TaskData
 from dynaconv.train.accelerator import make_accelerator
 from dynaconv.train.layout import with_layout
 from dynaconv.train.optimizer import build_optimizer
@@ -94,7 +96,7 @@ def compare(settings: CompareSettings, out: str | Path, watcher: Watcher | None 
     data = open_for(settings, settings.seeds[0])
     costs = check(chosen, settings, data)
     folder = CompareFolder(Path(out))
-    with folder.held({**settings.facts(), **data.listing()}):
+    with folder.held({**settings.facts(), **_listing(data, settings)}):
         measured = _measure(folder, chosen, settings, data, watcher)
         results = _train(folder, chosen, settings, data, measured, watcher)
         comparison = _summarise(chosen, settings, data, costs, measured, results)
@@ -102,7 +104,7 @@ def compare(settings: CompareSettings, out: str | Path, watcher: Watcher | None 
     return comparison
 
 
-def check(chosen: Sequence[Variant], settings: CompareSettings, data: ImageData) -> Costs:
+def check(chosen: Sequence[Variant], settings: CompareSettings, data: TaskData) -> Costs:
     """Build every network once and count it, so that mistakes are found before anything is written."""
     costs = []
     check_experts([variant.experts for variant in chosen])
@@ -112,7 +114,7 @@ def check(chosen: Sequence[Variant], settings: CompareSettings, data: ImageData)
             check_sizes(network, data, accumulate=settings.training.accumulate)
         build_optimizer(network, settings.training)
         with blame_input():
-            report = cost(network, (data.channels, data.image_size, data.image_size))
+            report = cost(countable(network), (3, *height_and_width(data.image_size)))
         costs.append(Price(report.parameters.total, report.total, report.mixing / report.total))
     if data.eval_size < 2:
         raise UserError(f"{data.name} has {data.eval_size} test images; expected at least 2.")
@@ -120,15 +122,13 @@ def check(chosen: Sequence[Variant], settings: CompareSettings, data: ImageData)
 
 
 def _measure(
-    folder: CompareFolder, chosen: list[Variant], settings: CompareSettings, data: ImageData, watcher: Watcher
+    folder: CompareFolder, chosen: list[Variant], settings: CompareSettings, data: TaskData, watcher: Watcher
 ) -> list[Measurement]:
     known = folder.measured(chosen)
     if known is not None:
         return known
     networks: list[nn.Module] = [variant.build(settings, data, settings.seeds[0]) for variant in chosen]
-    measured = measure(
-        networks, len(data.classes), data.image_size, _batch(settings, data), settings.training, watcher.measuring
-    )
+    measured = measure(networks, data, settings.training, watcher.measuring)
     folder.keep_measured(chosen, measured)
     return measured
 
@@ -137,7 +137,7 @@ def _train(
     folder: CompareFolder,
     chosen: list[Variant],
     settings: CompareSettings,
-    data: ImageData,
+    data: TaskData,
     measured: list[Measurement],
     watcher: Watcher,
 ) -> dict[Variant, list[RunResult]]:
@@ -173,33 +173,38 @@ def _run(
 def _summarise(
     chosen: list[Variant],
     settings: CompareSettings,
-    data: ImageData,
+    data: TaskData,
     costs: Costs,
     measured: list[Measurement],
     results: dict[Variant, list[RunResult]],
 ) -> Comparison:
     batch = _batch(settings, data)
     rows = [
-        summarise(variant, results[variant], results[STATIC], price, times, measured[0], batch)
+        summarise(settings.metric, variant, results[variant], results[STATIC], price, times, measured[0], batch)
         for variant, price, times in zip(chosen, costs, measured, strict=True)
     ]
     return Comparison(
         backbone=settings.backbone,
+        task=settings.task,
+        metric=settings.metric,
+        baseline=data.baseline(),
         data=data.description,
         test_images=results[STATIC][0].test_images,
         image_size=data.image_size,
         batch_size=batch,
         seeds=settings.seeds,
-        settings={
-            **settings.model_dump(mode="json"),
-            "augment": data.resolve(settings.training.augment).model_dump(mode="json"),
-        },
+        settings={**settings.model_dump(mode="json"), "augment": data.facts(settings.training).get("augment")},
         about=_about(settings),
         rows=tuple(rows),
     )
 
 
-def _batch(settings: CompareSettings, data: ImageData) -> int:
+def _listing(data: TaskData, settings: CompareSettings) -> dict[str, Any]:
+    """What tells the data apart; the augmentation stands in the settings."""
+    return {name: value for name, value in data.facts(settings.training).items() if name != "augment"}
+
+
+def _batch(settings: CompareSettings, data: TaskData) -> int:
     return min(settings.batch_size, data.train_size)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from dynaconv.analysis.comparison import Comparison, Row
 from dynaconv.analysis.statistics import mean, spread
 from dynaconv.figures import FONT, Style, new_figure, short_number, style, with_grid
+from dynaconv.tasks.network import height_and_width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +45,8 @@ def _differences(axes: Axes, comparison: Comparison) -> None:
     axes.axvline(0, color=style(0).colour, linewidth=0.9, linestyle="-")
     axes.set_yticks(range(len(twins)), [row.label for _, row, _ in twins])
     axes.set_ylim(len(twins) - 0.4, -0.6)
-    axes.set_xlabel("top-1 less static's, points")
+    metric = comparison.metric
+    axes.set_xlabel(f"{metric.label} less static's" + (", points" if metric.percent else ""))
     interval = len(comparison.seeds) > 1
     axes.set_title("95 % interval over the seeds" if interval else "one seed: no interval", fontsize=FONT, loc="left")
     with_grid(axes)
@@ -56,8 +58,8 @@ def _point(figure: Figure, axes: Axes, row: Row, look: Style) -> None:
     colour, marker, _ = look
     beside = offset_copy(axes.transData, fig=figure, x=7, units="points")  # the bar would hide the dots
     axes.plot(
-        [row.madds] * len(row.top1),
-        row.top1,
+        [row.madds] * len(row.values),
+        row.values,
         transform=beside,
         color=colour,
         marker="o",
@@ -68,8 +70,8 @@ def _point(figure: Figure, axes: Axes, row: Row, look: Style) -> None:
     )
     axes.errorbar(
         [row.madds],
-        [row.top1_mean],
-        yerr=None if row.top1_spread is None else [row.top1_spread],
+        [row.mean],
+        yerr=None if row.spread is None else [row.spread],
         color=colour,
         marker=marker,
         markersize=7,
@@ -99,15 +101,16 @@ def _dress(left: Axes, right: Axes, comparison: Comparison) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     madds = [row.madds for row in comparison.rows]
+    height, width = height_and_width(comparison.image_size)
     room = 0.18 * (max(madds) - min(madds)) or 0.1 * max(madds)
     left.set_xlim(min(madds) - room, max(madds) + room)
     left.xaxis.set_major_locator(MaxNLocator(4))
     left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value).replace(" ", "\u2009")))
-    left.set_xlabel(f"MAdds per image ({comparison.image_size}x{comparison.image_size})")
-    left.set_ylabel("top-1 accuracy, %")
+    left.set_xlabel(f"MAdds per image ({height}x{width})")
+    left.set_ylabel(comparison.metric.heading)
     left.set_title(_title(comparison), fontsize=FONT, loc="left")
     right.set_xlabel("epoch")
-    right.set_ylabel("top-1 accuracy, %")
+    right.set_ylabel(comparison.metric.heading)
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.legend(frameon=False, loc="lower right", handlelength=2.6)
     with_grid(left)

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dynaconv.counting.modules import LiveMemory, tensors_in
 from dynaconv.errors import UserError
-from dynaconv.tasks.classification import Classification
+from dynaconv.tasks.task import Batch, Task, TaskData, cloned
 from dynaconv.timing import interleave, quartiles, ratios
 from dynaconv.torch_private import TorchDispatchMode
-from dynaconv.train import TrainSettings
 from dynaconv.train.accelerator import make_accelerator
 from dynaconv.train.optimizer import build_optimizer
+from dynaconv.train.settings import LoopSettings
 
 WARM_UP = 2
 ROUNDS = 40
@@ -48,7 +48,7 @@ class Measurement:
 
     Attributes:
         step: a training step at the comparison's batch size, loading left out.
-        latency: a forward pass of one image in evaluation mode, without gradients.
+        latency: a forward pass of one example in evaluation mode, without gradients.
         step_bytes: peak memory of a training step (see :func:`peak_step_bytes`).
     """
 
@@ -59,28 +59,28 @@ class Measurement:
 
 def measure(
     networks: Sequence[nn.Module],
-    classes: int,
-    image_size: int,
-    batch_size: int,
-    settings: TrainSettings,
+    data: TaskData,
+    settings: LoopSettings,
     tell: Callable[[str], None] = lambda what: None,
 ) -> list[Measurement]:
-    """Measure all networks on random images; ratios are relative to the first one.
+    """Measure all networks on the first training batch; ratios are relative to the first one.
 
     Timings are paired: every round runs each network once, one after the other, so that disturbances by other
     processes affect all networks. The ratio is the median over rounds of the ratio within a round.
     """
     accelerator = make_accelerator(settings)
     device = accelerator.device
-    images = torch.randn(batch_size, 3, image_size, image_size, device=device)
-    labels = torch.arange(batch_size, device=device) % classes
+    batches = data.training_batches(settings, device=device)
+    batch = next(iter(batches))
+    batches.close()
+    task = data.task(settings, min(data.batch_size, data.train_size))
     tell("memory of a training step")
-    steps = [_Step(network, classes, (images, labels), settings, accelerator) for network in networks]
+    steps = [_Step(network, task, batch, settings, accelerator) for network in networks]
     memory = [peak_step_bytes(step, device) for step in steps]
     tell("time of a training step")
     training = time_in_turns(steps, device)
     tell("latency")
-    one = images[:1].contiguous(memory_format=_format(settings))
+    one = task.inputs(task.split(batch, task.size(batch))[0])
     passes = [_Pass(network, one, accelerator) for network in networks]
     latency = time_in_turns(passes, device)
     return [Measurement(*parts) for parts in zip(training, latency, memory, strict=True)]
@@ -142,23 +142,20 @@ class _Watch(TorchDispatchMode):
 class _Step:
     """A training step on one batch, as the loop does it."""
 
-    def __init__(
-        self, network: nn.Module, classes: int, batch: tuple[Tensor, Tensor], settings: TrainSettings, accelerator: Any
-    ) -> None:
+    def __init__(self, network: nn.Module, task: Task, batch: Batch, settings: LoopSettings, accelerator: Any) -> None:
         network.to(accelerator.device)
         network.to(memory_format=_format(settings))
         self.network = network.train()
-        self.batch, self._accelerator = batch, accelerator
-        self._task = Classification(classes, settings, len(batch[0]))
+        self.batch, self.task, self._accelerator = batch, task, accelerator
         self._optimizer = build_optimizer(self.network, settings)
         self._parts = settings.accumulate
 
     def __call__(self) -> None:
         self.network.train()
         # mixup mixes in place
-        for part in self._task.split(self._task.prepare((self.batch[0].clone(), self.batch[1])), self._parts):
+        for part in self.task.split(self.task.prepare(cloned(self.batch)), self._parts):
             with self._accelerator.autocast():
-                loss = self._task.loss(self.network, part) / self._parts
+                loss = self.task.loss(self.network, part) / self._parts
             loss.backward()
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
@@ -167,17 +164,17 @@ class _Step:
 class _Pass:
     """A forward pass in evaluation mode."""
 
-    def __init__(self, network: nn.Module, images: Tensor, accelerator: Any) -> None:
-        self._network, self._images, self._accelerator = network.eval(), images, accelerator
+    def __init__(self, network: nn.Module, inputs: Any, accelerator: Any) -> None:
+        self._network, self._inputs, self._accelerator = network.eval(), inputs, accelerator
 
     def __call__(self) -> None:
         with torch.inference_mode(), self._accelerator.autocast():
-            self._network(self._images)
+            self._network(self._inputs)
 
 
 class _blame_memory:  # noqa: N801 - a context manager used like a function
     def __init__(self, step: _Step) -> None:
-        self._size = len(step.batch[0])
+        self._size = step.task.size(step.batch)
 
     def __enter__(self) -> None: ...
 
@@ -193,5 +190,5 @@ def _bytes(tensors: Any) -> int:
     return sum(tensor.nbytes for tensor in tensors_in(list(tensors)))
 
 
-def _format(settings: TrainSettings) -> torch.memory_format:
+def _format(settings: LoopSettings) -> torch.memory_format:
     return torch.channels_last if settings.channels_last else torch.contiguous_format

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from dynaconv.analysis.comparison import Comparison, Row
 from dynaconv.analysis.folder import CompareFolder
@@ -17,17 +18,20 @@ SHAKY = "?"
 MUCH_MIXING = 0.05  # share of the multiply-adds from which the notes say so
 FEW = 5  # seeds, below which the table says that they are few
 
-HEADINGS = (
-    "method",
-    "experts",
-    "params",
-    "MAdds",
-    "top-1, %",
-    "difference,\n[95 %]",
-    "training,\nms/image",
-    "latency,\nms",
-    "memory,\nMB",
-)
+
+def headings(comparison: Comparison) -> tuple[str, ...]:
+    """Of the table's columns."""
+    return (
+        "method",
+        "experts",
+        "params",
+        "MAdds",
+        comparison.metric.heading,
+        "difference,\n[95 %]",
+        "training,\nms/image",
+        "latency,\nms",
+        "memory,\nMB",
+    )
 
 
 def cells(row: Row) -> list[str]:
@@ -37,7 +41,7 @@ def cells(row: Row) -> list[str]:
         "" if row.experts is None else str(row.experts),
         short_number(row.parameters),
         short_number(row.madds),
-        f"{row.top1_mean:.2f}" + ("" if row.top1_spread is None else f" ± {row.top1_spread:.2f}"),
+        f"{row.mean:.2f}" + ("" if row.spread is None else f" ± {row.spread:.2f}"),
         _difference(row),
         _with_ratio(
             f"{1e3 * row.train_seconds_per_image:.3g}", row, row.train_ratio, unstable(row.train_ratio_quartiles)
@@ -56,23 +60,26 @@ def notes(comparison: Comparison) -> list[str]:
     """Notes for readers of the table."""
     seeds = len(comparison.seeds)
     recipe = comparison.settings["training"]
-    augment = comparison.settings["augment"]
+    label = comparison.metric.label
     temperature = ""
     if any(row.method == "dynamic" for row in comparison.rows):
         temperature = (
             f"; temperature {recipe['temperature_start']:g} to {recipe['temperature_end']:g} in "
             f"{recipe['temperature_epochs']} epochs"
         )
-    begin = "pretrained weights" if comparison.settings["pretrained"] else comparison.settings["weights"] or "scratch"
+    begin = _beginning(comparison.settings)
     lines = [
         f"{comparison.backbone}{_arguments(comparison.settings['model_args'])} on {comparison.data}.",
         f"One recipe for all, from {begin}: {recipe['epochs']} epochs, batch {comparison.batch_size}, {recipe['opt']}, "
-        f"lr {recipe['lr']:g} ({recipe['sched']}), weight decay {recipe['weight_decay']:g}, crop {augment['crop']}, "
-        f"mirroring {augment['hflip']:g}{temperature}.",
-        f"Top-1 of the last epoch on {comparison.test_images:,} test images: mean"
+        f"lr {recipe['lr']:g} ({recipe['sched']}), weight decay {recipe['weight_decay']:g}{temperature}. Augmentation: "
+        f"{_augmentation(comparison.settings['augment'])}.",
+        f"{label[0].upper()}{label[1:]} of the last epoch on {comparison.test_images:,} test images: mean"
         + (" ± standard deviation" if seeds > 1 else "")
         + f" over {seeds} seed{'s' if seeds > 1 else ''} ({', '.join(map(str, comparison.seeds))}).",
     ]
+    if comparison.metric.name in comparison.baseline:
+        guess = comparison.metric.text(comparison.baseline[comparison.metric.name])
+        lines.append(f"Guessed without looking at the pictures: {label} {guess}.")
     if seeds > 1:
         lines.append(_interval_note(comparison))
     lines.append(
@@ -107,11 +114,29 @@ def _mixing_notes(comparison: Comparison) -> list[str]:
 
 def markdown(comparison: Comparison) -> str:
     """The whole result as Markdown, for a page of documentation."""
-    headings = [heading.replace("\n", " ") for heading in HEADINGS]
-    lines = [_bar(headings), _bar(["---", *["---:"] * (len(headings) - 1)])]
+    columns = [heading.replace("\n", " ") for heading in headings(comparison)]
+    lines = [_bar(columns), _bar(["---", *["---:"] * (len(columns) - 1)])]
     lines += [_bar([cell.replace("\n", "<br>") for cell in cells(row)]) for row in comparison.rows]
     conclusions = [f"- {row.conclusion}" for row in comparison.rows[1:]]
     return "\n".join([*lines, "", *conclusions, "", *[f"{note}  " for note in notes(comparison)]]).rstrip()
+
+
+def _beginning(settings: dict[str, Any]) -> str:
+    if settings.get("finetune"):
+        return ", ".join(f"{path} ({method})" for method, path in settings["finetune"].items())
+    return "timm's pretrained weights" if settings["pretrained"] else "scratch"
+
+
+def _augmentation(chosen: dict[str, object] | None) -> str:
+    """What is switched on, by the names of the options."""
+    on = [f"{name} {_option(value)}" for name, value in (chosen or {}).items() if value not in (None, False, 0)]
+    return ", ".join(on) or "none"
+
+
+def _option(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return " to ".join(map(_option, value))
+    return f"{value:.3g}" if isinstance(value, float) else "on" if value is True else str(value)
 
 
 def _difference(row: Row) -> str:
@@ -135,10 +160,15 @@ def _interval_note(comparison: Comparison) -> str:
     ]
     seeds = len(comparison.seeds)
     few = f" {seeds} seeds are few, and the interval is as wide as that makes it." if seeds < FEW else ""
+    others = (
+        f"Another test set of this size alone would move a difference by ± {', '.join(margins)}."
+        if margins
+        else f"What other test images would change is not known: {comparison.metric.label} is no mean over images."
+    )
+    unit = ", in points" if comparison.metric.percent else ""
     return (
-        f"Difference: to static, in points; its interval is Student's t over the {seeds} differences of equal seeds, "
-        f"so it covers the luck of the seed on these test images.{few} Another test set of this size alone would move "
-        f"a difference by ± {', '.join(margins)}."
+        f"Difference: to static{unit}; its interval is Student's t over the {seeds} differences of equal seeds, "
+        f"so it covers the luck of the seed on these test images.{few} {others}"
     )
 
 
@@ -175,7 +205,7 @@ def as_json(comparison: Comparison) -> str:
 
 def as_csv(comparison: Comparison) -> str:
     """One line per network; an empty cell is a figure that cannot be given."""
-    rows = [_flat(row, comparison.seeds) for row in comparison.rows]
+    rows = [_flat(row, comparison) for row in comparison.rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -183,15 +213,15 @@ def as_csv(comparison: Comparison) -> str:
     return text.getvalue().rstrip("\n")
 
 
-def _flat(row: Row, seeds: tuple[int, ...]) -> dict[str, object]:
-    difference = row.difference
+def _flat(row: Row, comparison: Comparison) -> dict[str, object]:
+    difference, metric = row.difference, comparison.metric.name
     return {
         "method": row.method,
         "experts": row.experts,
         "parameters": row.parameters,
         "madds": row.madds,
-        "top1_mean": row.top1_mean,
-        "top1_spread": row.top1_spread,
+        f"{metric}_mean": row.mean,
+        f"{metric}_spread": row.spread,
         "difference": difference and difference.mean,
         "difference_low": difference and difference.low,
         "difference_high": difference and difference.high,
@@ -202,5 +232,5 @@ def _flat(row: Row, seeds: tuple[int, ...]) -> dict[str, object]:
         "latency_ratio": row.latency_ratio,
         "step_bytes": row.step_bytes,
         "step_bytes_ratio": row.step_bytes_ratio,
-        **{f"top1_seed{seed}": top1 for seed, top1 in zip(seeds, row.top1, strict=True)},
+        **{f"{metric}_seed{seed}": value for seed, value in zip(comparison.seeds, row.values, strict=True)},
     }

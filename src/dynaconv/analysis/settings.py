@@ -7,18 +7,21 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 from typing_extensions import Self
 
 from dynaconv.data import Frozen
 from dynaconv.errors import suggest
+from dynaconv.tasks import TASKS, task_class
 from dynaconv.tasks.sources import digest_of, short_name
+from dynaconv.tasks.task import Metric
 from dynaconv.train import TrainSettings
 from dynaconv.train.recipe import read_size
-from dynaconv.train.settings import OPERATIONAL
+from dynaconv.train.settings import OPERATIONAL, LoopSettings, settings_class
 
 METHODS = ("dynamic", "condconv")
 DEFAULT_BACKBONE = "test_resnet"
+CLASSIFICATION = "classification"
 
 
 def annealing_epochs(epochs: int) -> int:
@@ -30,25 +33,22 @@ RECIPE = TrainSettings(epochs=10, lr=0.003, opt="adamw", weight_decay=0.05, temp
 """What a comparison trains with unless told otherwise: a recipe that short runs of small networks do well with."""
 
 
-def _side(value: Any) -> Any:
-    size = read_size(value)
-    if isinstance(size, tuple):
-        raise ValueError(f"image_size is {value!r}; pictures to classify are square, expected one number")
-    return size
-
-
 class CompareSettings(Frozen):
     """Settings of a comparison; the recipe in ``training`` is the same for every run.
 
     Attributes:
         backbone: the network, named as in :class:`~dynaconv.tasks.network.ModelSpec`.
+        task: what they are trained for; its metric that chooses the best epoch is compared.
         model_args: passed on to ``timm.create_model``, or to the function that builds it.
         pretrained: begin from timm's pretrained weights (the dynamic twins: copies of them plus small noise).
         weights: begin from this local file instead.
+        finetune: weights (a run, a checkpoint, a safetensors file) that the networks of a method begin from, by the
+            method, ``static`` among them; the tensors that fit are taken.
         methods: ``dynamic``, ``condconv``; the static twin always runs too.
         experts: values of K to try; the method's own (4 and 8) if empty.
         share: ``layer`` or ``block``, the layers that share one router; the method's own if ``None``.
         data, data_root, train_split, eval_split, download: as ``open_data`` takes them.
+        data_args: what else the task wants to know of the data, such as the ``sigmas`` of keypoints.
         image_size, crop_pct, interpolation: preprocessing; the data set's own where ``None``.
         batch_size: examples of one optimizer step.
         train_images: train on this many images, the same share of every class, always the same ones; all if ``None``.
@@ -58,18 +58,21 @@ class CompareSettings(Frozen):
     """
 
     backbone: str = DEFAULT_BACKBONE
+    task: str = CLASSIFICATION
     model_args: dict[str, Any] = Field(default_factory=dict)
     pretrained: bool = False
     weights: str | None = None
+    finetune: dict[str, str] = Field(default_factory=dict)
     methods: tuple[str, ...] = METHODS
     experts: tuple[int, ...] = ()
     share: Literal["layer", "block"] | None = None
     data: str = "digits"
+    data_args: dict[str, Any] = Field(default_factory=dict)
     data_root: str | None = None
     train_split: str | None = None
     eval_split: str | None = None
     download: bool = False
-    image_size: Annotated[int | None, BeforeValidator(_side)] = None
+    image_size: Annotated[int | tuple[int, int] | None, BeforeValidator(read_size)] = None
     crop_pct: float | None = Field(default=None, gt=0, le=1)
     interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
     batch_size: int = Field(default=64, ge=1)
@@ -77,7 +80,7 @@ class CompareSettings(Frozen):
     bad_images: Literal["error", "skip"] = "error"
     seeds: tuple[int, ...] = (0, 1, 2)
     workers: int = Field(default=0, ge=0)
-    training: TrainSettings = RECIPE
+    training: SerializeAsAny[LoopSettings] = RECIPE
 
     @field_validator("methods")
     @classmethod
@@ -106,8 +109,36 @@ class CompareSettings(Frozen):
             raise ValueError(f"seeds is {seeds!r}; expected at least one, none below 0")
         return tuple(dict.fromkeys(seeds))
 
+    @field_validator("finetune")
+    @classmethod
+    def _weights_of_methods(cls, finetune: dict[str, str]) -> dict[str, str]:
+        for method in finetune:
+            if method not in ("static", *METHODS):
+                raise ValueError(f"finetune names the method {method!r}. {suggest(method, ('static', *METHODS))}")
+        return finetune
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, task: str) -> str:
+        if task not in TASKS:
+            raise ValueError(f"There is no task {task!r}. {suggest(task, TASKS)}")
+        return task
+
+    @property
+    def metric(self) -> Metric:
+        """What is compared."""
+        task = task_class(self.task)
+        found: Metric = next(metric for metric in task.metrics_shown if metric.name == task.best)
+        return found
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        expected = settings_class(self.task)
+        if not isinstance(self.training, task_class(self.task).options):
+            raise ValueError(
+                f"training is {type(self.training).__name__}, and the task {self.task} needs its own settings: "
+                f"expected {expected.__name__}, which settings_class({self.task!r}) returns"
+            )
         if self.training.ema is not None:
             raise ValueError("ema is not for comparisons: averaged weights hide what short runs differ in")
         return self
@@ -116,6 +147,10 @@ class CompareSettings(Frozen):
         """The settings that all results in one folder must share. Methods, experts and seeds may be added later."""
         plain = self.model_dump(mode="json", exclude={"methods", "experts", "seeds", "workers", "training", "weights"})
         plain |= self._files()
+        if self.task == CLASSIFICATION and not self.data_args:  # folders from before there were other tasks
+            del plain["task"], plain["data_args"]
+        if not self.finetune:
+            del plain["finetune"]
         recipe = self.training.model_dump(mode="json", exclude=NOT_IN_RESULTS)
         return {**plain, **recipe, **versions()}
 
@@ -130,6 +165,17 @@ class CompareSettings(Frozen):
         """``runs/compare-BACKBONE-DATA-XXXXXX``, where the last part follows from the facts."""
         digest = hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode()).hexdigest()[:6]
         return Path("runs") / f"compare-{short_name(self.backbone)}-{Path(self.data).name}-{digest}".replace(":", "-")
+
+
+def static_name(name: str) -> str:
+    """The name of the static network whose dynamic twin has this name of its own, else ``name``.
+
+    >>> static_name("ssd300_condconv_mobilenetv1_050"), static_name("resnet18")
+    ('ssd300_mobilenetv1_050', 'resnet18')
+    """
+    from dynaconv.models import TWINS
+
+    return next((static for static, (_, twin) in TWINS.items() if twin == name), name)
 
 
 NOT_IN_RESULTS = {"seed"} | OPERATIONAL - {"device"}

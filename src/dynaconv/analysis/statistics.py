@@ -11,14 +11,14 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference in top-1, in percentage points.
+    """A paired difference in the metric; of a share, in percentage points.
 
     Attributes:
         per_seed: method minus static, one value per seed.
         mean: their mean.
         low, high: 95 % interval of the mean over seeds; ``None`` with one seed.
         test_margin: half-width of the 95 % interval that comes from the choice of the test images alone; ``None`` with
-            one test image.
+            one test image, and where the metric is no mean over images.
     """
 
     per_seed: tuple[float, ...]
@@ -87,15 +87,35 @@ def paired_difference(
     images = {len(run) for run in (*method, *static)}
     if len(images) != 1 or images == {0}:
         raise ValueError(f"the runs saw {sorted(images)} test images; expected the same number, at least 1, in all")
-    seeds, size = len(method), images.pop()
+    size = images.pop()
     per_seed = tuple(100 * (sum(a) - sum(b)) / size for a, b in zip(method, static, strict=True))
-    centre = mean(per_seed)
-    sd = spread(per_seed)
+    return _with_interval(per_seed, floor=100 / size / math.sqrt(6), test_margin=_test_margin(method, static))
+
+
+def difference_of(method: Sequence[float], static: Sequence[float]) -> Difference:
+    """The paired difference of a metric that is no mean over test images, such as average precision.
+
+    The interval over seeds is that of :func:`paired_difference` with ``floor = 0``; what other test images would change
+    is not known.
+
+    Raises:
+        ValueError: no seeds, or not the same number on both sides.
+    """
+    if not method or len(method) != len(static):
+        raise ValueError(
+            f"{len(method)} runs of the method and {len(static)} static ones; expected as many, at least 1"
+        )
+    per_seed = tuple(ours - theirs for ours, theirs in zip(method, static, strict=True))
+    return _with_interval(per_seed, floor=0.0, test_margin=None)
+
+
+def _with_interval(per_seed: tuple[float, ...], floor: float, test_margin: float | None) -> Difference:
+    centre, sd = mean(per_seed), spread(per_seed)
     low = high = None
     if sd is not None:
-        half = student_t(seeds - 1) * max(sd, 100 / size / math.sqrt(6)) / math.sqrt(seeds)
+        half = student_t(len(per_seed) - 1) * max(sd, floor) / math.sqrt(len(per_seed))
         low, high = centre - half, centre + half
-    return Difference(per_seed, centre, low, high, _test_margin(method, static))
+    return Difference(per_seed, centre, low, high, test_margin)
 
 
 def _test_margin(

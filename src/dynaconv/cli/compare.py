@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from dynaconv.cli import options
-from dynaconv.cli.options import Given, assignments, takes
+from dynaconv.cli.options import Given, assignments, choice, takes
 from dynaconv.cli.terminal import prepare, sentences, table, width
 from dynaconv.errors import UserError
+from dynaconv.tasks import TASKS
 
 if TYPE_CHECKING:
     from dynaconv.analysis import CompareSettings, Comparison
@@ -29,10 +30,21 @@ SETTINGS = "dynaconv.analysis.settings:CompareSettings"
 def compare(
     *,
     backbone: Annotated[str | None, Argument(help=f"A network: {options.NETWORKS}. Default: test_resnet.")] = None,
-    data: Annotated[str, Option(help=options.DATA_NAMES)] = "digits",
+    data: Annotated[str | None, Option(help=f"{options.DATA_NAMES} Default: digits.")] = None,
+    recipe: Annotated[
+        str | None, Option(help="Network, task and settings of a recipe by name, or of a JSON file.")
+    ] = None,
+    task: Annotated[
+        str | None,
+        choice(*TASKS, help="What the networks are trained for. Default: as the name says, or else classification."),
+    ] = None,
     methods: Annotated[
-        str, Option(help="Separated by commas: dynamic, condconv. The static twin always runs.")
-    ] = "dynamic,condconv",
+        str | None,
+        Option(
+            help="Separated by commas: dynamic, condconv. The static twin always runs. Default: both; of a detector or "
+            "keypoint network its paper's."
+        ),
+    ] = None,
     experts: Annotated[
         str | None, Option(help="K, or several separated by commas. Default: the papers' 4 and 8.")
     ] = None,
@@ -45,8 +57,13 @@ def compare(
     train_images: Annotated[int | None, Option(help="Train on that many images only, all classes alike.")] = None,
     pretrained: options.Pretrained = False,
     weights: options.Weights = None,
+    finetune: Annotated[
+        list[str] | None,
+        Option(help="Weights that a method's networks begin from, METHOD=RUN ('static', ...); repeatable."),
+    ] = None,
     arg: options.Arg = None,
     setting: options.Set = None,
+    data_arg: options.DataArg = None,
     threads: options.Threads = None,
     quiet: options.Quiet = False,
     sizes: Given,
@@ -60,33 +77,27 @@ def compare(
     the same command goes on.
     """
     from dynaconv.analysis import compare as run_comparison
-    from dynaconv.analysis.settings import DEFAULT_BACKBONE, RECIPE, CompareSettings, annealing_epochs
-    from dynaconv.train import TrainSettings
 
     _one_process()
-    chosen = {**training, **assignments("--set", setting)}
-    if "temperature_epochs" not in chosen and isinstance(epochs := chosen.get("epochs", RECIPE.epochs), int):
-        chosen["temperature_epochs"] = annealing_epochs(epochs)
     if "data_root" in opening:
         opening["data_root"] = str(opening["data_root"])
-    settings = CompareSettings.of(
-        {
-            "backbone": backbone or DEFAULT_BACKBONE,
-            "model_args": assignments("--arg", arg),
+    settings = _settings(
+        recipe,
+        model={"name": backbone, "args": assignments("--arg", arg)},
+        chosen={**training, **assignments("--set", setting)},
+        rest={**sizes, "data": data, "task": task, "crop_pct": crop_pct},
+        data_args=assignments("--data-arg", data_arg),
+        own={
             "pretrained": pretrained,
             "weights": None if weights is None else str(weights),
-            "methods": tuple(_words(methods)),
+            "finetune": {method: str(path) for method, path in assignments("--finetune", finetune).items()},
             "experts": tuple(_whole_numbers("--experts", experts)) if experts else (),
-            "data": data,
-            "crop_pct": crop_pct,
             "train_images": train_images,
             "seeds": _seeds(seeds),
-            "workers": _workers(data),
-            "training": TrainSettings.of({**RECIPE.model_dump(), **chosen}),
-            **sizes,
+            **({} if methods is None else {"methods": tuple(_words(methods))}),
             **network,
             **opening,
-        }
+        },
     )
     prepare(threads)
     place = out or settings.default_folder()
@@ -94,12 +105,61 @@ def compare(
     print(json.dumps(comparison.plain(), indent=2) if as_json else _text(comparison, place))
 
 
+def _settings(
+    recipe: str | None,
+    model: dict[str, Any],
+    chosen: dict[str, Any],
+    rest: dict[str, Any],
+    data_args: dict[str, Any],
+    own: dict[str, Any],
+) -> CompareSettings:
+    """Of the recipe (without one, those of short runs), with what was typed laid over it."""
+    from dynaconv.analysis.settings import DEFAULT_BACKBONE, RECIPE, CompareSettings, annealing_epochs, static_name
+    from dynaconv.cli.train import read
+    from dynaconv.models import TWINS
+    from dynaconv.tasks import task_of_model
+    from dynaconv.train.recipe import resolve_recipe
+    from dynaconv.train.settings import LoopSettings
+
+    base = read(recipe) if recipe is not None else {}
+    if recipe is None:
+        model["name"] = model["name"] or DEFAULT_BACKBONE
+        rest["task"] = rest["task"] or task_of_model(model["name"])
+        loop = RECIPE.model_dump()
+        base["settings"] = loop if rest["task"] == "classification" else {n: loop[n] for n in LoopSettings.model_fields}
+        if "temperature_epochs" not in chosen and isinstance(epochs := chosen.get("epochs", RECIPE.epochs), int):
+            chosen["temperature_epochs"] = annealing_epochs(epochs)
+    resolved = resolve_recipe(base, model, chosen, rest, data_args)
+    spec = resolved.model
+    if spec.dropout or spec.drop_path:
+        raise UserError(f"The recipe {recipe} has dropout or drop_path; a comparison takes neither. Leave them out.")
+    backbone = static_name(spec.name)
+    data = resolved.data or "digits"
+    if backbone in TWINS and "methods" not in own:
+        own["methods"] = (TWINS[backbone][0],)
+    shared = {name: getattr(resolved, name) for name in ("image_size", "interpolation", "crop_pct", "batch_size")}
+    return CompareSettings.of(
+        {
+            "backbone": backbone,
+            "model_args": spec.args,
+            "task": resolved.task,
+            "data": data,
+            "data_args": resolved.data_args,
+            "workers": _workers(data),
+            "training": resolved.settings,
+            **shared,
+            **own,
+        }
+    )
+
+
 def _text(comparison: Comparison, place: Path) -> str:
-    from dynaconv.analysis.report import HEADINGS, cells, notes
+    from dynaconv.analysis.report import cells, headings, notes
 
     columns = width()
     rows = [cells(row) for row in comparison.rows]
-    lines = table(HEADINGS, rows, right=range(1, len(HEADINGS)), columns=columns)
+    names = headings(comparison)
+    lines = table(names, rows, right=range(1, len(names)), columns=columns)
     conclusions = [sentences(row.conclusion, columns) for row in comparison.rows[1:]]
     told = [sentences(note, columns) for note in notes(comparison)]
     return "\n".join(

@@ -59,8 +59,10 @@ class CompareBar:
         return RunProgress(self._progress, self._task, f"{self._number}/{self._runs} {label}, seed {seed}", work)
 
     def finished(self, label: str, result: RunResult) -> None:
+        metric = self._settings.metric
+        shown = f"{metric.label} {result.value:.2f} %" if metric.percent else f"{metric.label} {result.value:.4f}"
         self.console.print(
-            f"{self._number}/{self._runs} {label}, seed {result.seed}: top-1 {result.top1:.2f} % "
+            f"{self._number}/{self._runs} {label}, seed {result.seed}: {shown} "
             f"in {time.monotonic() - self._run_began:.0f} s"
         )
 

@@ -38,6 +38,7 @@ def cost(
     weights: options.Weights = None,
 ) -> None:
     """Count what one example costs, layer by layer: multiply-adds (mixing and routing apart), parameters, memory."""
+    import dynaconv.models
     from dynaconv.counting import RULES, parse_input_size
     from dynaconv.counting import cost as count
 
@@ -55,7 +56,7 @@ def cost(
             from dynaconv.conversion import dynamize
 
             network = dynamize(network, method=method, experts=experts, input_size=size, inplace=True)
-        report = count(_countable(network), size or _own_size(network), rule=rule)
+        report = count(dynaconv.models.countable(network), size or _own_size(network), rule=rule)
     if format == "json":
         print(report.to_json())
     elif format == "csv":
@@ -97,12 +98,6 @@ def _with_weights(name: str, arg: list[str] | None, weights: Path) -> nn.Module:
     from dynaconv.tasks.network import ModelSpec, build_model
 
     return build_model(ModelSpec(name=name, args=assignments("--arg", arg)), None, weights=weights)
-
-
-def _countable(network: Any) -> nn.Module:
-    """A detector without its post-processing, which depends on the values found; every other network as it is."""
-    part: nn.Module = network.raw() if hasattr(network, "raw") else network
-    return part
 
 
 def _own_size(network: nn.Module) -> tuple[int, ...]:

@@ -74,7 +74,7 @@ def train(
 
     On several GPUs: torchrun --nproc-per-node 8 -m dynaconv train ...
     """
-    base = {} if recipe is None else _recipe(recipe)
+    base = {} if recipe is None else read(recipe)
     resolved = _resolve(
         base,
         model={"name": model, **network, "args": assignments("--arg", arg)},
@@ -116,7 +116,12 @@ def _resolve(
     return resolved
 
 
-def _recipe(name: str) -> dict[str, Any]:
+def read(name: str) -> dict[str, Any]:
+    """The recipe of that name, or of that JSON file, as a dictionary.
+
+    Raises:
+        UserError: there is none.
+    """
     from importlib import import_module
     from importlib.util import find_spec
 

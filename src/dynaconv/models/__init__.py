@@ -17,7 +17,7 @@ from dynaconv.models import (  # noqa: F401 - each of these files registers its 
     resnet,
     ssd,
 )
-from dynaconv.models.builder import ZOO, build
+from dynaconv.models.builder import TWINS, ZOO, build, countable
 from dynaconv.models.hub import load_pretrained, push_to_hub, save_pretrained
 from dynaconv.models.options import CONVOLUTIONS, ROUTINGS, Options
 from dynaconv.models.spec import Architecture, NetworkSpec
@@ -27,11 +27,13 @@ from dynaconv.models.weights import load_weights
 __all__ = [
     "CONVOLUTIONS",
     "ROUTINGS",
+    "TWINS",
     "ZOO",
     "Architecture",
     "NetworkSpec",
     "Options",
     "build",
+    "countable",
     "from_timm",
     "load_pretrained",
     "load_weights",

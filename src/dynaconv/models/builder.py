@@ -36,6 +36,9 @@ class OtherNetwork:
 OTHERS: dict[str, OtherNetwork] = {}
 """Every network that :func:`register_entrypoint` made known."""
 
+TWINS: dict[str, tuple[str, str]] = {}
+"""For the name of a static network of :data:`OTHERS` its dynamic twin: the method, and that network's name."""
+
 default_cfgs: dict[str, Any] = {}  # timm looks for it under this name
 
 # Arguments that timm's factory passes in addition to those of the network's class.
@@ -98,6 +101,12 @@ def register_entrypoint(
     create.__doc__ = row
     default_cfgs.update(generate_default_cfgs({f"{name}.untrained": config}))
     register_model(create)
+
+
+def countable(network: nn.Module) -> nn.Module:
+    """A detector without its post-processing, which depends on the values found; every other network as it is."""
+    part: nn.Module = network.raw() if hasattr(network, "raw") else network  # type: ignore[operator]
+    return part
 
 
 def build(spec: NetworkSpec, pretrained: bool = False, **kwargs: Any) -> nn.Module:

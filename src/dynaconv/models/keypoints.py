@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dynaconv.layers import DynamicConv2d, DynamicConvTranspose2d
-from dynaconv.models.builder import register_entrypoint
+from dynaconv.models.builder import TWINS, register_entrypoint
 from dynaconv.routing import SoftmaxRouter, check_experts
 
 SIZE = (256, 192)
@@ -200,3 +200,4 @@ for _backbone, _dynamic in BACKBONES.items():
             17,
             f"Chen 2020, Table 10, type {_head.upper()} on {_dynamic}",
         )
+        TWINS[f"keypoints_{_head}_{_backbone}"] = "dynamic", f"keypoints_{_head}_{_dynamic}"

@@ -7,7 +7,9 @@ Anchors, matching, losses and post-processing are torchvision's.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import timm
@@ -18,7 +20,7 @@ from torchvision.models.detection.ssd import SSD, SSDHead, SSDScoringHead
 
 from dynaconv.errors import suggest
 from dynaconv.layers import CondConv2d
-from dynaconv.models.builder import register_entrypoint
+from dynaconv.models.builder import TWINS, register_entrypoint
 from dynaconv.routing import ScopedRouter, SigmoidRouter, check_experts, share_router
 
 SIZE = 300
@@ -154,6 +156,7 @@ def ssd300(
     num_classes: int = 91,
     size: int = SIZE,
     head: str = "paper",
+    scales: Sequence[float] | None = None,
     score_thresh: float = 0.01,
     nms_thresh: float = 0.45,
     detections_per_img: int = 200,
@@ -171,6 +174,9 @@ def ssd300(
         size: side of the square that images are scaled to. The anchors keep their share of it.
         head: ``"paper"`` (1x1 predictors, 3 or 6 anchors: the published cost) or ``"ssd"`` (3x3 predictors, 4 or 6
             anchors, as Liu et al. 2016 have them).
+        scales: of the anchors of the head ``"ssd"``, as shares of the image's side: seven rising numbers; by default
+            0.15 to 1.05. Map k has squares of the sides ``s[k]`` and ``sqrt(s[k] * s[k + 1])``, and boxes of the area
+            ``s[k]^2`` that are 2 (on maps 2 to 4 also 3) times as wide as high and as high as wide.
         score_thresh, nms_thresh, detections_per_img, iou_thresh, topk_candidates, image_mean, image_std: as in
             torchvision's ``SSD``.
 
@@ -181,6 +187,8 @@ def ssd300(
         raise ValueError(f"size is {size!r}; expected a side in pixels")
     if head not in HEADS:
         raise ValueError(f"head is {head!r}. {suggest(str(head), HEADS)}")
+    if scales is not None:
+        _check_scales(head, scales)
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 2:
         raise ValueError(f"num_classes is {num_classes!r}; expected at least 2: the background and one class")
     if experts:
@@ -193,7 +201,9 @@ def ssd300(
         anchors: DefaultBoxGenerator = PaperAnchors()
         predictors: nn.Module = PointwiseHead(backbone.out_channels, anchors.num_anchors_per_location(), num_classes)
     else:
-        anchors = DefaultBoxGenerator([[2], [2, 3], [2, 3], [2, 3], [2], [2]])
+        anchors = DefaultBoxGenerator(
+            [[2], [2, 3], [2, 3], [2, 3], [2], [2]], scales=None if scales is None else list(scales)
+        )
         predictors = SSDHead(backbone.out_channels, anchors.num_anchors_per_location(), num_classes)
     return SSD300(
         backbone,
@@ -209,6 +219,17 @@ def ssd300(
         image_mean=image_mean,
         image_std=image_std,
     )
+
+
+def _check_scales(head: str, scales: Sequence[float]) -> None:
+    if head != "ssd":
+        raise ValueError(f"scales are for head='ssd', and head is {head!r}, whose anchors are the paper's")
+    rising = all(small < large for small, large in pairwise(scales))
+    if len(scales) != len(_EXTRA) + 3 or not rising or scales[0] <= 0:
+        raise ValueError(
+            f"scales is {scales!r}; expected {len(_EXTRA) + 3} rising numbers above 0: one for each of the "
+            f"{len(_EXTRA) + 2} maps, and one for the larger squares of the last map"
+        )
 
 
 # width in percent: published AP on COCO's minival in percent, static and with CondConv
@@ -229,3 +250,4 @@ for _percent, (_static, _dynamic) in _PUBLISHED.items():
         f"{_row}, CondConv-8",
         _ap.format(_dynamic),
     )
+    TWINS[f"ssd300_mobilenetv1_{_percent:03d}"] = "condconv", f"ssd300_condconv_mobilenetv1_{_percent:03d}"

@@ -52,6 +52,15 @@ class Metric:
     percent: bool = False
     higher_is_better: bool = True
 
+    @property
+    def heading(self) -> str:
+        """The label with the unit, for a table's column or an axis.
+
+        >>> Metric("top1", "top-1", percent=True).heading
+        'top-1, %'
+        """
+        return f"{self.label}, %" if self.percent else self.label
+
     def text(self, value: float) -> str:
         """The value for people, with its unit.
 
@@ -139,6 +148,14 @@ class Task(Protocol):
 
     def metrics(self, device: Any) -> Metrics:
         """Empty metrics for one evaluation."""
+        ...
+
+    def inputs(self, batch: Batch) -> Any:
+        """What the network takes in evaluation: ``model(task.inputs(batch))``."""
+        ...
+
+    def correctness(self, model: nn.Module, batch: Batch) -> Tensor | None:
+        """For every example 1 or 0, of which :attr:`best` is the mean; ``None`` where it is no such mean."""
         ...
 
     def labelled_batches(self, name: str, *_: Any, **reading: Any) -> Batches:
@@ -258,6 +275,11 @@ class TaskData(Protocol):
 
     def facts(self, options: Any) -> dict[str, Any]:
         """What must be the same when a run is resumed, beside :meth:`about`, in JSON types."""
+        ...
+
+    def baseline(self) -> dict[str, float]:
+        """Metrics of what is best guessed without looking at the pictures: a network must beat them. Some may be
+        missing, :attr:`Task.best` is there."""
         ...
 
     def other_loader(self, options: Any, device: torch.device) -> tuple[str, Iterable[Batch]] | None:

@@ -65,4 +65,7 @@ def build_schedule(optimizer: Optimizer, settings: LoopSettings, steps_per_epoch
         step_on_epochs=settings.sched_per == "epoch",
         updates_per_epoch=steps_per_epoch,
     )
+    if settings.sched == "multistep":
+        # timm compares milestones with t + 1: per epoch the rate would fall a whole epoch before its milestone
+        schedule.decay_t = [milestone + 1 for milestone in schedule.decay_t]
     return schedule

@@ -121,9 +121,9 @@ def _network(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _has_experts(name: str) -> bool:
-    from dynaconv.models import ZOO
+    from dynaconv.models import TWINS, ZOO
 
-    return name in ZOO
+    return name in ZOO or name in (twin for _, twin in TWINS.values())
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

@@ -196,13 +196,35 @@ def test_a_resumed_run_notices_other_annotations(tmp_path: Path) -> None:
     [
         ({"name": "resnet18"}, "resnet18 is no network for detection"),
         ({"name": "ssd300_mobilenetv1_05"}, "or 'ssd300_mobilenetv1_050'"),
-        ({"name": SPEC.name, "method": "condconv"}, "--method condconv is for networks of classification"),
+        (
+            {"name": "ssd300_condconv_mobilenetv1_050", "method": "condconv"},
+            "is dynamic already. Leave --method out, or choose ssd300_mobilenetv1_050",
+        ),
         ({"name": SPEC.name, "args": {"hed": "ssd"}}, "hed"),
     ],
 )
 def test_networks_that_do_not_fit_are_refused(tmp_path: Path, spec: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         opened(write_coco(tmp_path)).network(ModelSpec(**spec))
+
+
+@pytest.mark.parametrize("method", ["condconv", "dynamic"])
+def test_a_method_makes_the_backbone_dynamic_and_leaves_the_predictors(tmp_path: Path, method: Any) -> None:
+    """Of the static detector nothing changes but the banks, and the weights of a run are read again."""
+    data = opened(write_coco(tmp_path))
+    spec = ModelSpec(name="ssd300_mobilenetv1_050", method=method, experts=2)
+    torch.manual_seed(1)
+    dynamic = data.network(spec)
+    torch.manual_seed(1)
+    static = data.network(ModelSpec(name=spec.name)).state_dict()
+    own = dynamic.state_dict()
+    banks = [name for name, value in static.items() if own[name].shape != value.shape]
+    assert {name.split(".")[1] for name in banks} == {"features", "extra"}
+    for name, value in static.items():
+        assert torch.equal(own[name][0] if name in banks else own[name], value), name
+    about = {**data.about(), "model": spec.model_dump(mode="json")}
+    again = Detection.of_weights(about)[1]
+    again.load_state_dict(own)
 
 
 def test_the_task_follows_from_the_network() -> None:

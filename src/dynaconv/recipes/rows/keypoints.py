@@ -40,21 +40,23 @@ TABLE_11 = {
 
 
 def _mice(model: str) -> Dictionary:
-    """For 92 pictures and one core: small square crops, any orientation, 40 epochs; the temperature is annealed."""
+    """For 92 pictures and one core: small square crops, any orientation, 50 epochs; the temperature is annealed."""
     return {
         "task": "keypoints",
         "model": {"name": model, "args": {}},
         "settings": {
             **SETTINGS,
-            "epochs": 40,
-            "milestones": (28, 36),
+            "epochs": 50,
+            "lr": 2e-3,
+            "milestones": (40, 47),
             "rotation": 180.0,
+            "sigma": 1.5,
             "temperature_end": 1.0,
             "temperature_epochs": 10,
             "eval_every": 10,
         },
         "batch_size": 8,
-        "image_size": (64, 64),
+        "image_size": (96, 96),
         "data_args": {"sigmas": 0.05},
         "claim": {
             "paper": "none",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dynaconv.recipes.setups.ssd import COCO, COCO_NOTES, SMALL, SMALL_NOTES, ssd_row
+from dynaconv.recipes.setups.ssd import COCO, COCO_NOTES, SMALL, SMALL_ARGS, SMALL_NOTES, ssd_row
 
 # name of the width: width, AP in percent, that of the static twin
 TABLE_2 = {"050": ("0.5x", 18.0, 14.4), "075": ("0.75x", 21.0, 18.2), "100": ("1.0x", 22.4, 20.3)}
@@ -31,8 +31,8 @@ for _name, (_width, _ap, _static) in TABLE_2.items():
         COCO, _static_name, {"row": f"{_row} CondConv, static twin", "published": {"ap": _static}}, COCO_NOTES
     )
 RECIPES["050_small"] = ssd_row(
-    SMALL, "ssd300_condconv_mobilenetv1_050", {"row": "section 4.2, on a small machine"}, SMALL_NOTES
+    SMALL, "ssd300_condconv_mobilenetv1_050", {"row": "section 4.2, on a small machine"}, SMALL_NOTES, **SMALL_ARGS
 )
 RECIPES["050_small_static"] = ssd_row(
-    SMALL, "ssd300_mobilenetv1_050", {"row": "section 4.2, on a small machine, static twin"}, SMALL_NOTES
+    SMALL, "ssd300_mobilenetv1_050", {"row": "section 4.2, on a small machine, static twin"}, SMALL_NOTES, **SMALL_ARGS
 )

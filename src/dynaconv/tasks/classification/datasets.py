@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL.Image import Image
 from torch import nn
@@ -15,7 +17,7 @@ from dynaconv.data import BadImages, Batches, EvaluationBatches, TrainBatches, d
 from dynaconv.data.decoding import POLICIES
 from dynaconv.errors import UserError, suggest
 from dynaconv.tasks.classification.batches import labelled_batches, timms_loader
-from dynaconv.tasks.classification.source import Source, Splits, listing
+from dynaconv.tasks.classification.source import Source, Splits, Subset, listing, stratified_rows
 from dynaconv.tasks.classification.task import Classification, ClassificationOptions
 from dynaconv.tasks.classification.transforms import Augment, Preprocess, evaluation_transform, training_transform
 from dynaconv.tasks.network import ModelSpec, build_model
@@ -165,6 +167,11 @@ class ImageData:
         """What must be the same when a run is resumed, beside :meth:`about`."""
         return {"augment": self.resolve(options).model_dump(mode="json"), **self.listing()}
 
+    def baseline(self) -> dict[str, float]:
+        """``top1`` of always naming the class that is the most frequent one in training."""
+        frequent = np.bincount(np.asarray(self.training_source.labels)).argmax()
+        return {"top1": float(np.mean(np.asarray(self.evaluation_source.labels) == frequent))}
+
     def listing(self) -> dict[str, str]:
         """For every split and class a digest of its pictures' names and sizes, see :func:`listing`."""
         return {f"images of {name}": line for name, line in listing(self._splits).items()}
@@ -198,6 +205,7 @@ def open_data(
     train_split: str | None = None,
     eval_split: str | None = None,
     download: bool = False,
+    train_images: int | None = None,
     loader_timeout: float = 120.0,
 ) -> ImageData:
     """Open a data set by name.
@@ -216,15 +224,20 @@ def open_data(
         root: folder of a ``torch/`` or ``hfds/`` data set.
         train_split, eval_split: names of the splits where the kind of data set has names for them.
         download: let ``torch/`` data sets be fetched.
+        train_images: train on this many images, the same share of every class, always the same ones; all if ``None``.
         loader_timeout: seconds after which a silent worker is an error.
 
     Raises:
         UserError: unknown or missing data set, empty folder, one class only, a number out of range.
     """
     if isinstance(image_size, (tuple, list)):
-        raise UserError(f"image_size is {tuple(image_size)}; pictures to classify are square, expected one number")
+        raise UserError(
+            f"image_size is {'x'.join(map(str, image_size))}; pictures to classify are square, expected one number"
+        )
     _check(batch_size, eval_batch_size, workers, bad_images, image_size, seed)
     splits = open_splits(name, root=root, train_split=train_split, eval_split=eval_split, download=download)
+    if train_images is not None:
+        splits = _smaller(splits, train_images, str(name))
     chosen: dict[str, Any] = {
         "image_size": image_size or splits.image_size,
         "mean": mean or splits.mean,
@@ -245,6 +258,18 @@ def open_data(
         max_bad_images=max_bad_images,
         loader_timeout=loader_timeout,
     )
+
+
+def _smaller(splits: Splits, size: int, name: str) -> Splits:
+    """The same data with fewer training images."""
+    whole = len(splits.train)
+    if not len(splits.classes) <= size <= whole:
+        raise UserError(
+            f"train_images is {size}; expected {len(splits.classes)} (one for every class) to {whole}, which is all of "
+            f"{name}."
+        )
+    train = Subset(splits.train, stratified_rows(splits.train, size))
+    return replace(splits, train=train, description=f"{size:,} of the {whole:,} training images of {name}")
 
 
 def open_splits(

@@ -106,6 +106,20 @@ def stratified_split(source: Source, share: float, seed: int = 0) -> tuple[Subse
     return Subset(source, [row for row in range(len(labels)) if row not in chosen]), Subset(source, sorted(held))
 
 
+def stratified_rows(source: Source, size: int, seed: int = 0) -> list[int]:
+    """``size`` rows, the classes in the same shares as in the whole; always the same ones.
+
+    Each class's rows are shuffled and spread evenly over [0, 1); the rows with the smallest positions are taken.
+    """
+    labels = np.asarray(source.labels)
+    random = np.random.default_rng(seed)
+    position = np.empty(len(labels))
+    for label in np.unique(labels):
+        rows = random.permutation(np.flatnonzero(labels == label))
+        position[rows] = np.arange(len(rows)) / len(rows)
+    return sorted(int(row) for row in np.argsort(position, kind="stable")[:size])
+
+
 @dataclass(frozen=True)
 class Digits:
     """scikit-learn's 1,797 handwritten digits as RGB pictures: real images that need no download.

@@ -114,11 +114,18 @@ class Classification:
         return len(batch[0])
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        images, labels = batch
+        labels = batch[1]
         # mixed labels have been smoothed by timm's Mixup
         smoothing = 0.0 if labels.is_floating_point() else self._smoothing
-        logits = model(images.contiguous(memory_format=self._format))
+        logits = model(self.inputs(batch))
         return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+
+    def inputs(self, batch: Batch) -> Tensor:
+        return batch[0].contiguous(memory_format=self._format)
+
+    def correctness(self, model: nn.Module, batch: Batch) -> Tensor:
+        """1 where the class with the largest logit is the label."""
+        return model(self.inputs(batch)).argmax(dim=1) == batch[1]
 
     def metrics(self, device: Any) -> ClassificationMetrics:
         return ClassificationMetrics(len(self.classes), device, self._format)
@@ -202,7 +209,7 @@ class Classification:
 
     def predict(self, model: nn.Module, batch: Batch, top: int = 5) -> list[list[dict[str, Any]]]:
         """For every image its ``top`` classes by falling probability: ``{"class": name, "probability": p}``."""
-        logits = model(batch[0].contiguous(memory_format=self._format)).float()
+        logits = model(self.inputs(batch)).float()
         shares, labels = logits.softmax(dim=1).topk(min(top, len(self.classes)), dim=1)
         return [
             [

@@ -14,6 +14,7 @@ from dynaconv.data.coco import Coco
 from dynaconv.data.coco_splits import open_coco
 from dynaconv.data.decoding import POLICIES
 from dynaconv.errors import UserError, suggest
+from dynaconv.tasks.detection.baseline import mean_box_precision
 from dynaconv.tasks.detection.batches import EvaluationPictures, TrainingPictures, collate, to_device
 from dynaconv.tasks.detection.network import build_detector
 from dynaconv.tasks.detection.task import Detection
@@ -125,6 +126,10 @@ class DetectionData:
         """What must be the same when a run is resumed, beside :meth:`about`."""
         chosen = {name: getattr(options, name) for name in ("distort", "zoom_out", "iou_crop", "hflip", "vflip")}
         return {"augment": chosen, **self.listing()}
+
+    def baseline(self) -> dict[str, float]:
+        """Those of the mean boxes of the training pictures, the same in every picture."""
+        return mean_box_precision(self.train.pictures, self.evaluation.pictures)
 
     def listing(self) -> dict[str, str]:
         """For each split a digest of its annotations and of its pictures' names and sizes."""

@@ -87,9 +87,15 @@ class Detection:
         return len(batch[0])
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        images, targets = batch
-        losses: dict[str, Tensor] = model(list(images), targets)
+        losses: dict[str, Tensor] = model(self.inputs(batch), batch[1])
         return losses["bbox_regression"].float() + losses["classification"].float()
+
+    def inputs(self, batch: Batch) -> list[Tensor]:
+        """The images, one by one, as torchvision's detectors take them."""
+        return list(batch[0])
+
+    def correctness(self, model: nn.Module, batch: Batch) -> None:
+        """Average precision is no mean over pictures."""
 
     def metrics(self, device: Any) -> BoxMetrics:
         return BoxMetrics()

@@ -15,6 +15,7 @@ from dynaconv.data.coco import Coco
 from dynaconv.data.coco_splits import open_coco
 from dynaconv.data.decoding import POLICIES
 from dynaconv.errors import UserError, suggest
+from dynaconv.tasks.keypoints.baseline import mean_pose_precision
 from dynaconv.tasks.keypoints.crops import Crops, crop_batches
 from dynaconv.tasks.keypoints.metrics import Truth
 from dynaconv.tasks.keypoints.people import Person, annotated, category_with_keypoints, detected
@@ -140,6 +141,10 @@ class KeypointData:
             "training boxes and keypoints": digest(self.train_people),
             "evaluation boxes and keypoints": digest(self.eval_people),
         }
+
+    def baseline(self) -> dict[str, float]:
+        """Those of the mean pose of the training boxes, placed into every box."""
+        return mean_pose_precision(self.train_people, self.eval_people, self.truth)
 
     def other_loader(self, options: Any, device: torch.device) -> None:
         """There is none."""

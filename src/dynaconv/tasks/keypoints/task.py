@@ -107,6 +107,12 @@ class Keypoints:
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         return self._losses(self._heat(model, batch["images"]), batch).mean()
 
+    def inputs(self, batch: Batch) -> Tensor:
+        return batch["images"].contiguous(memory_format=self._format)
+
+    def correctness(self, model: nn.Module, batch: Batch) -> None:
+        """Average precision is no mean over persons."""
+
     def metrics(self, device: Any) -> KeypointMetrics:
         if self.truth is None:
             raise ValueError("this task has nothing to compare with; call labelled_batches first, or take data.task()")
