@@ -1,4 +1,5 @@
-"""The papers' networks, a file for each family, built on timm's backbones and registered with timm on import.
+"""The papers' networks, a file for each family, built on timm's backbones and registered with timm on import; and a
+thin ResNet for small pictures.
 
 >>> import timm, dynaconv.models
 >>> timm.create_model("dy_mobilenetv2_050", num_classes=10).num_classes
@@ -15,6 +16,7 @@ from dynaconv.models import (  # noqa: F401 - each of these files registers its 
     mobilenetv2,
     mobilenetv3,
     resnet,
+    small_resnet,
     ssd,
 )
 from dynaconv.models.builder import TWINS, ZOO, build, countable

@@ -79,6 +79,21 @@ def register_entrypoint(
         remark: what it published, for :data:`OTHERS`.
     """
     OTHERS[name] = OtherNetwork(input_size, row, remark)
+    register_class(name, make, input_size, num_classes, row)
+
+
+def register_class(
+    name: str, make: Callable[..., nn.Module], input_size: tuple[int, int, int], num_classes: int, doc: str = ""
+) -> None:
+    """Make a network known to timm that is none of the papers' and is not listed with them.
+
+    Args:
+        name: for ``timm.create_model``.
+        make: builds the network, with ``num_classes`` among its arguments or what its task has in place of it.
+        input_size: of one image.
+        num_classes: by default.
+        doc: of the function that timm keeps.
+    """
     config = {
         "url": "",
         "num_classes": num_classes,
@@ -98,7 +113,7 @@ def register_entrypoint(
         return model
 
     create.__name__ = create.__qualname__ = name
-    create.__doc__ = row
+    create.__doc__ = doc
     default_cfgs.update(generate_default_cfgs({f"{name}.untrained": config}))
     register_model(create)
 
@@ -160,7 +175,8 @@ def known_arguments(spec: NetworkSpec) -> set[str]:
 def _arguments(spec: NetworkSpec, options: Options, kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of timm's class that the description and the options decide; takes what it uses from ``kwargs``."""
     depth = spec.depth if options.depth_multiplier is None else options.depth_multiplier
-    arguments = spec.architecture.arguments(width=spec.width, depth=depth, se=se_of(spec, options))
+    width = spec.width if options.width_multiplier is None else options.width_multiplier
+    arguments = spec.architecture.arguments(width=width, depth=depth, se=se_of(spec, options))
     arguments["drop_rate"] = kwargs.pop("drop_rate", spec.drop_rate)
     arguments["drop_path_rate"] = kwargs.pop("drop_path_rate", spec.drop_path_rate)
     normalisation = resolve_bn_args(kwargs)

@@ -48,6 +48,8 @@ class Options:
         expert_dropout: probability with which a router drops an expert in training.
         depth_multiplier: scales the number of blocks of every group, at least one each (Chen et al. 2020, figure 6:
             1.0, 0.7, 0.5); to the nearest below 1, up above 1 as EfficientNet does.
+        width_multiplier: scales the channels of every layer, in place of the width in the network's name (Chen et al.
+            2020, figure 6: 1.0, 0.75, 0.5, 0.35); mobile networks round to multiples of 8.
         se: squeeze-and-excitation on or off, in networks that have it.
         static: build the static twin; the other options are checked, and those about routing have no effect.
     """
@@ -61,6 +63,7 @@ class Options:
     temperature: float | None = None
     expert_dropout: float = 0.0
     depth_multiplier: float | None = None
+    width_multiplier: float | None = None
     se: bool | None = None
     static: bool = False
 
@@ -76,6 +79,8 @@ class Options:
         depth = self.depth_multiplier
         if depth is not None and not (_is_number(depth) and 0 < depth <= 10):
             raise ValueError(f"depth_multiplier is {depth!r}; expected a number above 0, such as 1.0, 0.7 or 0.5")
+        if self.width_multiplier is not None:
+            check_width(self.width_multiplier)
         if self.begin is not None and (not isinstance(self.begin, int) or isinstance(self.begin, bool)):
             raise ValueError(f"begin is {self.begin!r}; expected the number of a layer, from 1 (the stem)")
 
@@ -136,6 +141,12 @@ def check_arguments(name: str, arguments: Collection[str], known: Collection[str
     for argument in arguments:
         if argument not in known:
             raise TypeError(f"{name} has no argument {argument!r}. {suggest(argument, known)}")
+
+
+def check_width(width: object) -> None:
+    """Raise ValueError unless a width multiplier is a number from 0.01 to 100."""
+    if not (_is_number(width) and isinstance(width, (int, float)) and 0.01 <= width <= 100):
+        raise ValueError(f"width_multiplier is {width!r}; expected a number above 0, such as 1.0, 0.5 or 0.35")
 
 
 def _chosen(option: bool | None, default: bool) -> bool:

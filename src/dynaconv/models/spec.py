@@ -13,6 +13,8 @@ from torch import nn
 
 from dynaconv.models.timm_private import SqueezeExcite, decode_arch_def, round_channels
 
+_RESNET = (64, 128, 256, 512)  # channels of timm's ResNets
+
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
@@ -45,7 +47,12 @@ class Architecture:
     def arguments(self, *, width: float, depth: float, se: bool) -> dict[str, Any]:
         """The arguments of timm's class for this width, depth and choice about squeeze-and-excitation."""
         if self.kind == "resnet":
-            return {"block": self.block, "layers": tuple(_repeats(int(group), depth) for group in self.groups)}
+            scaled = {} if width == 1 else {"channels": tuple(max(1, round(width * channels)) for channels in _RESNET)}
+            return {
+                "block": self.block,
+                "layers": tuple(_repeats(int(group), depth) for group in self.groups),
+                **scaled,
+            }
         common = {
             "block_args": self._blocks(depth, se),
             "stem_size": self.stem,

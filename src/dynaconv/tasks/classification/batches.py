@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from dynaconv.data import BadImage, BadImages, Batches, EvaluationBatches, Examples, TrainBatches
+from dynaconv.data.examples import Reader
 from dynaconv.tasks.classification.folder import Folder
+from dynaconv.tasks.classification.kept import KeptImages, OnPixels, keepable
 from dynaconv.tasks.classification.source import Source
 from dynaconv.tasks.classification.transforms import Augment, Preprocess, Transform
 
@@ -77,10 +79,17 @@ def labelled_batches(
     workers: int,
     timeout: float,
     device: torch.device | str,
+    on_pixels: OnPixels | None = None,
 ) -> Batches:
-    """Batches of ``(images, labels)``: ``(B, 3, S, S)`` float32, normalised, on ``device``; ``(B,)`` int64."""
+    """Batches of ``(images, labels)``: ``(B, 3, S, S)`` float32, normalised, on ``device``; ``(B,)`` int64.
+
+    With ``on_pixels`` small pictures are kept in memory (:mod:`dynaconv.tasks.classification.kept`).
+    """
+    reader: Reader = LabelledImages(source, transform)
+    if on_pixels is not None and keepable(source, preprocess.image_size):
+        reader = KeptImages(source, transform, on_pixels, preprocess.image_size)
     return Batches(
-        Examples(LabelledImages(source, transform), seed=seed),
+        Examples(reader, seed=seed),
         batches,
         bad_images,
         collate=collate,

@@ -17,6 +17,7 @@ from dynaconv.data import BadImages, Batches, EvaluationBatches, TrainBatches, d
 from dynaconv.data.decoding import POLICIES
 from dynaconv.errors import UserError, suggest
 from dynaconv.tasks.classification.batches import labelled_batches, timms_loader
+from dynaconv.tasks.classification.kept import evaluation_on_pixels, training_on_pixels
 from dynaconv.tasks.classification.source import Source, Splits, Subset, listing, stratified_rows
 from dynaconv.tasks.classification.task import Classification, ClassificationOptions
 from dynaconv.tasks.classification.transforms import Augment, Preprocess, evaluation_transform, training_transform
@@ -54,10 +55,11 @@ class ImageData:
         bad_images: str,
         max_bad_images: int | None,
         loader_timeout: float,
+        keep_pictures: bool = False,
     ) -> None:
         self.name, self.preprocess = name, preprocess
         self.batch_size, self.eval_batch_size, self.workers, self.seed = batch_size, eval_batch_size, workers, seed
-        self.loader_timeout = loader_timeout
+        self.loader_timeout, self.keep_pictures = loader_timeout, keep_pictures
         self._splits = splits
         self.bad_images = BadImages(bad_images, self._cap(max_bad_images))
 
@@ -125,7 +127,8 @@ class ImageData:
     ) -> Batches:
         """One process's share of the training batches; ``set_epoch`` chooses the epoch."""
         batches = TrainBatches(self.train_size, self.batch_size, seed=self.seed, processes=processes, process=process)
-        transform = training_transform(self.preprocess, self.resolve(options))
+        augment = self.resolve(options)
+        transform = training_transform(self.preprocess, augment)
         return labelled_batches(
             self._splits.train,
             transform,
@@ -136,6 +139,7 @@ class ImageData:
             workers=self.workers,
             timeout=self.loader_timeout,
             device=device,
+            on_pixels=training_on_pixels(self.preprocess, augment) if self.keep_pictures else None,
         )
 
     def evaluation_batches(
@@ -153,6 +157,7 @@ class ImageData:
             workers=self.workers,
             timeout=self.loader_timeout,
             device=device,
+            on_pixels=evaluation_on_pixels(self.preprocess) if self.keep_pictures else None,
         )
 
     def task(self, options: ClassificationOptions, batch_size: int) -> Classification:
@@ -207,6 +212,7 @@ def open_data(
     download: bool = False,
     train_images: int | None = None,
     loader_timeout: float = 120.0,
+    keep_pictures: bool = False,
 ) -> ImageData:
     """Open a data set by name.
 
@@ -226,6 +232,8 @@ def open_data(
         download: let ``torch/`` data sets be fetched.
         train_images: train on this many images, the same share of every class, always the same ones; all if ``None``.
         loader_timeout: seconds after which a silent worker is an error.
+        keep_pictures: keep small pictures in memory once they were decoded (up to 96 pixels, 512 MB a split and
+            loader process); the batches are the same.
 
     Raises:
         UserError: unknown or missing data set, empty folder, one class only, a number out of range.
@@ -257,6 +265,7 @@ def open_data(
         bad_images=bad_images,
         max_bad_images=max_bad_images,
         loader_timeout=loader_timeout,
+        keep_pictures=keep_pictures,
     )
 
 

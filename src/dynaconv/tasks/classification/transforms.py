@@ -164,9 +164,14 @@ def _whole_picture(preprocess: Preprocess, augment: Augment) -> list[Any]:
         transforms.CenterCrop(size),
     ]
     if augment.crop == "pad":
-        steps.append(transforms.RandomCrop(size, padding=max(1, size // 8)))
+        steps.append(transforms.RandomCrop(size, padding=padding(size)))
     if augment.hflip:
         steps.append(transforms.RandomHorizontalFlip(augment.hflip))
     if augment.vflip:
         steps.append(transforms.RandomVerticalFlip(augment.vflip))
     return steps
+
+
+def padding(size: int) -> int:
+    """By how much the crop ``pad`` shifts a picture of this size at most: an eighth of it."""
+    return max(1, size // 8)
