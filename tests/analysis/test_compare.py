@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from dynaconv.analysis import CompareSettings, Comparison, compare, measure
-from dynaconv.analysis.experiment import Nobody
+from dynaconv.analysis.arms import dynamic_arm, static_arm
+from dynaconv.analysis.engine import Nobody
 from dynaconv.analysis.folder import RESULT, CompareFolder
 from dynaconv.analysis.runs import RunResult, open_for, run_one
-from dynaconv.analysis.variants import Variant
 from dynaconv.errors import UserError
 from dynaconv.train import TrainSettings
 from dynaconv.train.run_folder.lock import FolderLock
@@ -133,7 +133,7 @@ def test_again_it_trains_nothing_and_says_the_same(done: tuple[Path, Comparison,
 
 def test_a_missing_run_is_repeated_and_comes_out_the_same(done: tuple[Path, Comparison, Notes]) -> None:
     out, comparison, _ = done
-    folder = CompareFolder(out).run_folder(Variant("dynamic", 2), 3)
+    folder = CompareFolder(out).run_folder(dynamic_arm(SETTINGS, "dynamic", 2), 3)
     for file in folder.iterdir():
         file.unlink()
     notes = Notes()
@@ -166,11 +166,11 @@ def test_a_folder_in_use_is_refused(done: tuple[Path, Comparison, Notes]) -> Non
 
 def test_a_spoilt_result_is_named(tmp_path: Path) -> None:
     folder = CompareFolder(tmp_path)
-    place = folder.run_folder(Variant("static"), 0)
+    place = folder.run_folder(static_arm(SETTINGS), 0)
     place.mkdir(parents=True)
     (place / RESULT).write_text('{"top1":')
     with pytest.raises(UserError, match="changed by hand"):
-        folder.result(Variant("static"), 0)
+        folder.result(static_arm(SETTINGS), 0)
 
 
 def test_an_interrupted_run_goes_on_and_comes_out_the_same(
@@ -194,11 +194,11 @@ def test_an_interrupted_run_goes_on_and_comes_out_the_same(
 
         def close(self) -> None: ...
 
-    variant = Variant("dynamic", 2)
+    arm = dynamic_arm(SETTINGS, "dynamic", 2)
     with pytest.raises(KeyboardInterrupt):
-        run_one(variant, 3, SETTINGS, tmp_path, Kill())
-    whole = CompareFolder(done[0]).result(variant, 3)
-    again = run_one(variant, 3, SETTINGS, tmp_path)
+        run_one(arm, 3, SETTINGS, tmp_path, Kill())
+    whole = CompareFolder(done[0]).result(arm, 3)
+    again = run_one(arm, 3, SETTINGS, tmp_path)
     assert whole is not None
     assert (again.value, again.curve, again.train_loss) == (whole.value, whole.curve, whole.train_loss)
     assert again.correctness() == whole.correctness()

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from dynaconv.analysis import CompareSettings, measure
+from dynaconv.analysis.arms import dynamic_arm, static_arm
 from dynaconv.analysis.settings import static_name
 from dynaconv.analysis.statistics import difference_of
-from dynaconv.analysis.variants import STATIC, Variant
 from dynaconv.cli import main
 from dynaconv.errors import UserError
 from dynaconv.models import TWINS
@@ -73,8 +73,8 @@ def test_named_twins_begin_alike(name: str, tmp_path: Path) -> None:
     root = write_coco(tmp_path) if task == "detection" else write_data(tmp_path)
     data = task_class(task).open_data(str(root), image_size=64)
     settings = CompareSettings(backbone=name, task=task, training=settings_class(task)())
-    static = STATIC.build(settings, data, seed=4).state_dict()
-    twin = Variant(TWINS[name][0], 3).build(settings, data, seed=4).state_dict()
+    static = static_arm(settings).build(settings, data, seed=4).state_dict()
+    twin = dynamic_arm(settings, TWINS[name][0], 3).build(settings, data, seed=4).state_dict()
     banks = [tensor for tensor in static if twin[tensor].shape != static[tensor].shape]
     assert banks
     for tensor, value in static.items():

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from dynaconv.analysis import CompareSettings
+from dynaconv.analysis.arms import compared_arms
 from dynaconv.analysis.settings import RECIPE
-from dynaconv.analysis.variants import STATIC, Variant, variants
 from dynaconv.errors import UserError
 from dynaconv.train import TrainSettings
 
@@ -25,6 +25,8 @@ from dynaconv.train import TrainSettings
         ({"share": "blok"}, "'layer' or 'block'"),
         ({"batch_size": 0}, "batch_size"),
         ({"epoch": 3}, "no setting 'epoch'"),
+        ({"task": "detection"}, "task detection needs its own settings"),
+        ({"task": "keypoint"}, "no task 'keypoint'"),
         ({"training": TrainSettings(ema=0.9)}, "ema is not for comparisons"),
     ],
 )
@@ -34,9 +36,13 @@ def test_mistakes(values: dict[str, Any], message: str) -> None:
 
 
 def test_contenders_static_first_and_every_k() -> None:
-    assert variants(CompareSettings()) == [STATIC, Variant("dynamic", 4), Variant("condconv", 8)]
+    def slugs(settings: CompareSettings) -> list[str]:
+        return [arm.slug for arm in compared_arms(settings)]
+
+    assert slugs(CompareSettings()) == ["static", "dynamic-k4", "condconv-k8"]
     settings = CompareSettings(methods=("static", "condconv", "condconv"), experts=(2, 3, 2))
-    assert variants(settings) == [STATIC, Variant("condconv", 2), Variant("condconv", 3)]
+    assert slugs(settings) == ["static", "condconv-k2", "condconv-k3"]
+    assert [arm.label for arm in compared_arms(settings)] == ["static", "condconv K=2", "condconv K=3"]
 
 
 def test_facts_are_what_results_share() -> None:

@@ -64,7 +64,7 @@ def test_impossible_choices(arguments: dict[str, object], message: str) -> None:
 
 
 def test_a_wrong_word_is_named() -> None:
-    with pytest.raises(TypeError, match="no argument 'width'.*width_multiplier"):
+    with pytest.raises(TypeError, match=r"no argument 'width'.*width_multiplier"):
         timm.create_model("small_resnet", width=8)
     with pytest.raises(ValueError, match="width_multiplier is True"):
         timm.create_model("dy_mobilenetv2_035", width_multiplier=True)

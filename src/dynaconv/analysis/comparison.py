@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from dynaconv.analysis.arms import Arm, label_of
 from dynaconv.analysis.measure import Measurement
 from dynaconv.analysis.runs import RunResult
 from dynaconv.analysis.statistics import Difference, difference_of, mean, paired_difference, spread
-from dynaconv.analysis.variants import Variant
 from dynaconv.tasks.task import Metric
 
 FORMAT = 1
@@ -63,7 +63,7 @@ class Row:
     @property
     def label(self) -> str:
         """For people."""
-        return Variant(self.method, self.experts).label
+        return label_of(self.method, self.experts)
 
     def named(self, metric: str) -> dict[str, Any]:
         """As a dictionary whose figures have the metric's name."""
@@ -114,7 +114,7 @@ class Comparison:
 
 def summarise(
     metric: Metric,
-    variant: Variant,
+    arm: Arm,
     results: Sequence[RunResult],
     static: Sequence[RunResult],
     price: Price,
@@ -125,12 +125,12 @@ def summarise(
     """One network's row from its runs and the static twin's, seed by seed."""
     values = tuple(result.value for result in results)
     difference = None
-    if variant.experts is not None:
-        difference = _difference(results, static)
+    if arm.experts is not None:
+        difference = difference_between(results, static)
     entropies = [result.routing_entropy for result in results if result.routing_entropy is not None]
     return Row(
-        method=variant.method,
-        experts=variant.experts,
+        method=arm.method,
+        experts=arm.experts,
         parameters=price.parameters,
         madds=price.madds,
         values=values,
@@ -146,14 +146,15 @@ def summarise(
         curve=_curve(results),
         routing_entropy=mean(entropies) if entropies else None,
         dropped_steps=sum(result.dropped_steps for result in results),
-        conclusion=conclude(variant.label, difference, results[0].test_images, metric.higher_is_better),
+        conclusion=conclude(arm.label, difference, results[0].test_images, metric.higher_is_better),
         train_ratio_quartiles=measured.step.ratio_quartiles,
         latency_ratio_quartiles=measured.latency.ratio_quartiles,
         mixing_share=price.mixing_share,
     )
 
 
-def _difference(results: Sequence[RunResult], static: Sequence[RunResult]) -> Difference:
+def difference_between(results: Sequence[RunResult], static: Sequence[RunResult]) -> Difference:
+    """Paired run by run; image by image where the task says of every image whether it was right."""
     ours, theirs = ([right for one in runs if (right := one.correctness()) is not None] for runs in (results, static))
     if ours and theirs:
         return paired_difference(ours, theirs)

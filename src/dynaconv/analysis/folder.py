@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dynaconv.analysis.arms import Arm
 from dynaconv.analysis.measure import Measurement, Timing
 from dynaconv.analysis.runs import RunResult
-from dynaconv.analysis.variants import Variant
 from dynaconv.errors import RunError, UserError
 from dynaconv.files import write_text, write_whole
 from dynaconv.train.run_folder.lock import FolderLock
@@ -51,29 +51,34 @@ class CompareFolder:
             self._check(facts)
             yield
 
-    def run_folder(self, variant: Variant, seed: int) -> Path:
+    def run_folder(self, arm: Arm, seed: int) -> Path:
         """The folder of one run."""
-        return self.path / "runs" / f"{variant.slug}-seed{seed}"
+        return self.path / "runs" / f"{arm.slug}-seed{seed}"
 
-    def result(self, variant: Variant, seed: int) -> RunResult | None:
+    def result(self, arm: Arm, seed: int) -> RunResult | None:
         """A finished run's result."""
-        plain = self._read(self.run_folder(variant, seed) / RESULT)
+        plain = self._read(self.run_folder(arm, seed) / RESULT)
         return None if plain is None else RunResult.of(plain)
 
-    def keep_result(self, variant: Variant, result: RunResult) -> None:
+    def keep_result(self, arm: Arm, result: RunResult) -> None:
         """Write a run's result."""
-        self.write(self.run_folder(variant, result.seed) / RESULT, json.dumps(result.plain(), indent=1))
+        self.write(self.run_folder(arm, result.seed) / RESULT, json.dumps(result.plain(), indent=1))
 
-    def measured(self, variants: Sequence[Variant]) -> list[Measurement] | None:
+    @contextmanager
+    def claim(self, arm: Arm, seed: int) -> Iterator[bool]:
+        """Every run is this process's, which holds the folder."""
+        yield True
+
+    def measured(self, arms: Sequence[Arm]) -> list[Measurement] | None:
         """The measurements, if exactly these networks were measured together."""
         plain = self._read(self.path / MEASURED)
-        if plain is None or list(plain) != [variant.slug for variant in variants]:
+        if plain is None or list(plain) != [arm.slug for arm in arms]:
             return None
         return [Measurement(_timing(one["step"]), _timing(one["latency"]), one["step_bytes"]) for one in plain.values()]
 
-    def keep_measured(self, variants: Sequence[Variant], measured: Sequence[Measurement]) -> None:
+    def keep_measured(self, arms: Sequence[Arm], measured: Sequence[Measurement]) -> None:
         """Write the measurements."""
-        plain = {variant.slug: asdict(one) for variant, one in zip(variants, measured, strict=True)}
+        plain = {arm.slug: asdict(one) for arm, one in zip(arms, measured, strict=True)}
         self.write(self.path / MEASURED, json.dumps(plain, indent=1))
 
     def write(self, path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""One training run of a comparison: its data, its training, its result."""
+"""One training run of an experiment: its data, its training, its result."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from dynaconv.analysis.settings import CompareSettings
-from dynaconv.analysis.variants import Variant
+from dynaconv.analysis.arms import Arm
+from dynaconv.analysis.settings import CLASSIFICATION, ExperimentSettings
 from dynaconv.errors import RunError
 from dynaconv.tasks import task_class
 from dynaconv.tasks.task import TaskData
 from dynaconv.train import Stopped, fit
 from dynaconv.train.accelerator import make_accelerator
 from dynaconv.train.progress import Progress
+from dynaconv.train.records import FitResult
 from dynaconv.train.run_folder.folder import CHECKPOINTS
 from dynaconv.train.run_folder.weights import LAST, read_weights
+
+BEGINNING = "beginning"  # inside a run's folder: the run of the arm that it begins from
 
 
 @dataclass(frozen=True)
@@ -80,31 +83,29 @@ class RunResult:
 
 
 def run_one(
-    variant: Variant, seed: int, settings: CompareSettings, folder: Path, progress: Progress | None = None
+    arm: Arm, seed: int, settings: ExperimentSettings, folder: Path, progress: Progress | None = None
 ) -> RunResult:
-    """Train one network with one seed in ``folder``, or go on with it from its last checkpoint.
+    """Train one arm with one seed in ``folder``, or go on with it from its last checkpoint.
 
     Raises:
         RunError: it was asked to stop, or cannot go on; the same command goes on from its last checkpoint.
     """
     data = open_for(settings, seed)
-    network = variant.build(settings, data, seed)
-    quiet = {"keep": 1, "curves": False, "tensorboard": False, "wandb": False}  # the comparison draws its own picture
-    training = settings.training.model_copy(update={"seed": seed, **quiet})
-    spec = variant.spec(settings).model_dump(mode="json")
-    try:
-        fitted = fit(network, data, training, out=folder, resume="auto", progress=progress, about={"model": spec})
-    except Stopped as stopped:
-        raise _stopped(stopped, variant, seed) from stopped
-    network.load_state_dict(read_weights(folder / LAST)[0])
+    if arm.begins_from is None:
+        network = arm.build(settings, data, seed)
+    else:
+        trained = arm.begins_from.build(settings, data, seed)
+        _fit(trained, arm.begins_from, seed, settings, data, folder / BEGINNING, progress)
+        network = arm.upgrade(trained, data, seed)
+    fitted = _fit(network, arm, seed, settings, data, folder, progress)
     last = fitted.history[-1]
     metric = settings.metric
     scale = 100 if metric.percent else 1
     correct = correctness(network, data, settings)
     entropies = list(last.routing_entropy.values())
     return RunResult(
-        method=variant.method,
-        experts=variant.experts,
+        method=arm.method,
+        experts=arm.experts,
         seed=seed,
         value=scale * (last.metrics[metric.name] if correct is None else sum(correct) / len(correct)),
         curve=[(record.epoch + 1, scale * record.metrics[metric.name]) for record in fitted.history if record.metrics],
@@ -120,12 +121,34 @@ def run_one(
     )
 
 
+def _fit(
+    network: nn.Module,
+    arm: Arm,
+    seed: int,
+    settings: ExperimentSettings,
+    data: TaskData,
+    folder: Path,
+    progress: Progress | None,
+) -> FitResult:
+    """Train in place; the network has the weights of the last epoch then."""
+    quiet = {"keep": 1, "curves": False, "tensorboard": False, "wandb": False}  # the experiment draws its own picture
+    training = arm.recipe(settings, seed).model_copy(update=quiet)
+    about = {"model": arm.model.model_dump(mode="json")}
+    try:
+        fitted = fit(network, data, training, out=folder, resume="auto", progress=progress, about=about)
+    except Stopped as stopped:
+        raise _stopped(stopped, arm, seed) from stopped
+    network.load_state_dict(read_weights(folder / LAST)[0])
+    return fitted
+
+
 def forget_checkpoints(folder: Path) -> None:
     """Remove the checkpoints of a finished run; its weights are kept."""
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    shutil.rmtree(folder / BEGINNING, ignore_errors=True)
 
 
-def correctness(network: nn.Module, data: TaskData, settings: CompareSettings) -> list[int] | None:
+def correctness(network: nn.Module, data: TaskData, settings: ExperimentSettings) -> list[int] | None:
     """For every test image, in order, 1 if ``network`` is right and 0 if not; ``None`` where a task does not say."""
     accelerator = make_accelerator(settings.training)
     task = data.task(settings.training, data.batch_size)
@@ -144,16 +167,16 @@ def correctness(network: nn.Module, data: TaskData, settings: CompareSettings) -
     return torch.cat(found).int().tolist()
 
 
-def _stopped(stopped: Stopped, variant: Variant, seed: int) -> RunError:
+def _stopped(stopped: Stopped, arm: Arm, seed: int) -> RunError:
     error = RunError(
-        f"Stopped in the run of {variant.label} with seed {seed}, after a checkpoint. The same command goes on there."
+        f"Stopped in the run of {arm.label} with seed {seed}, after a checkpoint. The same command goes on there."
     )
     error.exit_code = stopped.exit_code
     return error
 
 
-def open_for(settings: CompareSettings, seed: int) -> TaskData:
-    """Open the comparison's data for one seed.
+def open_for(settings: ExperimentSettings, seed: int) -> TaskData:
+    """Open the experiment's data for one seed; small pictures to classify are kept in memory.
 
     Raises:
         UserError: as the task's ``open_data``, which also says which of these options it does not have.
@@ -174,5 +197,6 @@ def open_for(settings: CompareSettings, seed: int) -> TaskData:
         root=settings.data_root,
         download=settings.download or None,
         train_images=settings.train_images,
+        keep_pictures=True if settings.task == CLASSIFICATION else None,
     )
     return data

@@ -1,4 +1,4 @@
-"""The settings of a comparison, validated once."""
+"""The settings of an experiment, and of a comparison, validated once."""
 
 from __future__ import annotations
 
@@ -33,39 +33,24 @@ RECIPE = TrainSettings(epochs=10, lr=0.003, opt="adamw", weight_decay=0.05, temp
 """What a comparison trains with unless told otherwise: a recipe that short runs of small networks do well with."""
 
 
-class CompareSettings(Frozen):
-    """Settings of a comparison; the recipe in ``training`` is the same for every run.
+class ExperimentSettings(Frozen):
+    """What all runs of an experiment share; its arms say in what they differ.
 
     Attributes:
-        backbone: the network, named as in :class:`~dynaconv.tasks.network.ModelSpec`.
-        task: what they are trained for; its metric that chooses the best epoch is compared.
-        model_args: passed on to ``timm.create_model``, or to the function that builds it.
-        pretrained: begin from timm's pretrained weights (the dynamic twins: copies of them plus small noise).
-        weights: begin from this local file instead.
-        finetune: weights (a run, a checkpoint, a safetensors file) that the networks of a method begin from, by the
-            method, ``static`` among them; the tensors that fit are taken.
-        methods: ``dynamic``, ``condconv``; the static twin always runs too.
-        experts: values of K to try; the method's own (4 and 8) if empty.
-        share: ``layer`` or ``block``, the layers that share one router; the method's own if ``None``.
+        task: what the networks are trained for; its metric that chooses the best epoch is compared.
+        pretrained: begin from timm's pretrained weights (dynamic twins: copies of them plus small noise).
         data, data_root, train_split, eval_split, download: as ``open_data`` takes them.
         data_args: what else the task wants to know of the data, such as the ``sigmas`` of keypoints.
         image_size, crop_pct, interpolation: preprocessing; the data set's own where ``None``.
         batch_size: examples of one optimizer step.
         train_images: train on this many images, the same share of every class, always the same ones; all if ``None``.
-        seeds: one run of every network for each.
+        seeds: one run of every arm for each.
         workers: loader processes; they do not change what is computed.
         training: the recipe. Its ``seed`` is replaced by each of ``seeds``.
     """
 
-    backbone: str = DEFAULT_BACKBONE
     task: str = CLASSIFICATION
-    model_args: dict[str, Any] = Field(default_factory=dict)
     pretrained: bool = False
-    weights: str | None = None
-    finetune: dict[str, str] = Field(default_factory=dict)
-    methods: tuple[str, ...] = METHODS
-    experts: tuple[int, ...] = ()
-    share: Literal["layer", "block"] | None = None
     data: str = "digits"
     data_args: dict[str, Any] = Field(default_factory=dict)
     data_root: str | None = None
@@ -82,40 +67,12 @@ class CompareSettings(Frozen):
     workers: int = Field(default=0, ge=0)
     training: SerializeAsAny[LoopSettings] = RECIPE
 
-    @field_validator("methods")
-    @classmethod
-    def _known_methods(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
-        known = ("static", *METHODS)
-        for method in methods:
-            if method not in known:
-                raise ValueError(f"There is no method {method!r}. {suggest(method, known)}")
-        chosen = tuple(dict.fromkeys(method for method in methods if method != "static"))
-        if not chosen:
-            raise ValueError(f"methods is {methods!r}; expected at least one of {', '.join(METHODS)} beside static")
-        return chosen
-
-    @field_validator("experts")
-    @classmethod
-    def _some_experts(cls, experts: tuple[int, ...]) -> tuple[int, ...]:
-        for count in experts:
-            if count < 1:
-                raise ValueError(f"experts is {count}; expected at least 1 (the papers use 4 and 8)")
-        return tuple(dict.fromkeys(experts))
-
     @field_validator("seeds")
     @classmethod
     def _some_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
         if not seeds or min(seeds) < 0:
             raise ValueError(f"seeds is {seeds!r}; expected at least one, none below 0")
         return tuple(dict.fromkeys(seeds))
-
-    @field_validator("finetune")
-    @classmethod
-    def _weights_of_methods(cls, finetune: dict[str, str]) -> dict[str, str]:
-        for method in finetune:
-            if method not in ("static", *METHODS):
-                raise ValueError(f"finetune names the method {method!r}. {suggest(method, ('static', *METHODS))}")
-        return finetune
 
     @field_validator("task")
     @classmethod
@@ -142,6 +99,57 @@ class CompareSettings(Frozen):
         if self.training.ema is not None:
             raise ValueError("ema is not for comparisons: averaged weights hide what short runs differ in")
         return self
+
+
+class CompareSettings(ExperimentSettings):
+    """Settings of a comparison; the recipe in ``training`` is the same for every run.
+
+    Attributes:
+        backbone: the network, named as in :class:`~dynaconv.tasks.network.ModelSpec`.
+        model_args: passed on to ``timm.create_model``, or to the function that builds it.
+        weights: begin from this local file instead of new or pretrained weights.
+        methods: ``dynamic``, ``condconv``; the static twin always runs too.
+        experts: values of K to try; the method's own (4 and 8) if empty.
+        share: ``layer`` or ``block``, the layers that share one router; the method's own if ``None``.
+        finetune: weights (a run, a checkpoint, a safetensors file) that the networks of a method begin from, by the
+            method, ``static`` among them; the tensors that fit are taken.
+    """
+
+    backbone: str = DEFAULT_BACKBONE
+    model_args: dict[str, Any] = Field(default_factory=dict)
+    weights: str | None = None
+    methods: tuple[str, ...] = METHODS
+    experts: tuple[int, ...] = ()
+    share: Literal["layer", "block"] | None = None
+    finetune: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("finetune")
+    @classmethod
+    def _weights_of_methods(cls, finetune: dict[str, str]) -> dict[str, str]:
+        for method in finetune:
+            if method not in ("static", *METHODS):
+                raise ValueError(f"finetune names the method {method!r}. {suggest(method, ('static', *METHODS))}")
+        return finetune
+
+    @field_validator("methods")
+    @classmethod
+    def _known_methods(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        known = ("static", *METHODS)
+        for method in methods:
+            if method not in known:
+                raise ValueError(f"There is no method {method!r}. {suggest(method, known)}")
+        chosen = tuple(dict.fromkeys(method for method in methods if method != "static"))
+        if not chosen:
+            raise ValueError(f"methods is {methods!r}; expected at least one of {', '.join(METHODS)} beside static")
+        return chosen
+
+    @field_validator("experts")
+    @classmethod
+    def _some_experts(cls, experts: tuple[int, ...]) -> tuple[int, ...]:
+        for count in experts:
+            if count < 1:
+                raise ValueError(f"experts is {count}; expected at least 1 (the papers use 4 and 8)")
+        return tuple(dict.fromkeys(experts))
 
     def facts(self) -> dict[str, Any]:
         """The settings that all results in one folder must share. Methods, experts and seeds may be added later."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from dynaconv.cli import options
+from dynaconv.cli.experiments import loader_workers, one_process, seeds_of, whole_numbers, words
 from dynaconv.cli.options import Given, assignments, choice, takes
 from dynaconv.cli.terminal import prepare, sentences, table, width
 from dynaconv.errors import UserError
@@ -17,7 +18,6 @@ from dynaconv.tasks import TASKS
 if TYPE_CHECKING:
     from dynaconv.analysis import CompareSettings, Comparison
 
-MOST_WORKERS = 4
 SETTINGS = "dynaconv.analysis.settings:CompareSettings"
 
 
@@ -78,7 +78,7 @@ def compare(
     """
     from dynaconv.analysis import compare as run_comparison
 
-    _one_process()
+    one_process("compare")
     if "data_root" in opening:
         opening["data_root"] = str(opening["data_root"])
     settings = _settings(
@@ -91,10 +91,10 @@ def compare(
             "pretrained": pretrained,
             "weights": None if weights is None else str(weights),
             "finetune": {method: str(path) for method, path in assignments("--finetune", finetune).items()},
-            "experts": tuple(_whole_numbers("--experts", experts)) if experts else (),
+            "experts": tuple(whole_numbers("--experts", experts)) if experts else (),
             "train_images": train_images,
-            "seeds": _seeds(seeds),
-            **({} if methods is None else {"methods": tuple(_words(methods))}),
+            "seeds": seeds_of(seeds),
+            **({} if methods is None else {"methods": tuple(words(methods))}),
             **network,
             **opening,
         },
@@ -145,7 +145,7 @@ def _settings(
             "task": resolved.task,
             "data": data,
             "data_args": resolved.data_args,
-            "workers": _workers(data),
+            "workers": loader_workers(data),
             "training": resolved.settings,
             **shared,
             **own,
@@ -170,37 +170,4 @@ def _text(comparison: Comparison, place: Path) -> str:
 def _watcher(settings: CompareSettings, place: Path) -> Any:
     from dynaconv.cli.compare_bar import CompareBar
 
-    return CompareBar(settings, place)
-
-
-def _one_process() -> None:
-    import os
-
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("compare runs in one process; start it without torchrun ('dynaconv train' takes several).")
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _whole_numbers(option: str, text: str) -> list[int]:
-    try:
-        return [int(word) for word in _words(text)]
-    except ValueError:
-        raise UserError(f"{option} is {text!r}; expected whole numbers separated by commas, such as 4 or 4,8") from None
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    numbers = _whole_numbers("--seeds", text)
-    if len(numbers) == 1 and "," not in text:
-        if numbers[0] < 1:
-            raise UserError(f"--seeds is {text!r}; expected a count of at least 1, or seeds separated by commas")
-        return tuple(range(numbers[0]))
-    return tuple(numbers)
-
-
-def _workers(data: str) -> int:
-    import os
-
-    return 0 if data == "digits" else min(MOST_WORKERS, os.cpu_count() or 1)
+    return CompareBar(settings.metric, place)

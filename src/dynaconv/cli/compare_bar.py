@@ -1,4 +1,4 @@
-"""Progress of a comparison in a terminal."""
+"""Progress of a comparison or a study in a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from dynaconv.analysis.runs import RunResult
-from dynaconv.analysis.settings import CompareSettings
 from dynaconv.tasks.task import Metric
 from dynaconv.train.records import EpochRecord
 
@@ -25,9 +24,9 @@ class CompareBar:
     static one, so that the time left is right though the networks differ in speed.
     """
 
-    def __init__(self, settings: CompareSettings, place: Path, console: Console | None = None) -> None:
+    def __init__(self, metric: Metric, place: Path, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False, markup=False)
-        self._settings, self._place = settings, place
+        self._metric, self._place = metric, place
         self._progress = Progress(
             TextColumn("{task.description}"),
             *([BarColumn(bar_width=24), TimeElapsedColumn()] if self.console.width >= WIDE else []),
@@ -53,13 +52,16 @@ class CompareBar:
         if missing:
             self._progress.start()
 
+    def waiting(self, runs: int) -> None:
+        self.console.print(f"{runs} runs are left, and other processes are at them; waiting")
+
     def run(self, label: str, seed: int, work: float) -> RunProgress:
         self._number += 1
         self._run_began = time.monotonic()
         return RunProgress(self._progress, self._task, f"{self._number}/{self._runs} {label}, seed {seed}", work)
 
     def finished(self, label: str, result: RunResult) -> None:
-        metric = self._settings.metric
+        metric = self._metric
         shown = f"{metric.label} {result.value:.2f} %" if metric.percent else f"{metric.label} {result.value:.4f}"
         self.console.print(
             f"{self._number}/{self._runs} {label}, seed {result.seed}: {shown} "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import nn
 from typing_extensions import Self
 
@@ -28,6 +28,7 @@ class ModelSpec(Frozen):
         method: ``dynamic`` or ``condconv`` to make its convolutions dynamic; ``None`` leaves it as it is.
         experts: K of the layers that the method makes; its own (4 and 8) if ``None``.
         share: ``layer`` or ``block``: the layers that share one router's weights; the method's own if ``None``.
+        router: ``softmax`` or ``sigmoid``: what computes the routing weights; the method's own if ``None``.
         dropout: before the classifier.
         drop_path: timm's stochastic depth.
         args: passed on to ``timm.create_model``, or to the function.
@@ -37,18 +38,27 @@ class ModelSpec(Frozen):
     method: Literal["dynamic", "condconv"] | None = None
     experts: int | None = Field(default=None, ge=1)
     share: Literal["layer", "block"] | None = None
+    router: Literal["softmax", "sigmoid"] | None = None
     dropout: float | None = Field(default=None, ge=0, lt=1)
     drop_path: float | None = Field(default=None, ge=0, lt=1)
     args: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.method is None and (self.experts or self.share):
+        if self.method is None and (self.experts or self.share or self.router):
             raise ValueError(
-                f"experts and share are for dynamic layers, and {self.name} is built as it is: choose a method, "
-                "'dynamic' or 'condconv'. The papers' networks take experts as an argument (args)"
+                f"experts, share and router are for dynamic layers, and {self.name} is built as it is: choose a "
+                "method, 'dynamic' or 'condconv'. The papers' networks take experts as an argument (args)"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_router(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave ``router`` out where it was not chosen, as specs that were saved before there was one."""
+        values: dict[str, Any] = plain(self)
+        if values.get("router") is None:
+            values.pop("router", None)
+        return values
 
 
 def build_model(
@@ -116,6 +126,7 @@ def _dynamic(
             method=spec.method,
             experts=experts,
             share=spec.share,
+            router=spec.router,
             donors=donors,
             input_size=None if image_size is None else (3, *height_and_width(image_size)),
             inplace=True,

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from dynaconv.analysis import CompareSettings
+from dynaconv.analysis.arms import dynamic_arm, static_arm
 from dynaconv.analysis.runs import open_for
-from dynaconv.analysis.variants import STATIC, Variant
 from dynaconv.errors import UserError
 from dynaconv.layers import DynamicLayer
 from dynaconv.tasks.classification import ImageData
@@ -21,10 +21,10 @@ def data() -> ImageData:
     return open_for(SETTINGS, 0)
 
 
-@pytest.mark.parametrize("variant", [Variant("dynamic", 3), Variant("condconv", 3), Variant("dynamic", 1)])
-def test_equal_weights_where_both_have_them(variant: Variant, data: ImageData) -> None:
-    static = STATIC.build(SETTINGS, data, seed=5).state_dict()
-    twin = variant.build(SETTINGS, data, seed=5)
+@pytest.mark.parametrize(("method", "experts"), [("dynamic", 3), ("condconv", 3), ("dynamic", 1)])
+def test_equal_weights_where_both_have_them(method: str, experts: int, data: ImageData) -> None:
+    static = static_arm(SETTINGS).build(SETTINGS, data, seed=5).state_dict()
+    twin = dynamic_arm(SETTINGS, method, experts).build(SETTINGS, data, seed=5)
     banks = {f"{name}.weight" for name, module in twin.named_modules() if isinstance(module, DynamicLayer)}
     assert banks
     for name, value in static.items():
@@ -34,7 +34,7 @@ def test_equal_weights_where_both_have_them(variant: Variant, data: ImageData) -
 
 def test_every_expert_is_drawn_as_the_network_draws_its_kernel(data: ImageData) -> None:
     """timm's ResNet draws kernels by Kaiming's normal of fan-out: each expert has that spread, and all differ."""
-    twin = Variant("condconv", 4).build(SETTINGS, data, seed=0)
+    twin = dynamic_arm(SETTINGS, "condconv", 4).build(SETTINGS, data, seed=0)
     bank = dict(twin.named_modules())["layer4.0.conv2"].weight.detach()
     expected = (2 / (16 * 9)) ** 0.5
     for expert in bank:
@@ -45,7 +45,8 @@ def test_every_expert_is_drawn_as_the_network_draws_its_kernel(data: ImageData) 
 
 
 def test_seeds_differ_and_repeat(data: ImageData) -> None:
-    first, again, other = (Variant("dynamic", 2).build(SETTINGS, data, seed).state_dict() for seed in (1, 1, 2))
+    arm = dynamic_arm(SETTINGS, "dynamic", 2)
+    first, again, other = (arm.build(SETTINGS, data, seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["fc.weight"], other["fc.weight"])
 
