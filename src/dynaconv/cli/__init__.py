@@ -24,6 +24,7 @@ class CommandPlace(NamedTuple):
 
 COMMANDS: dict[str, CommandPlace] = {
     "compare": CommandPlace("compare:compare", "Would dynamic convolution help a network, and what would it cost?"),
+    "ablate": CommandPlace("ablate:ablate", "Repeat an ablation of the papers at the size of a desk, with seeds."),
     "train": CommandPlace("train:train", "Train a network, static or dynamic; stop and resume at any moment."),
     "eval": CommandPlace("evaluate:evaluate", "Measure a trained network on a data set."),
     "predict": CommandPlace("predict:predict", "Classify image files and folders into CSV or JSON."),

@@ -15,6 +15,12 @@ from typing_extensions import Self
 from dynaconv.errors import RunError, UserError
 
 NAME = ".lock"
+
+
+class FolderInUse(UserError):  # noqa: N818 - what it is, not how it is raised
+    """Another run holds the folder."""
+
+
 _held: set[Path] = set()  # the operating system lets one process lock the same file twice
 
 
@@ -33,7 +39,7 @@ class FolderLock:
         import fcntl
 
         if self.path in _held:
-            raise UserError(f"This process already has a run in {self.path.parent}. Choose another --out.")
+            raise FolderInUse(f"This process already has a run in {self.path.parent}. Choose another --out.")
         file = open(self.path, "a+")
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -46,7 +52,7 @@ class FolderLock:
                     f"{self.path} cannot be locked ({error.strerror or error}), so nothing would keep a second run "
                     "out of it. Choose an --out on a disk that can lock files."
                 ) from error
-            raise UserError(
+            raise FolderInUse(
                 f"Another run is writing to {self.path.parent}{_who(owner)}. Wait for it, stop it, or choose another "
                 "--out."
             ) from None

@@ -1,0 +1,299 @@
+"""``ablate``: one study, from its settings to its table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, field_validator
+from torch import nn
+
+from dynaconv.analysis.arms import Arm
+from dynaconv.analysis.engine import Nobody, Watcher, check, train_all
+from dynaconv.analysis.experiment import about, listing_of
+from dynaconv.analysis.measure import measure
+from dynaconv.analysis.raw import Raw, StudyFolder
+from dynaconv.analysis.runs import open_for
+from dynaconv.analysis.settings import NOT_IN_RESULTS, ExperimentSettings
+from dynaconv.analysis.studies import Study, StudyArm, find_study
+from dynaconv.analysis.study_report import Ablation, summarise_study, write_study
+from dynaconv.analysis.widths import Width, at_width, width_for_parameters, width_for_time, width_of
+from dynaconv.errors import UserError
+from dynaconv.tasks.network import ModelSpec, height_and_width
+from dynaconv.tasks.task import TaskData
+from dynaconv.train.accelerator import make_accelerator
+from dynaconv.train.settings import settings_class
+
+ONLY_HERE = {"study", "arms", "seeds", "workers", "training", "data", "data_root", "download", "bad_images"}
+"""Settings that may differ between two parts of one study: another place of the same data, more seeds."""
+
+
+class StudySettings(ExperimentSettings):
+    """The settings of one study, resolved.
+
+    Attributes:
+        study: its name.
+        network: timm's name, in place of the study's; an arm asks of it what it asks of the study's.
+        network_args: laid over the study's arguments of the network.
+        width: width multiplier of the network; where the study varies the width, that of its narrowest arm.
+        arms: slugs of the arms that run; all if empty. Those that others are compared with run too.
+    """
+
+    study: str
+    network: str | None = None
+    network_args: dict[str, Any] = Field(default_factory=dict)
+    width: float | None = Field(default=None, gt=0)
+    arms: tuple[str, ...] = ()
+
+    @field_validator("study")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        find_study(name)
+        return name
+
+    @classmethod
+    def of_study(cls, name: str, given: Mapping[str, Any], training: Mapping[str, Any]) -> StudySettings:
+        """A study's defaults with what is given laid over them.
+
+        Args:
+            name: the study's.
+            given: settings of the experiment.
+            training: settings of the recipe.
+
+        Raises:
+            UserError: no such study; an unknown or impossible setting.
+        """
+        study = find_study(name)
+        recipe = settings_class(study.task).of({**study.training, **training})
+        data_args = {**study.settings.get("data_args", {}), **given.get("data_args", {})}
+        values = {**study.settings, **given, "data_args": data_args}
+        return cls.of({**values, "study": name, "task": study.task, "training": recipe})
+
+    def facts(self) -> dict[str, Any]:
+        """What all results of the study share, wherever they were computed."""
+        plain = self.model_dump(mode="json", exclude=ONLY_HERE)
+        recipe = self.training.model_dump(mode="json", exclude=NOT_IN_RESULTS | {"device"})
+        return {**plain, **recipe}
+
+    def default_folder(self) -> Path:
+        """``runs/ablate-STUDY-DATA-XXXXXX``, where the last part follows from the facts."""
+        digest = hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode()).hexdigest()[:6]
+        return Path("runs") / f"ablate-{self.study}-{Path(self.data).name}-{digest}"
+
+
+def ablate(
+    settings: StudySettings, out: str | Path, raw: str | Path | None = None, watcher: Watcher | None = None
+) -> Ablation:
+    """Train the arms of a study over several seeds, and judge the paper's claim by them.
+
+    Several processes may do this at once with the same ``out``, also on machines that share it: each takes runs that no
+    other has. Results that ``raw`` has are not computed again, even where the runs' folders are gone; a run that was
+    stopped goes on from its last checkpoint. Seeds and arms may be added later.
+
+    Args:
+        settings: which study, and how.
+        out: the folder (:class:`~dynaconv.analysis.raw.StudyFolder` says what it holds).
+        raw: the file of the results; ``out/raw.json`` if ``None``.
+        watcher: told of every run and step.
+
+    Raises:
+        UserError: unknown network, data set or setting; unusable data; ``raw`` holds results of other settings.
+        RunError: stopped by a signal, disk full, loss not finite. The same call goes on.
+    """
+    watcher = watcher or Nobody()
+    study = find_study(settings.study)
+    data = open_for(settings, settings.seeds[0])
+    folder = StudyFolder(Path(out), Raw(Path(raw) if raw else Path(out) / "raw.json", study.name), about(settings))
+    wanted = _wanted(study, settings)
+    plain = [arm_of(study, arm, settings) for arm in wanted if not arm.as_costly]
+    costs = check(plain, settings, data)
+    folder.create()
+    with folder.alone():
+        content = folder.raw.read()
+        _check_facts(content, {**settings.facts(), **listing_of(data, settings)}, folder.raw.path)
+        arms = _with_widths(study, wanted, plain, settings, data, content, watcher)
+        _note_arms(
+            content, study, wanted, arms, dict(zip([arm.slug for arm in plain], costs, strict=True)), settings, data
+        )
+        work = _measured(content, arms, settings, data, watcher)
+        folder.raw.write(content)
+    train_all(folder, arms, settings, work, watcher)
+    ablation = summarise_study(study, folder.raw.read())
+    with folder.alone():
+        write_study(ablation, folder.path)
+    return ablation
+
+
+def _wanted(study: Study, settings: StudySettings) -> list[StudyArm]:
+    """The arms that run, in the study's order."""
+    if not settings.arms:
+        return list(study.arms)
+    slugs = set()
+    for slug in settings.arms:
+        arm = study.arm(slug)
+        slugs |= {slug, arm.against, arm.like} - {""}
+    return [arm for arm in study.arms if arm.slug in slugs]
+
+
+def arm_of(study: Study, arm: StudyArm, settings: StudySettings) -> Arm:
+    """A study's arm as the engine takes it (not one that has to be widened first)."""
+    begins = study.arm(arm.begins_from) if arm.begins_from else None
+    epochs = settings.training.epochs
+    first = max(1, round(arm.share_of_epochs * epochs)) if begins else 0
+    if begins and first >= epochs:
+        raise UserError(f"The arm {arm.slug} has {epochs} epochs for two parts; expected at least 2 (--epochs 2).")
+    beginning = None
+    if begins:
+        part = arm_of(study, begins, settings)
+        beginning = Arm(slug=part.slug, label=part.label, model=part.model, training={**part.training, "epochs": first})
+    training = {**arm.training, **({"epochs": epochs - first} if begins else {})}
+    return Arm(
+        slug=arm.slug,
+        label=arm.label,
+        model=_model_of(study, arm, settings),
+        training=_fitting(training, settings),
+        method=arm.method or "static",
+        experts=arm.experts,
+        like=_model_of(study, study.arms[0], settings) if study.task == "keypoints" else None,
+        begins_from=beginning,
+    )
+
+
+def _fitting(training: dict[str, Any], settings: StudySettings) -> dict[str, Any]:
+    """A temperature falls in half of the epochs at most, so that a short run reaches its end."""
+    epochs = training.get("epochs", settings.training.epochs)
+    annealing = training.get("temperature_epochs", settings.training.temperature_epochs)
+    return {**training, "temperature_epochs": min(annealing, epochs // 2)}
+
+
+def _model_of(study: Study, arm: StudyArm, settings: StudySettings) -> ModelSpec:
+    args = {**study.args, **arm.args, **settings.network_args}
+    if settings.width is not None:
+        varied = [other.args["width_multiplier"] for other in study.arms if "width_multiplier" in other.args]
+        own = arm.args.get("width_multiplier")
+        args["width_multiplier"] = settings.width * (own / min(varied) if own else 1)
+    return ModelSpec(
+        name=settings.network or study.network,
+        method=arm.method,
+        experts=arm.experts,
+        share=arm.share,
+        router=arm.router,
+        args=args,
+    )
+
+
+def _with_widths(
+    study: Study,
+    wanted: list[StudyArm],
+    plain: list[Arm],
+    settings: StudySettings,
+    data: TaskData,
+    content: dict[str, Any],
+    watcher: Watcher,
+) -> list[Arm]:
+    """All arms; a widened one has the width that the raw file has, or else one that is found now."""
+    by_slug = {arm.slug: arm for arm in plain}
+    for arm in wanted:
+        if not arm.as_costly:
+            continue
+        kept = content["arms"].get(arm.slug, {}).get("width")
+        if kept is None:
+            watcher.measuring(f"the width of {arm.label}")
+            target = by_slug[arm.like].build(settings, data, settings.seeds[0])
+            kept = asdict(_width(arm, by_slug[study.arms[0].slug].model, target, settings, data))
+        spec = at_width(by_slug[study.arms[0].slug].model, kept["width_multiplier"])
+        by_slug[arm.slug] = Arm(slug=arm.slug, label=arm.label, model=spec, training=_fitting({}, settings))
+        content["arms"].setdefault(arm.slug, {})["width"] = kept
+    return [by_slug[arm.slug] for arm in wanted]
+
+
+def _width(arm: StudyArm, static: ModelSpec, target: nn.Module, settings: StudySettings, data: TaskData) -> Width:
+    memory = torch.channels_last if settings.training.channels_last else torch.contiguous_format
+
+    def build(width: float) -> nn.Module:
+        return data.network(at_width(static, width)).to(memory_format=memory)
+
+    if arm.as_costly == "parameters":
+        return width_for_parameters(
+            build, width_of(static), sum(parameter.numel() for parameter in target.parameters())
+        )
+    device = make_accelerator(settings.training).device
+    images = torch.randn(min(data.batch_size, data.train_size), 3, *height_and_width(data.image_size), device=device)
+    target = target.to(memory_format=memory)
+    return width_for_time(build, width_of(static), target, images.contiguous(memory_format=memory))
+
+
+def _note_arms(
+    content: dict[str, Any],
+    study: Study,
+    wanted: list[StudyArm],
+    arms: list[Arm],
+    costs: Mapping[str, tuple[int, float]],
+    settings: StudySettings,
+    data: TaskData,
+) -> None:
+    """Write down what every arm is; refuse one that is another one there.
+
+    Raises:
+        UserError: the raw file has results of an arm of that name with another network or training.
+    """
+    for arm in arms:
+        cost = costs.get(arm.slug) or check([arm], settings, data)[0]
+        note = {
+            "label": arm.label,
+            "model": arm.model.model_dump(mode="json"),
+            "training": dict(arm.training),
+            "parameters": cost[0],
+            "madds": cost[1],
+        }
+        if arm.begins_from:
+            first = arm.begins_from
+            note["begins_from"] = {"model": first.model.model_dump(mode="json"), "training": dict(first.training)}
+        note = json.loads(json.dumps(note))
+        kept = content["arms"].get(arm.slug, {})
+        for name, value in note.items():
+            if name not in ("label", "parameters", "madds") and kept.get(name, value) != value:
+                raise UserError(
+                    f"The raw results have an arm {arm.slug} whose {name} is {kept[name]!r}; here it is {value!r}. "
+                    "Repeat the settings that they were computed with, or choose another --raw and --out."
+                )
+        content["arms"][arm.slug] = {**kept, **note}
+
+
+def _measured(
+    content: dict[str, Any], arms: list[Arm], settings: StudySettings, data: TaskData, watcher: Watcher
+) -> dict[str, float]:
+    """The work of a run of every arm, relative to the first; time and memory are measured once, and kept."""
+    known = content["measured"]
+    if any(arm.slug not in known for arm in arms):
+        networks = [arm.build(settings, data, settings.seeds[0]) for arm in arms]
+        measured = measure(networks, data, settings.training, watcher.measuring)
+        content["measured"] = {
+            **known,
+            **{arm.slug: {**asdict(one), "beside": arms[0].slug} for arm, one in zip(arms, measured, strict=True)},
+        }
+    return {arm.slug: float(content["measured"][arm.slug]["step"]["ratio"]) for arm in arms}
+
+
+def _check_facts(content: dict[str, Any], facts: Mapping[str, Any], path: Path) -> None:
+    here = json.loads(json.dumps(facts))
+    there = content["facts"]
+    if not there:
+        content["facts"] = here
+        return
+    wrong = [
+        f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
+        for name in dict.fromkeys([*here, *there])
+        if there.get(name) != here.get(name)
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - 6} more" if len(wrong) > 6 else ""
+        raise UserError(
+            f"{path} holds results with other settings: {'; '.join(wrong[:6])}{more}. Repeat their command to go on "
+            "with them (arms and seeds may be added), or choose another --out and --raw."
+        )

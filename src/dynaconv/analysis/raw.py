@@ -1,0 +1,165 @@
+"""Raw results of a study in one file, shared by processes and machines, and the runs' claims."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dynaconv.analysis.arms import Arm
+from dynaconv.analysis.runs import RunResult
+from dynaconv.errors import RunError, UserError
+from dynaconv.files import write_whole
+from dynaconv.train.run_folder.lock import FolderInUse, FolderLock
+
+FORMAT = 1
+LOCK_POLL = 0.2  # seconds
+
+
+class Raw:
+    """The file of a study's raw results, in plain JSON; small enough to be kept in a project.
+
+    Layout::
+
+        study, facts     what all results share: data, sizes, recipe, network
+        arms             of every arm: label, model, training; parameters and multiply-adds; of a widened one its width
+        measured         of every arm: time and memory, see :mod:`dynaconv.analysis.measure`
+        results          by arm and seed: :class:`~dynaconv.analysis.runs.RunResult` and what computed it
+
+    Args:
+        path: of the file.
+        study: the study's name.
+    """
+
+    def __init__(self, path: Path, study: str) -> None:
+        self.path, self.study = path, study
+
+    def read(self) -> dict[str, Any]:
+        """The whole content; that of an empty study where there is no file.
+
+        Raises:
+            UserError: it is not such a file.
+        """
+        empty = {"format": FORMAT, "study": self.study, "facts": {}, "arms": {}, "measured": {}, "results": {}}
+        if not self.path.is_file():
+            return empty
+        try:
+            content = json.loads(self.path.read_text())
+        except (ValueError, OSError) as error:
+            raise UserError(f"The raw results {self.path} cannot be read: {error}. Restore the file.") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT or "results" not in content:
+            raise UserError(f"{self.path} is no file of raw results of 'dynaconv ablate'; choose another --raw.")
+        if content["study"] != self.study:
+            raise UserError(
+                f"{self.path} holds the study {content['study']!r}, and this is {self.study!r}; choose another --raw."
+            )
+        return {**empty, **content}
+
+    def write(self, content: Mapping[str, Any]) -> None:
+        """Write the whole file.
+
+        Raises:
+            RunError: the disk is full, or the folder is not writable.
+        """
+        text = json.dumps(content, indent=1, sort_keys=False) + "\n"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self.path, lambda file: file.write(text.encode()))
+        except OSError as error:
+            raise RunError(
+                f"Cannot write {self.path}: {error.strerror or error}. Make room, and repeat the command: it goes on "
+                "with what is missing."
+            ) from error
+
+    def results(self) -> dict[str, list[RunResult]]:
+        """Of every arm that has some, by its slug, by rising seed."""
+        return {
+            slug: [RunResult.of(_without_about(by_seed[seed])) for seed in sorted(by_seed, key=int)]
+            for slug, by_seed in self.read()["results"].items()
+        }
+
+
+def _without_about(plain: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in plain.items() if name != "about"}
+
+
+class StudyFolder:
+    """The folder in which processes work on one study; several at a time, also on several machines that share it.
+
+    Layout::
+
+        raw.json                    the results (or elsewhere: ``raw``)
+        claims/static-seed0/.lock   held by the process that does this run; the system frees it when the process ends
+        runs/static-seed0/          the run: checkpoints while it lasts, then weights and log
+        ablate.json, .md, .csv      the table
+
+    Args:
+        path: of the folder.
+        raw: the file of the results.
+        about: what computes here: versions, device, threads; kept with every result.
+    """
+
+    def __init__(self, path: Path, raw: Raw, about: Mapping[str, Any]) -> None:
+        self.path, self.raw, self._about = path, raw, dict(about)
+
+    def run_folder(self, arm: Arm, seed: int) -> Path:
+        """The folder of one run."""
+        return self.path / "runs" / f"{arm.slug}-seed{seed}"
+
+    def result(self, arm: Arm, seed: int) -> RunResult | None:
+        """A finished run's result, whoever did it."""
+        plain = self.raw.read()["results"].get(arm.slug, {}).get(str(seed))
+        return None if plain is None else RunResult.of(_without_about(plain))
+
+    def keep_result(self, arm: Arm, result: RunResult) -> None:
+        """Add a result to the raw file."""
+        with self.alone():
+            content = self.raw.read()
+            content["results"].setdefault(arm.slug, {})[str(result.seed)] = {**result.plain(), "about": self._about}
+            self.raw.write(content)
+
+    @contextmanager
+    def claim(self, arm: Arm, seed: int) -> Iterator[bool]:
+        """Claim a run as long as the context lasts; False if another process has it."""
+        place = self.path / "claims" / f"{arm.slug}-seed{seed}"
+        place.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock(place)
+        try:
+            lock.__enter__()
+        except FolderInUse:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.__exit__()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no other process changes the raw file, and keep the others from it."""
+        lock = FolderLock(self.path)
+        while True:
+            try:
+                lock.__enter__()
+                break
+            except FolderInUse:
+                time.sleep(LOCK_POLL)
+        try:
+            yield
+        finally:
+            lock.__exit__()
+
+    def create(self) -> None:
+        """Create the folder.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / "claims").mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"Cannot write to --out {self.path}: {error.strerror or error}.") from error

@@ -1,0 +1,354 @@
+"""A whole study of very thin networks: what it writes, how it goes on, how processes share it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dynaconv.analysis import ablation, measure, widths
+from dynaconv.analysis.ablation import StudySettings, ablate
+from dynaconv.analysis.engine import Nobody
+from dynaconv.analysis.raw import Raw, StudyFolder
+from dynaconv.analysis.studies import STUDIES, find_study
+from dynaconv.analysis.study_report import Ablation, markdown, summarise_study
+from dynaconv.analysis.verdicts import NOT_RUN
+from dynaconv.errors import RunError, UserError
+from dynaconv.tasks.network import ModelSpec, build_model
+from dynaconv.train.run_folder.lock import FolderLock
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+GIVEN = {"data": "digits", "train_images": 64, "batch_size": 32, "width": 0.125, "seeds": (0, 2)}
+RECIPE = {"epochs": 2, "device": "cpu", "eval_every": 1}
+ALL = [(arm, seed) for seed in (0, 2) for arm in ("softmax", "sigmoid")]
+
+
+class Notes(Nobody):
+    """Writes down what was run and measured."""
+
+    def __init__(self) -> None:
+        self.runs: list[tuple[str, int]] = []
+        self.measured = 0
+
+    def measuring(self, what: str) -> None:
+        self.measured += 1
+
+    def run(self, label: str, seed: int, work: float) -> None:
+        self.runs.append((label, seed))
+
+
+@pytest.fixture(autouse=True)
+def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long is measured is not what these tests are about."""
+    monkeypatch.setattr(measure, "ROUNDS", 1)
+    monkeypatch.setattr(measure, "FEWEST", 1)
+    monkeypatch.setattr(widths, "ROUNDS", 1)
+
+
+def sigmoid(**given: Any) -> StudySettings:
+    """The study with two arms, small."""
+    return StudySettings.of_study("sigmoid", {**GIVEN, **given}, RECIPE)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ablation, Notes]:
+    """A finished study; tests must leave its folder as they found it."""
+    out, notes = tmp_path_factory.mktemp("ablate"), Notes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "ROUNDS", 1)
+        patch.setattr(measure, "FEWEST", 1)
+        return out, ablate(sigmoid(), out, watcher=notes), notes
+
+
+def scores(result: Ablation) -> dict[str, tuple[float, ...]]:
+    return {row.slug: row.scores for row in result.rows}
+
+
+def test_every_arm_with_every_seed_once_seed_by_seed(done: tuple[Path, Ablation, Notes]) -> None:
+    out, result, notes = done
+    assert notes.runs == [(label, seed) for seed in (0, 2) for label in ("sigmoid, K=4", "softmax, K=4")]
+    assert [row.seeds for row in result.rows] == [(0, 2), (0, 2)]
+    raw = json.loads((out / "raw.json").read_text())
+    assert set(raw) == {"format", "study", "facts", "arms", "measured", "results"}
+    assert {slug: list(by_seed) for slug, by_seed in raw["results"].items()} == {
+        "sigmoid": ["0", "2"],
+        "softmax": ["0", "2"],
+    }
+    assert {"dynaconv", "torch", "timm", "device", "threads"} == set(raw["results"]["softmax"]["2"]["about"])
+    assert not list(out.rglob("*.tmp"))
+    assert not list(out.rglob("checkpoints"))
+    assert (out / "runs" / "softmax-seed2" / "last.safetensors").is_file()
+
+
+def test_the_table_has_the_papers_side_and_ours(done: tuple[Path, Ablation, Notes]) -> None:
+    out, result, _ = done
+    _, softmax = result.rows
+    assert softmax.pair is not None
+    assert softmax.pair.difference is not None
+    per_seed = tuple(ours - theirs for ours, theirs in zip(*reversed(scores(result).values()), strict=True))
+    assert softmax.pair.difference.per_seed == pytest.approx(per_seed)
+    assert json.loads((out / "ablate.json").read_text()) == json.loads(json.dumps(result.plain()))
+    table = (out / "ablate.md").read_text()
+    assert table == markdown(result) + "\n"
+    assert "| softmax, K=4 |" in table
+    assert softmax.pair.verdict in table
+    assert (out / "ablate.csv").read_text().startswith("arm,parameters,madds")
+
+
+def test_results_alone_suffice(done: tuple[Path, Ablation, Notes], tmp_path: Path) -> None:
+    """In another folder, with nothing but the raw file: nothing is trained or measured, and the table is the same."""
+    raw = tmp_path / "kept" / "sigmoid.json"
+    raw.parent.mkdir()
+    raw.write_text((done[0] / "raw.json").read_text())
+    notes = Notes()
+    again = ablate(sigmoid(), tmp_path / "out", raw, notes)
+    assert (notes.runs, notes.measured) == ([], 0)
+    assert again.plain() == done[1].plain()
+    more = ablate(sigmoid(seeds=(0, 2, 4)), tmp_path / "out", raw, notes)
+    assert notes.runs == [("sigmoid, K=4", 4), ("softmax, K=4", 4)]
+    assert [row.seeds for row in more.rows] == [(0, 2, 4)] * 2
+    assert all(new[:2] == old for new, old in zip(scores(more).values(), scores(done[1]).values(), strict=True))
+
+
+def test_a_missing_result_is_computed_anew_and_is_the_same(done: tuple[Path, Ablation, Notes], tmp_path: Path) -> None:
+    content = json.loads((done[0] / "raw.json").read_text())
+    del content["results"]["softmax"]["2"]
+    (tmp_path / "raw.json").write_text(json.dumps(content))
+    notes = Notes()
+    assert scores(ablate(sigmoid(), tmp_path, watcher=notes)) == scores(done[1])
+    assert notes.runs == [("softmax, K=4", 2)]
+
+
+def test_other_settings_are_refused_by_name(done: tuple[Path, Ablation, Notes]) -> None:
+    before = (done[0] / "raw.json").read_text()
+    other = StudySettings.of_study("sigmoid", GIVEN, {**RECIPE, "lr": 0.01})
+    with pytest.raises(UserError, match=r"lr is 0\.003 there and 0\.01 here"):
+        ablate(other, done[0])
+    with pytest.raises(UserError, match="train_images is 64 there and 63 here"):
+        ablate(sigmoid(train_images=63), done[0])
+    with pytest.raises(UserError, match="holds the study 'sigmoid', and this is 'evidence'"):
+        ablate(StudySettings.of_study("evidence", GIVEN, RECIPE), done[0])
+    assert (done[0] / "raw.json").read_text() == before
+
+
+def test_an_arm_that_is_another_one_is_refused(done: tuple[Path, Ablation, Notes], tmp_path: Path) -> None:
+    content = json.loads((done[0] / "raw.json").read_text())
+    content["arms"]["softmax"]["model"]["experts"] = 8
+    (tmp_path / "raw.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="have an arm softmax whose model is"):
+        ablate(sigmoid(), tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 1, "study": "sigmoid"}'])
+def test_spoilt_raw_results_are_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "raw.json").write_text(text)
+    with pytest.raises(UserError, match=r"raw\.json"):
+        ablate(sigmoid(), tmp_path)
+
+
+def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="Cannot write to --out"):
+        ablate(sigmoid(), tmp_path / "file" / "out")
+    with pytest.raises(RunError, match="Cannot write"):
+        ablate(sigmoid(), tmp_path / "out", tmp_path / "file" / "raw.json")
+
+
+def test_controls_are_widened_and_keep_their_width(tmp_path: Path) -> None:
+    """The static networks as costly as the dynamic one: found once, kept in the raw file, built so ever after."""
+    settings = StudySettings.of_study(
+        "evidence",
+        {**GIVEN, "width": 0.25, "seeds": (0,), "arms": ("wide-time", "wide-parameters")},
+        {**RECIPE, "epochs": 1},
+    )
+    result = ablate(settings, tmp_path)
+    rows = {row.slug: row for row in result.rows}
+    assert [slug for slug, row in rows.items() if row.seeds] == ["static", "dynamic", "wide-time", "wide-parameters"]
+    dynamic, wide = rows["dynamic"], rows["wide-parameters"]
+    assert wide.width is not None
+    assert wide.parameters is not None
+    assert dynamic.parameters is not None
+    assert abs(wide.parameters / dynamic.parameters - 1) < 0.2
+    assert wide.width["ratio"] == pytest.approx(wide.parameters / dynamic.parameters)
+    content = json.loads((tmp_path / "raw.json").read_text())
+    kept = content["arms"]["wide-time"]["width"]
+    assert content["arms"]["wide-time"]["model"]["args"]["width_multiplier"] == kept["width_multiplier"]
+    content["results"], content["measured"] = {}, {}
+    content["arms"]["wide-time"]["width"] = {"width_multiplier": 1.0, "ratio": 1.0}
+    content["arms"]["wide-time"]["model"]["args"]["width_multiplier"] = 1.0
+    (tmp_path / "raw.json").write_text(json.dumps(content))
+    rows = {row.slug: row for row in ablate(settings, tmp_path / "again", tmp_path / "raw.json").rows}
+    assert rows["wide-time"].width == {"width_multiplier": 1.0, "ratio": 1.0}
+    assert rows["wide-time"].parameters == sum(p.numel() for p in _thin(1.0).parameters())
+    assert rows["condconv"].pair is not None
+    assert rows["condconv"].pair.verdict == NOT_RUN
+
+
+def _thin(width: float) -> torch.nn.Module:
+    args = {"width_multiplier": width, "blocks": [1, 1, 1], "stem_stride": 2}
+    return build_model(ModelSpec(name="small_resnet", args=args), 10)
+
+
+def test_the_width_of_a_number_of_parameters() -> None:
+    target = sum(parameter.numel() for parameter in _thin(0.75).parameters())
+    found = widths.width_for_parameters(_thin, 0.25, target)
+    assert found.ratio == 1.0
+    assert [p.shape for p in _thin(found.width_multiplier).parameters()] == [p.shape for p in _thin(0.75).parameters()]
+    with pytest.raises(UserError, match="no width from"):
+        widths.width_for_parameters(_thin, 0.25, 10)
+
+
+def test_the_width_of_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock that is the number of parameters, the network of the target's own width is found."""
+    monkeypatch.setattr(
+        widths,
+        "_ratios",
+        lambda target, networks, images: [
+            sum(p.numel() for p in one.parameters()) / sum(p.numel() for p in target.parameters()) for one in networks
+        ],
+    )
+    for width in (0.25, 0.5, 2.0):
+        found = widths.width_for_time(_thin, 0.25, _thin(width), torch.zeros(1, 3, 32, 32))
+        assert found.ratio == pytest.approx(1.0, abs=0.1)
+        assert found.width_multiplier == pytest.approx(width, rel=0.05)
+
+
+def test_an_upgrade_goes_on_from_the_trained_static_network(tmp_path: Path) -> None:
+    settings = StudySettings.of_study(
+        "upgrade", {**GIVEN, "seeds": (1,), "arms": ("upgraded", "restarted")}, {**RECIPE, "epochs": 3}
+    )
+    result = ablate(settings, tmp_path)
+    raw = json.loads((tmp_path / "raw.json").read_text())
+    upgraded, restarted = (raw["results"][slug]["1"] for slug in ("upgraded", "restarted"))
+    assert [epoch for epoch, _ in upgraded["curve"]] == [1]  # two epochs of static training, one of dynamic
+    assert upgraded["routing_entropy"] is not None
+    assert restarted["routing_entropy"] is None
+    assert raw["arms"]["upgraded"]["begins_from"]["training"]["epochs"] == 2
+    assert {row.slug for row in result.rows if row.seeds} == {"dynamic", "upgraded", "restarted"}
+    assert not (tmp_path / "runs" / "upgraded-seed1" / "beginning").exists()
+    with pytest.raises(UserError, match="1 epochs for two parts"):
+        ablate(StudySettings.of_study("upgrade", GIVEN, {**RECIPE, "epochs": 1}), tmp_path / "short")
+
+
+def test_the_upgraded_network_computes_nearly_what_the_static_one_does() -> None:
+    from dynaconv.analysis.runs import open_for
+
+    study = find_study("upgrade")
+    settings = StudySettings.of_study("upgrade", GIVEN, RECIPE)
+    data = open_for(settings, 0)
+    arm = ablation.arm_of(study, study.arm("upgraded"), settings)
+    assert arm.begins_from is not None
+    static = arm.begins_from.build(settings, data, 0).eval()
+    images = torch.randn(4, 3, 32, 32)
+    before = static(images)
+    after = arm.upgrade(static, data, 0).eval()(images)
+    assert torch.allclose(before, after, atol=0.05 * float(before.detach().std()))
+
+
+def test_a_run_of_another_process_is_left_to_it(done: tuple[Path, Ablation, Notes], tmp_path: Path) -> None:
+    """One run is claimed by another process, which ends without a result: it is done here in the end."""
+    content = json.loads((done[0] / "raw.json").read_text())
+    content["results"] = {}
+    (tmp_path / "raw.json").write_text(json.dumps(content))
+    held = tmp_path / "claims" / "sigmoid-seed0"
+    held.mkdir(parents=True)
+    lock = FolderLock(held)
+    lock.__enter__()
+
+    class Frees(Notes):
+        waited = 0
+
+        def waiting(self, runs: int) -> None:
+            assert runs == 1
+            self.waited += 1
+            lock.__exit__()
+
+    notes = Frees()
+    result = ablate(sigmoid(), tmp_path, watcher=notes)
+    assert notes.waited == 1
+    assert notes.runs[-1] == ("sigmoid, K=4", 0)
+    assert len(notes.runs) == 4
+    assert scores(result) == scores(done[1])
+
+
+WORDS = [
+    *("ablate", "sigmoid", "--data", "digits", "--train-images", "64", "--batch-size", "32", "--width", "0.125"),
+    *("--seeds", "0,2", "--device", "cpu", "--threads", "1", "--set", "eval_every=1"),
+]
+CODE = """
+import sys
+from dynaconv.analysis import measure
+measure.ROUNDS = measure.FEWEST = 1
+from dynaconv.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def process(out: Path, *more: str) -> subprocess.Popen[str]:
+    """The command, as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", CODE, *WORDS, *more, "--out", str(out)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "src")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.timeout(600)
+def test_two_processes_share_the_work_and_do_nothing_twice(done: tuple[Path, Ablation, Notes], tmp_path: Path) -> None:
+    both = [process(tmp_path, "--epochs", "2") for _ in range(2)]
+    said = [one.communicate(timeout=500) for one in both]
+    assert [one.returncode for one in both] == [0, 0], said
+    ends = [line.split(": ")[0] for _, errors in said for line in errors.splitlines() if " % in " in line]
+    assert sorted(line.split(" ", 1)[1] for line in ends) == sorted(
+        f"{label}, seed {seed}" for seed in (0, 2) for label in ("sigmoid, K=4", "softmax, K=4")
+    )
+    result = summarise_study(STUDIES["sigmoid"], Raw(tmp_path / "raw.json", "sigmoid").read())
+    assert scores(result) == scores(done[1])
+    assert all("softmax, K=4" in out for out, _ in said)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_in_a_run_and_taken_up_by_another_process(tmp_path: Path) -> None:
+    """SIGKILL in the middle of a run: the next process takes it up at its checkpoint, with the same result."""
+    long = ("--epochs", "12", "--set", "checkpoint_every=1")
+    whole = process(tmp_path / "whole", *long)
+    assert whole.wait(timeout=400) == 0
+    victim = process(tmp_path / "killed", *long)
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and not list((tmp_path / "killed").glob("runs/*/checkpoints/epoch_0003*.pt")):
+        time.sleep(0.02)
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.wait(timeout=60)
+    heir = process(tmp_path / "killed", *long)
+    _, said = heir.communicate(timeout=400)
+    assert heir.returncode == 0, said
+    found, expected = (
+        summarise_study(STUDIES["sigmoid"], Raw(tmp_path / name / "raw.json", "sigmoid").read())
+        for name in ("killed", "whole")
+    )
+    assert scores(found) == scores(expected)
+
+
+def test_a_claim_is_free_again_after_its_process(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path, Raw(tmp_path / "raw.json", "sigmoid"), {})
+    study = find_study("sigmoid")
+    arm = ablation.arm_of(study, study.arms[0], sigmoid())
+    with folder.claim(arm, 0) as mine:
+        assert mine
+        with folder.claim(arm, 0) as again:
+            assert not again
+        with folder.claim(arm, 1) as other:
+            assert other
+    with folder.claim(arm, 0) as mine:
+        assert mine
