@@ -61,6 +61,12 @@ def interleave(
     return times
 
 
+def clock_of(device: str | torch.device) -> Callable[[], float]:
+    """The clock for a computation: on a processor with one thread it leaves out the time of other processes."""
+    alone = torch.device(device).type == "cpu" and torch.get_num_threads() == 1
+    return time.process_time if alone else time.perf_counter
+
+
 def synchronize(device: str | torch.device) -> None:
     """Wait until a device has done what it was given; nothing to wait for on the CPU."""
     device = torch.device(device)

@@ -221,6 +221,21 @@ def test_the_width_of_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
         assert found.width_multiplier == pytest.approx(width, rel=0.05)
 
 
+def test_arms_that_are_the_same_are_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where both controls turn out to be one network, a run of the one is a run of the other."""
+    same = widths.Width(0.5, 1.0)
+    monkeypatch.setattr(ablation, "width_for_time", lambda *_: same)
+    monkeypatch.setattr(ablation, "width_for_parameters", lambda *_: same)
+    settings = StudySettings.of_study(
+        "evidence", {**GIVEN, "seeds": (0,), "arms": ("wide-time", "wide-parameters")}, {**RECIPE, "epochs": 1}
+    )
+    notes = Notes()
+    result = ablate(settings, tmp_path, watcher=notes)
+    assert [label for label, _ in notes.runs] == ["static", "dynamic K=4", "static, same time"]
+    rows = {row.slug: row for row in result.rows}
+    assert rows["wide-parameters"].scores == rows["wide-time"].scores
+
+
 def test_an_upgrade_goes_on_from_the_trained_static_network(tmp_path: Path) -> None:
     settings = StudySettings.of_study(
         "upgrade", {**GIVEN, "seeds": (1,), "arms": ("upgraded", "restarted")}, {**RECIPE, "epochs": 3}

@@ -50,6 +50,15 @@ class Arm:
     finetune: Path | None = None
     begins_from: Arm | None = None
 
+    def same_as(self, other: Arm) -> bool:
+        """Whether both are the same network with the same training, so that a run of one is a run of the other."""
+
+        def what(arm: Arm) -> tuple[object, ...]:
+            begins = None if arm.begins_from is None else what(arm.begins_from)
+            return arm.model, dict(arm.training), arm.like, begins
+
+        return what(self) == what(other)
+
     def recipe(self, settings: ExperimentSettings, seed: int) -> LoopSettings:
         """The settings of one run.
 

@@ -138,7 +138,8 @@ def train_all(
         while missing:
             did_one = False
             for arm, seed in missing:
-                did_one |= _claimed_run(store, arm, seed, settings, work[arm.slug], watcher)
+                twins = [other for other in arms if other is not arm and other.same_as(arm)]
+                did_one |= _claimed_run(store, arm, seed, settings, work[arm.slug], watcher, twins)
             missing = [run for run in missing if store.result(*run) is None]
             if missing and not did_one:
                 if len(missing) < told:
@@ -151,12 +152,26 @@ def train_all(
 
 
 def _claimed_run(
-    store: Store, arm: Arm, seed: int, settings: ExperimentSettings, work: float, watcher: Watcher
+    store: Store,
+    arm: Arm,
+    seed: int,
+    settings: ExperimentSettings,
+    work: float,
+    watcher: Watcher,
+    twins: Sequence[Arm],
 ) -> bool:
-    """Train one run unless it is done, or another process is at it; return whether it was trained here."""
+    """Do one run unless it is done, or another process is at it; return whether it was done here.
+
+    Where an arm that is the same (:meth:`Arm.same_as`) has this seed's result, that result is taken.
+    """
     with store.claim(arm, seed) as mine:
         if not mine or store.result(arm, seed) is not None:
             return False
+        for twin in twins:
+            if (known := store.result(twin, seed)) is not None:
+                store.keep_result(arm, known)
+                watcher.finished(f"{arm.label} (the same as {twin.label})", known)
+                return True
         place = store.run_folder(arm, seed)
         result = run_one(arm, seed, settings, place, watcher.run(arm.label, seed, work))
         store.keep_result(arm, result)

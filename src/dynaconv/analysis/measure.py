@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from torch import nn
 from dynaconv.counting.modules import LiveMemory, tensors_in
 from dynaconv.errors import UserError
 from dynaconv.tasks.task import Batch, Task, TaskData, cloned
-from dynaconv.timing import interleave, quartiles, ratios
+from dynaconv.timing import clock_of, interleave, quartiles, ratios
 from dynaconv.torch_private import TorchDispatchMode
 from dynaconv.train.accelerator import make_accelerator
 from dynaconv.train.optimizer import build_optimizer
@@ -78,17 +79,21 @@ def measure(
     steps = [_Step(network, task, batch, settings, accelerator) for network in networks]
     memory = [peak_step_bytes(step, device) for step in steps]
     tell("time of a training step")
-    training = time_in_turns(steps, device)
+    training = time_in_turns(steps, device, clock_of(device))
     tell("latency")
     one = task.inputs(task.split(batch, task.size(batch))[0])
     passes = [_Pass(network, one, accelerator) for network in networks]
-    latency = time_in_turns(passes, device)
+    latency = time_in_turns(passes, device, clock_of(device))
     return [Measurement(*parts) for parts in zip(training, latency, memory, strict=True)]
 
 
-def time_in_turns(actions: Sequence[Callable[[], object]], device: torch.device) -> list[Timing]:
+def time_in_turns(
+    actions: Sequence[Callable[[], object]], device: torch.device, clock: Callable[[], float] = time.perf_counter
+) -> list[Timing]:
     """Time the actions in turns; the ratios are to the first one."""
-    times = interleave(actions, rounds=ROUNDS, warmup=WARM_UP, device=device, seconds=MOST_SECONDS, fewest=FEWEST)
+    times = interleave(
+        actions, rounds=ROUNDS, warmup=WARM_UP, device=device, clock=clock, seconds=MOST_SECONDS, fewest=FEWEST
+    )
     first = statistics.median(times[0]) / 1000
     timings = []
     for own in times:

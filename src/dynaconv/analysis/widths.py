@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from dynaconv.errors import UserError
 from dynaconv.tasks.network import ModelSpec
-from dynaconv.timing import interleave, ratios
+from dynaconv.timing import clock_of, interleave, ratios
 
 WIDEST = 16.0  # times the width that is widened
 HALVINGS = 24
@@ -74,7 +73,7 @@ def width_for_parameters(build: Callable[[float], nn.Module], base: float, targe
         middle = math.sqrt(low * high)
         low, high = (middle, high) if parameters(middle) < target else (low, middle)
     best = min((low, high), key=lambda width: abs(parameters(width) - target))
-    rounded = next(width for digits in range(2, 17) if parameters(width := round(best, digits)) == parameters(best))
+    rounded = next(width for digits in range(1, 17) if parameters(width := round(best, digits)) == parameters(best))
     return Width(rounded, parameters(rounded) / target)
 
 
@@ -120,14 +119,12 @@ def _different(build: Callable[[float], nn.Module], widths: Sequence[float]) -> 
 def _ratios(target: nn.Module, networks: Sequence[nn.Module], images: Tensor) -> list[float]:
     """Median over rounds of every network's time divided by the target's in the same round."""
     passes: list[Callable[[], Any]] = [_forward(network, images) for network in (target, *networks)]
-    # with one thread on a processor, the time of other processes can be left out
-    alone = images.device.type == "cpu" and torch.get_num_threads() == 1
     times = interleave(
         passes,
         rounds=ROUNDS,
         warmup=2,
         device=images.device,
-        clock=time.process_time if alone else time.perf_counter,
+        clock=clock_of(images.device),
         seconds=MOST_SECONDS,
         fewest=FEWEST,
     )

@@ -1,0 +1,119 @@
+"""The page of evidence says what the raw results beside it say, and the answer claims no more than they allow."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from dynaconv.analysis.evidence import answer, part, progress, read_studies, rewritten
+from dynaconv.analysis.studies import STUDIES
+from dynaconv.analysis.study_report import Ablation, summarise_study
+from dynaconv.errors import UserError
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "evidence.md"
+RAW = sorted(PAGE.with_suffix("").glob("*.json"))
+MOST_BYTES = 2_000_000
+
+
+def test_the_page_is_that_of_its_raw_results() -> None:
+    """Every part between markers, made anew from docs/evidence/*.json, is what stands there."""
+    page = PAGE.read_text()
+    assert rewritten(page, read_studies(PAGE.with_suffix(""))) == page
+    assert page.count("<!-- begin ") == page.count("<!-- end ") >= 5
+
+
+@pytest.mark.parametrize("path", RAW, ids=lambda path: path.stem)
+def test_tables_by_hand(path: Path) -> None:
+    """Means and intervals from the raw file by numpy and scipy, without the code that made the page."""
+    raw, page = json.loads(path.read_text()), PAGE.read_text()
+    assert path.stat().st_size < MOST_BYTES
+    assert raw["study"] == path.stem
+    for arm in STUDIES[path.stem].arms:
+        runs = raw["results"].get(arm.slug, {})
+        line = next(line for line in page.splitlines() if line.startswith(f"| {arm.label} |"))
+        cells = [cell.strip() for cell in line.split("|")][1:-1]
+        assert cells[6] == str(len(runs))
+        if not runs:
+            assert cells[5] == "not run yet"
+            continue
+        seeds = sorted(runs, key=int)
+        top1 = np.array([runs[seed]["top1"] for seed in seeds])
+        for seed in seeds:
+            bits = np.unpackbits(np.frombuffer(bytes.fromhex(runs[seed]["correct"]), dtype=np.uint8), count=10_000)
+            assert 100 * bits.mean() == pytest.approx(runs[seed]["top1"])
+        assert cells[5].startswith(f"{top1.mean():.2f}")
+        common = [seed for seed in seeds if seed in raw["results"].get(arm.against, {})]
+        if len(common) >= 2:
+            ours, theirs = ([raw["results"][slug][seed]["top1"] for seed in common] for slug in (arm.slug, arm.against))
+            interval = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+            assert cells[9] == f"{np.mean(ours) - np.mean(theirs):+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]"
+
+
+def content(**right: list[int]) -> dict[str, Any]:
+    """Raw results of the main study, with the first so many of 1,000 test images classified rightly, by seed."""
+    results = {
+        slug.replace("_", "-"): {
+            str(seed): {
+                **{"method": "x", "experts": None, "seed": seed, "top1": count / 10, "curve": [[1, count / 10]]},
+                **{"train_loss": [1.0], "seconds_per_image": 1e-3, "dropped_steps": 0, "temperature": None},
+                **{"routing_entropy": None, "test_images": 1000},
+                "correct": np.packbits([1] * count + [0] * (1000 - count)).tobytes().hex(),
+            }
+            for seed, count in enumerate(counts)
+        }
+        for slug, counts in right.items()
+    }
+    facts = {
+        **{"epochs": 30, "batch_size": 128, "opt": "adamw", "lr": 0.003, "sched": "cosine", "weight_decay": 0.05},
+        **{"image_size": 32, "train_images": None, "images of train/cat": "50 images, digest x"},
+    }
+    arms = {slug: {"parameters": n, "madds": 1e6 * m} for slug, n, m in (("static", 100, 1.0), ("dynamic", 400, 1.1))}
+    return {"format": 1, "study": "evidence", "facts": facts, "arms": arms, "measured": {}, "results": results}
+
+
+def study(**right: list[int]) -> dict[str, Ablation]:
+    return {"evidence": summarise_study(STUDIES["evidence"], content(**right))}
+
+
+def test_the_answer_without_results_is_that_nothing_is_known() -> None:
+    assert answer({}) == ["Nothing is known yet: no run is done."]
+    helps, helps_not, costs = answer(study())
+    assert "whether dynamic K=4 is better than the static network of the same width is not known yet" in helps
+    assert "not known yet" in helps_not
+    assert "dynamic K=4 has 4.0 times the static network's parameters and 1.10 times its multiply-adds" in costs
+    assert "the cost of CondConv K=8 is not known yet" in costs
+
+
+def test_one_pair_of_runs_is_not_known_either() -> None:
+    helps, *_ = answer(study(static=[700], dynamic=[900]))
+    assert "better than the static network of the same width is not known yet (one pair of runs done)" in helps
+
+
+def test_the_answer_says_better_worse_and_not_shown() -> None:
+    helps, helps_not, _ = answer(
+        study(static=[700, 701, 702], dynamic=[720, 722, 721], condconv=[690, 712, 702], wide_time=[740, 741, 743])
+    )
+    assert "dynamic K=4 is better than the static network of the same width (+2.00 points, 95 % interval" in helps
+    assert "no difference between CondConv K=8 and the static network of the same width is shown" in helps
+    assert "dynamic K=4 is worse than a static network widened to the same time (-2.03 points" in helps_not
+
+
+def test_progress_counts_runs_and_wide_intervals() -> None:
+    told = progress(study(static=[700, 701], dynamic=[720, 721])["evidence"])
+    assert told.startswith("Runs done so far: static 2, CondConv K=8 0, dynamic K=4 2,")
+    assert "7 of 8 intervals are not there yet, or wider than 0.5 points" in told
+    assert "Minutes of one run, as it was" in told
+    assert re.search(r"static 0\b", told)  # 50 images, 30 epochs, a millisecond each
+
+
+def test_unknown_parts_are_refused() -> None:
+    with pytest.raises(UserError, match="part 'evidence tabel'"):
+        part("evidence tabel", study())
+    assert "wide" in part("open", study())
+    assert "| seed | static |" in part("evidence singles", study(static=[700]))
