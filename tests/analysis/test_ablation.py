@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,19 @@ import pytest
 import torch
 
 from dynaconv.analysis import ablation, measure, widths
-from dynaconv.analysis.ablation import StudySettings, ablate
+from dynaconv.analysis.ablation import ablate
 from dynaconv.analysis.engine import Nobody
 from dynaconv.analysis.raw import Raw, StudyFolder
 from dynaconv.analysis.studies import STUDIES, find_study
 from dynaconv.analysis.study_report import Ablation, markdown, summarise_study
+from dynaconv.analysis.study_settings import StudySettings, arm_of
 from dynaconv.analysis.verdicts import NOT_RUN
 from dynaconv.errors import RunError, UserError
 from dynaconv.tasks.network import ModelSpec, build_model
 from dynaconv.train.run_folder.lock import FolderLock
+from tasks.keypoints.files import write_data
+from train.forked import PRELOAD
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 GIVEN = {"data": "digits", "train_images": 64, "batch_size": 32, "width": 0.125, "seeds": (0, 2)}
 RECIPE = {"epochs": 2, "device": "cpu", "eval_every": 1}
 ALL = [(arm, seed) for seed in (0, 2) for arm in ("softmax", "sigmoid")]
@@ -259,13 +261,44 @@ def test_the_upgraded_network_computes_nearly_what_the_static_one_does() -> None
     study = find_study("upgrade")
     settings = StudySettings.of_study("upgrade", GIVEN, RECIPE)
     data = open_for(settings, 0)
-    arm = ablation.arm_of(study, study.arm("upgraded"), settings)
+    arm = arm_of(study, study.arm("upgraded"), settings)
     assert arm.begins_from is not None
     static = arm.begins_from.build(settings, data, 0).eval()
     images = torch.randn(4, 3, 32, 32)
     before = static(images)
     after = arm.upgrade(static, data, 0).eval()(images)
     assert torch.allclose(before, after, atol=0.05 * float(before.detach().std()))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_study_of_keypoints(tmp_path: Path) -> None:
+    """Another task: its own figure is compared, and the parts that two arms share begin with the same weights."""
+    from dynaconv.analysis.runs import open_for
+
+    write_data(tmp_path / "data")
+    given = {
+        "data": str(tmp_path / "data"),
+        "arms": ("head",),
+        "seeds": (0, 1),
+        "batch_size": 4,
+        "image_size": (64, 64),
+    }
+    settings = StudySettings.of_study("keypoints", given, {"epochs": 1, "device": "cpu"})
+    study = find_study("keypoints")
+    data = open_for(settings, 0)
+    static, head = (
+        arm_of(study, study.arm(slug), settings).build(settings, data, 0).state_dict() for slug in ("static", "head")
+    )
+    assert set(static) <= set(head)
+    for name, value in static.items():
+        assert torch.equal(head[name] if head[name].shape == value.shape else head[name][0], value), name
+    result = ablate(settings, tmp_path / "out")
+    rows = {row.slug: row for row in result.rows if row.seeds}
+    assert set(rows) == {"static", "head"}
+    assert rows["head"].pair is not None
+    assert rows["head"].pair.published == pytest.approx(1.1)
+    assert json.loads((tmp_path / "out" / "raw.json").read_text())["results"]["head"]["1"]["metric"] == "ap"
 
 
 def test_a_run_of_another_process_is_left_to_it(done: tuple[Path, Ablation, Notes], tmp_path: Path) -> None:
@@ -294,60 +327,55 @@ def test_a_run_of_another_process_is_left_to_it(done: tuple[Path, Ablation, Note
     assert scores(result) == scores(done[1])
 
 
-WORDS = [
-    *("ablate", "sigmoid", "--data", "digits", "--train-images", "64", "--batch-size", "32", "--width", "0.125"),
-    *("--seeds", "0,2", "--device", "cpu", "--threads", "1", "--set", "eval_every=1"),
-]
-CODE = """
-import sys
-from dynaconv.analysis import measure
-measure.ROUNDS = measure.FEWEST = 1
-from dynaconv.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
+LONG = {"epochs": 12, "checkpoint_every": 1}
 
 
-def process(out: Path, *more: str) -> subprocess.Popen[str]:
-    """The command, as a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-c", CODE, *WORDS, *more, "--out", str(out)],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "src")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def work(out: str, log: str, recipe: dict[str, Any]) -> None:
+    """The body of a process that works on the study; what it trained is in ``log``."""
+    torch.set_num_threads(1)
+    measure.ROUNDS = measure.FEWEST = 1
+    notes = Notes()
+    ablate(StudySettings.of_study("sigmoid", GIVEN, {**RECIPE, **recipe}), out, watcher=notes)
+    Path(log).write_text(json.dumps(notes.runs))
+
+
+def begin(out: Path, log: Path, **recipe: Any) -> BaseProcess:
+    """A process on the study, forked from one that has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*PRELOAD, "analysis.test_ablation"])
+    process = context.Process(target=work, args=(str(out), str(log), recipe))
+    process.start()
+    return process
 
 
 @pytest.mark.timeout(600)
 def test_two_processes_share_the_work_and_do_nothing_twice(done: tuple[Path, Ablation, Notes], tmp_path: Path) -> None:
-    both = [process(tmp_path, "--epochs", "2") for _ in range(2)]
-    said = [one.communicate(timeout=500) for one in both]
-    assert [one.returncode for one in both] == [0, 0], said
-    ends = [line.split(": ")[0] for _, errors in said for line in errors.splitlines() if " % in " in line]
-    assert sorted(line.split(" ", 1)[1] for line in ends) == sorted(
-        f"{label}, seed {seed}" for seed in (0, 2) for label in ("sigmoid, K=4", "softmax, K=4")
-    )
-    result = summarise_study(STUDIES["sigmoid"], Raw(tmp_path / "raw.json", "sigmoid").read())
+    logs = [tmp_path / name for name in ("first.json", "second.json")]
+    both = [begin(tmp_path / "out", log) for log in logs]
+    for one in both:
+        one.join(500)
+    assert [one.exitcode for one in both] == [0, 0]
+    trained = [tuple(run) for log in logs for run in json.loads(log.read_text())]
+    assert sorted(trained) == sorted(done[2].runs)
+    result = summarise_study(STUDIES["sigmoid"], Raw(tmp_path / "out" / "raw.json", "sigmoid").read())
     assert scores(result) == scores(done[1])
-    assert all("softmax, K=4" in out for out, _ in said)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_in_a_run_and_taken_up_by_another_process(tmp_path: Path) -> None:
     """SIGKILL in the middle of a run: the next process takes it up at its checkpoint, with the same result."""
-    long = ("--epochs", "12", "--set", "checkpoint_every=1")
-    whole = process(tmp_path / "whole", *long)
-    assert whole.wait(timeout=400) == 0
-    victim = process(tmp_path / "killed", *long)
+    whole = begin(tmp_path / "whole", tmp_path / "whole.json", **LONG)
+    victim = begin(tmp_path / "killed", tmp_path / "victim.json", **LONG)
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and not list((tmp_path / "killed").glob("runs/*/checkpoints/epoch_0003*.pt")):
         time.sleep(0.02)
-    os.kill(victim.pid, signal.SIGKILL)
-    victim.wait(timeout=60)
-    heir = process(tmp_path / "killed", *long)
-    _, said = heir.communicate(timeout=400)
-    assert heir.returncode == 0, said
+    os.kill(victim.pid or 0, signal.SIGKILL)
+    victim.join(60)
+    assert victim.exitcode == -signal.SIGKILL
+    heir = begin(tmp_path / "killed", tmp_path / "heir.json", **LONG)
+    for process in (whole, heir):
+        process.join(400)
+        assert process.exitcode == 0
     found, expected = (
         summarise_study(STUDIES["sigmoid"], Raw(tmp_path / name / "raw.json", "sigmoid").read())
         for name in ("killed", "whole")
@@ -358,7 +386,7 @@ def test_killed_in_a_run_and_taken_up_by_another_process(tmp_path: Path) -> None
 def test_a_claim_is_free_again_after_its_process(tmp_path: Path) -> None:
     folder = StudyFolder(tmp_path, Raw(tmp_path / "raw.json", "sigmoid"), {})
     study = find_study("sigmoid")
-    arm = ablation.arm_of(study, study.arms[0], sigmoid())
+    arm = arm_of(study, study.arms[0], sigmoid())
     with folder.claim(arm, 0) as mine:
         assert mine
         with folder.claim(arm, 0) as again:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from dynaconv.analysis.ablation import StudySettings, arm_of
 from dynaconv.analysis.studies import STUDIES, find_study
+from dynaconv.analysis.study_settings import StudySettings, arm_of
 from dynaconv.errors import UserError
 from dynaconv.papers.catalogue import read_catalogue
 from dynaconv.papers.networks import count, network
@@ -149,6 +149,13 @@ def test_width_scales_all_arms_alike() -> None:
     plain = StudySettings.of_study("routing", {"width": 0.125, "network_args": {"experts": 2}}, {})
     args = arm_of(find_study("routing"), find_study("routing").arms[1], plain).model.args
     assert args == {"experts": 2, "routing": "single", "width_multiplier": 0.125}
+
+
+def test_small_data_are_taken_whole() -> None:
+    settings = StudySettings.of_study("routing", {}, {})
+    assert (settings.for_data(500).train_images, settings.for_data(50_000).train_images) == (None, 10_000)
+    assert StudySettings.of_study("routing", {"train_images": 99}, {}).for_data(50_000).train_images == 99
+    assert settings.facts() == settings.for_data(500).facts()
 
 
 def test_short_runs_reach_the_last_temperature() -> None:

@@ -41,7 +41,7 @@ def test_list_has_a_line_for_every_study(capsys: pytest.CaptureFixture[str]) -> 
     ("words", "parts"),
     [
         ([], ["Which study?", "--list"]),
-        (["temprature", "--data", "digits"], ["no study 'temprature'", "Did you mean 'temperature'?"]),
+        (["temprature", "--data", "digits"], ["no study 'temprature'", "Did you mean 'temperature'"]),
         (["sigmoid"], ["Which data?"]),
         (["sigmoid", "--data", "no/such/folder"], ["no data set 'no/such/folder'"]),
         (["sigmoid", "--data", "digits", "--arms", "softmx"], ["no arm 'softmx'", "'softmax'"]),
@@ -50,6 +50,7 @@ def test_list_has_a_line_for_every_study(capsys: pytest.CaptureFixture[str]) -> 
         (["sigmoid", "--data", "digits", "--arg", "width=3"], ["no argument 'width'"]),
         (["sigmoid", "--data", "digits", "--seeds", "0"], ["--seeds is '0'"]),
         (["sigmoid", "--data", "digits", "--set", "epoch=3"], ["no setting 'epoch'"]),
+        (["sigmoid", "--data", "digits", "--model", "dy_resnet10"], ["dy_resnet10 is dynamic as it is", "static one"]),
         (["routing", "--data", "digits", "--model", "test_resnet"], ["cannot be had"]),
         (["keypoints", "--data", "digits"], ["digits"]),
         (["sigmoid", "--data", "digits", "--train-images", "3"], ["train_images is 3"]),

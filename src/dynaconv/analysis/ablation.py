@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field, field_validator
 from torch import nn
 
 from dynaconv.analysis.arms import Arm
@@ -19,71 +17,14 @@ from dynaconv.analysis.experiment import about, listing_of
 from dynaconv.analysis.measure import measure
 from dynaconv.analysis.raw import Raw, StudyFolder
 from dynaconv.analysis.runs import open_for
-from dynaconv.analysis.settings import NOT_IN_RESULTS, ExperimentSettings
 from dynaconv.analysis.studies import Study, StudyArm, find_study
 from dynaconv.analysis.study_report import Ablation, summarise_study, write_study
+from dynaconv.analysis.study_settings import StudySettings, arm_of, fitting
 from dynaconv.analysis.widths import Width, at_width, width_for_parameters, width_for_time, width_of
 from dynaconv.errors import UserError
 from dynaconv.tasks.network import ModelSpec, height_and_width
 from dynaconv.tasks.task import TaskData
 from dynaconv.train.accelerator import make_accelerator
-from dynaconv.train.settings import settings_class
-
-ONLY_HERE = {"study", "arms", "seeds", "workers", "training", "data", "data_root", "download", "bad_images"}
-"""Settings that may differ between two parts of one study: another place of the same data, more seeds."""
-
-
-class StudySettings(ExperimentSettings):
-    """The settings of one study, resolved.
-
-    Attributes:
-        study: its name.
-        network: timm's name, in place of the study's; an arm asks of it what it asks of the study's.
-        network_args: laid over the study's arguments of the network.
-        width: width multiplier of the network; where the study varies the width, that of its narrowest arm.
-        arms: slugs of the arms that run; all if empty. Those that others are compared with run too.
-    """
-
-    study: str
-    network: str | None = None
-    network_args: dict[str, Any] = Field(default_factory=dict)
-    width: float | None = Field(default=None, gt=0)
-    arms: tuple[str, ...] = ()
-
-    @field_validator("study")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        find_study(name)
-        return name
-
-    @classmethod
-    def of_study(cls, name: str, given: Mapping[str, Any], training: Mapping[str, Any]) -> StudySettings:
-        """A study's defaults with what is given laid over them.
-
-        Args:
-            name: the study's.
-            given: settings of the experiment.
-            training: settings of the recipe.
-
-        Raises:
-            UserError: no such study; an unknown or impossible setting.
-        """
-        study = find_study(name)
-        recipe = settings_class(study.task).of({**study.training, **training})
-        data_args = {**study.settings.get("data_args", {}), **given.get("data_args", {})}
-        values = {**study.settings, **given, "data_args": data_args}
-        return cls.of({**values, "study": name, "task": study.task, "training": recipe})
-
-    def facts(self) -> dict[str, Any]:
-        """What all results of the study share, wherever they were computed."""
-        plain = self.model_dump(mode="json", exclude=ONLY_HERE)
-        recipe = self.training.model_dump(mode="json", exclude=NOT_IN_RESULTS | {"device"})
-        return {**plain, **recipe}
-
-    def default_folder(self) -> Path:
-        """``runs/ablate-STUDY-DATA-XXXXXX``, where the last part follows from the facts."""
-        digest = hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode()).hexdigest()[:6]
-        return Path("runs") / f"ablate-{self.study}-{Path(self.data).name}-{digest}"
 
 
 def ablate(
@@ -107,6 +48,7 @@ def ablate(
     """
     watcher = watcher or Nobody()
     study = find_study(settings.study)
+    settings = settings.for_data(open_for(settings, settings.seeds[0]).train_size)
     data = open_for(settings, settings.seeds[0])
     folder = StudyFolder(Path(out), Raw(Path(raw) if raw else Path(out) / "raw.json", study.name), about(settings))
     wanted = _wanted(study, settings)
@@ -117,10 +59,8 @@ def ablate(
         content = folder.raw.read()
         _check_facts(content, {**settings.facts(), **listing_of(data, settings)}, folder.raw.path)
         arms = _with_widths(study, wanted, plain, settings, data, content, watcher)
-        _note_arms(
-            content, study, wanted, arms, dict(zip([arm.slug for arm in plain], costs, strict=True)), settings, data
-        )
-        work = _measured(content, arms, settings, data, watcher)
+        _note_arms(content, arms, dict(zip([arm.slug for arm in plain], costs, strict=True)), settings, data)
+        work = _measured(study, content, arms, settings, data, watcher)
         folder.raw.write(content)
     train_all(folder, arms, settings, work, watcher)
     ablation = summarise_study(study, folder.raw.read())
@@ -138,53 +78,6 @@ def _wanted(study: Study, settings: StudySettings) -> list[StudyArm]:
         arm = study.arm(slug)
         slugs |= {slug, arm.against, arm.like} - {""}
     return [arm for arm in study.arms if arm.slug in slugs]
-
-
-def arm_of(study: Study, arm: StudyArm, settings: StudySettings) -> Arm:
-    """A study's arm as the engine takes it (not one that has to be widened first)."""
-    begins = study.arm(arm.begins_from) if arm.begins_from else None
-    epochs = settings.training.epochs
-    first = max(1, round(arm.share_of_epochs * epochs)) if begins else 0
-    if begins and first >= epochs:
-        raise UserError(f"The arm {arm.slug} has {epochs} epochs for two parts; expected at least 2 (--epochs 2).")
-    beginning = None
-    if begins:
-        part = arm_of(study, begins, settings)
-        beginning = Arm(slug=part.slug, label=part.label, model=part.model, training={**part.training, "epochs": first})
-    training = {**arm.training, **({"epochs": epochs - first} if begins else {})}
-    return Arm(
-        slug=arm.slug,
-        label=arm.label,
-        model=_model_of(study, arm, settings),
-        training=_fitting(training, settings),
-        method=arm.method or "static",
-        experts=arm.experts,
-        like=_model_of(study, study.arms[0], settings) if study.task == "keypoints" else None,
-        begins_from=beginning,
-    )
-
-
-def _fitting(training: dict[str, Any], settings: StudySettings) -> dict[str, Any]:
-    """A temperature falls in half of the epochs at most, so that a short run reaches its end."""
-    epochs = training.get("epochs", settings.training.epochs)
-    annealing = training.get("temperature_epochs", settings.training.temperature_epochs)
-    return {**training, "temperature_epochs": min(annealing, epochs // 2)}
-
-
-def _model_of(study: Study, arm: StudyArm, settings: StudySettings) -> ModelSpec:
-    args = {**study.args, **arm.args, **settings.network_args}
-    if settings.width is not None:
-        varied = [other.args["width_multiplier"] for other in study.arms if "width_multiplier" in other.args]
-        own = arm.args.get("width_multiplier")
-        args["width_multiplier"] = settings.width * (own / min(varied) if own else 1)
-    return ModelSpec(
-        name=settings.network or study.network,
-        method=arm.method,
-        experts=arm.experts,
-        share=arm.share,
-        router=arm.router,
-        args=args,
-    )
 
 
 def _with_widths(
@@ -207,7 +100,7 @@ def _with_widths(
             target = by_slug[arm.like].build(settings, data, settings.seeds[0])
             kept = asdict(_width(arm, by_slug[study.arms[0].slug].model, target, settings, data))
         spec = at_width(by_slug[study.arms[0].slug].model, kept["width_multiplier"])
-        by_slug[arm.slug] = Arm(slug=arm.slug, label=arm.label, model=spec, training=_fitting({}, settings))
+        by_slug[arm.slug] = Arm(slug=arm.slug, label=arm.label, model=spec, training=fitting({}, settings))
         content["arms"].setdefault(arm.slug, {})["width"] = kept
     return [by_slug[arm.slug] for arm in wanted]
 
@@ -230,8 +123,6 @@ def _width(arm: StudyArm, static: ModelSpec, target: nn.Module, settings: StudyS
 
 def _note_arms(
     content: dict[str, Any],
-    study: Study,
-    wanted: list[StudyArm],
     arms: list[Arm],
     costs: Mapping[str, tuple[int, float]],
     settings: StudySettings,
@@ -266,17 +157,17 @@ def _note_arms(
 
 
 def _measured(
-    content: dict[str, Any], arms: list[Arm], settings: StudySettings, data: TaskData, watcher: Watcher
+    study: Study, content: dict[str, Any], arms: list[Arm], settings: StudySettings, data: TaskData, watcher: Watcher
 ) -> dict[str, float]:
-    """The work of a run of every arm, relative to the first; time and memory are measured once, and kept."""
+    """The work of a run of every arm, relative to the study's first; time and memory are measured once, and kept."""
     known = content["measured"]
     if any(arm.slug not in known for arm in arms):
-        networks = [arm.build(settings, data, settings.seeds[0]) for arm in arms]
+        first = arm_of(study, study.arms[0], settings)
+        beside = [first, *(arm for arm in arms if arm.slug != first.slug)]
+        networks = [arm.build(settings, data, settings.seeds[0]) for arm in beside]
         measured = measure(networks, data, settings.training, watcher.measuring)
-        content["measured"] = {
-            **known,
-            **{arm.slug: {**asdict(one), "beside": arms[0].slug} for arm, one in zip(arms, measured, strict=True)},
-        }
+        times = {arm.slug: asdict(one) for arm, one in zip(beside, measured, strict=True)}
+        content["measured"] = {**known, **times}
     return {arm.slug: float(content["measured"][arm.slug]["step"]["ratio"]) for arm in arms}
 
 

@@ -125,13 +125,17 @@ class StudyFolder:
     def claim(self, arm: Arm, seed: int) -> Iterator[bool]:
         """Claim a run as long as the context lasts; False if another process has it."""
         place = self.path / "claims" / f"{arm.slug}-seed{seed}"
-        place.mkdir(parents=True, exist_ok=True)
         lock = FolderLock(place)
         try:
+            place.mkdir(parents=True, exist_ok=True)
             lock.__enter__()
         except FolderInUse:
             yield False
             return
+        except OSError as error:
+            raise RunError(
+                f"Cannot write {place}: {error.strerror or error}. Make room; repeat the command."
+            ) from error
         try:
             yield True
         finally:

@@ -32,7 +32,7 @@ class StudyArm:
         as_costly: the static network widened to the same ``time`` (a forward pass of a batch) or the same number of
             ``parameters`` as the arm ``like``.
         begins_from: slug of the arm whose trained network it goes on with.
-        share_of_epochs: of the study's; an arm that begins from another one has the rest.
+        share_of_epochs: which that trained network has of the study's epochs; this arm has the rest.
     """
 
     slug: str
@@ -95,7 +95,7 @@ class Study:
 ADAM = {"opt": "adamw", "lr": 0.003, "weight_decay": 0.05, "crop": "pad", "channels_last": True}
 ANNEALED = {"temperature_start": 30.0, "temperature_end": 1.0, "temperature_epochs": 10}
 SMALL = {"image_size": 32, "crop_pct": 1.0, "batch_size": 128}
-DESK = {"image_size": 64, "crop_pct": 1.0, "batch_size": 128, "train_images": 10_000}
+DESK = {"image_size": 64, "crop_pct": 1.0, "batch_size": 128, "most_images": 10_000}
 THIN = {"width_multiplier": 0.5, "blocks": [1, 1, 1], "stem_stride": 2}
 
 

@@ -15,8 +15,8 @@ from dynaconv.cli.terminal import prepare, sentences, table, width
 from dynaconv.errors import UserError
 
 if TYPE_CHECKING:
-    from dynaconv.analysis.ablation import StudySettings
     from dynaconv.analysis.study_report import Ablation
+    from dynaconv.analysis.study_settings import StudySettings
 
 
 @takes(
@@ -63,9 +63,9 @@ def ablate(
         return
     if study is None:
         raise UserError("Which study? 'dynaconv ablate --list' describes them.")
-    from dynaconv.analysis.ablation import StudySettings
     from dynaconv.analysis.ablation import ablate as run_study
     from dynaconv.analysis.studies import find_study
+    from dynaconv.analysis.study_settings import StudySettings
 
     one_process("ablate")
     find_study(study)
