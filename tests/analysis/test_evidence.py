@@ -117,3 +117,5 @@ def test_unknown_parts_are_refused() -> None:
         part("evidence tabel", study())
     assert "wide" in part("open", study())
     assert "| seed | static |" in part("evidence singles", study(static=[700]))
+    assert part("evidence singles", study()) == "No run is done yet."
+    assert part("evidence machines", study()) == "nothing yet."

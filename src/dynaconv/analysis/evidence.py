@@ -132,6 +132,8 @@ def _narrow(pair: Pair) -> bool:
 def singles(study: Ablation) -> str:
     """The single runs: one line for every seed."""
     seeds = sorted({seed for row in study.rows for seed in row.seeds})
+    if not seeds:
+        return "No run is done yet."
     lines = [
         "| seed | " + " | ".join(row.label for row in study.rows) + " |",
         "| ---: | " + " | ".join("---:" for _ in study.rows) + " |",
@@ -145,6 +147,8 @@ def singles(study: Ablation) -> str:
 
 def machines(study: Ablation) -> str:
     """What computed the results."""
+    if not study.about:
+        return "nothing yet."
     return "; ".join(
         f"dynaconv {one['dynaconv']}, torch {one['torch']}, timm {one['timm']}, {one['device']}, {one['threads']} "
         f"thread{'s' if one['threads'] > 1 else ''}"
