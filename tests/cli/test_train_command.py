@@ -261,7 +261,7 @@ def test_predict_draws_on_copies(run: Path, pictures: Path, tmp_path: Path) -> N
         (["--task", "clasification"], "There is no task 'clasification'. Did you mean 'classification'?"),
         (["--image-size", "16x"], "image_size is '16x'; expected a number, or height and width such as 256x192"),
         (["--image-size", "0"], "image_size is 0; expected at least 1 pixel"),
-        (["--image-size", "32x16"], "image_size is (32, 16); pictures to classify are square"),
+        (["--image-size", "32x16"], "image_size is 32x16; pictures to classify are square"),
     ],
 )
 def test_task_and_size_are_checked(

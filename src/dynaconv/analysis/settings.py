@@ -96,9 +96,6 @@ class ExperimentSettings(Frozen):
                 f"training is {type(self.training).__name__}, and the task {self.task} needs its own settings: "
                 f"expected {expected.__name__}, which settings_class({self.task!r}) returns"
             )
-        if self.task == CLASSIFICATION and isinstance(self.image_size, tuple):
-            asked = "x".join(map(str, self.image_size))
-            raise ValueError(f"image_size is {asked!r}; pictures to classify are square, expected one number")
         if self.training.ema is not None:
             raise ValueError("ema is not for comparisons: averaged weights hide what short runs differ in")
         return self
