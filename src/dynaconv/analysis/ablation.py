@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dynaconv.analysis.arms import Arm
+from dynaconv.analysis.comparison import Price
 from dynaconv.analysis.engine import Nobody, Watcher, check, train_all
 from dynaconv.analysis.experiment import about, listing_of
 from dynaconv.analysis.measure import measure
@@ -25,6 +26,7 @@ from dynaconv.errors import UserError
 from dynaconv.tasks.network import ModelSpec, height_and_width
 from dynaconv.tasks.task import TaskData
 from dynaconv.train.accelerator import make_accelerator
+from dynaconv.train.layout import with_layout
 
 
 def ablate(
@@ -48,6 +50,8 @@ def ablate(
     """
     watcher = watcher or Nobody()
     study = find_study(settings.study)
+    training = with_layout(settings.training, make_accelerator(settings.training).device)
+    settings = settings.model_copy(update={"training": training})
     settings = settings.for_data(open_for(settings, settings.seeds[0]).train_size)
     data = open_for(settings, settings.seeds[0])
     folder = StudyFolder(Path(out), Raw(Path(raw) if raw else Path(out) / "raw.json", study.name), about(settings))
@@ -124,7 +128,7 @@ def _width(arm: StudyArm, static: ModelSpec, target: nn.Module, settings: StudyS
 def _note_arms(
     content: dict[str, Any],
     arms: list[Arm],
-    costs: Mapping[str, tuple[int, float]],
+    costs: Mapping[str, Price],
     settings: StudySettings,
     data: TaskData,
 ) -> None:
@@ -139,8 +143,8 @@ def _note_arms(
             "label": arm.label,
             "model": arm.model.model_dump(mode="json"),
             "training": dict(arm.training),
-            "parameters": cost[0],
-            "madds": cost[1],
+            "parameters": cost.parameters,
+            "madds": cost.madds,
         }
         if arm.begins_from:
             first = arm.begins_from

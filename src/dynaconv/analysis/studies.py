@@ -458,6 +458,7 @@ KEYPOINTS = Study(
         "sched": "multistep",
         "milestones": (28, 36),
         "rotation": 180.0,
+        "channels_last": True,
         "temperature_end": 1.0,
         "temperature_epochs": 10,
         "eval_every": 10,
