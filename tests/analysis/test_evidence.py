@@ -17,7 +17,7 @@ from dynaconv.analysis.study_report import Ablation, summarise_study
 from dynaconv.errors import UserError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "evidence.md"
-RAW = sorted(PAGE.with_suffix("").glob("*.json"))
+RAW = [path for path in sorted(PAGE.with_suffix("").glob("*.json")) if path.stem in STUDIES]
 MOST_BYTES = 2_000_000
 
 

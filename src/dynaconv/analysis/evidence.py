@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -24,13 +23,13 @@ HALF_WIDTH = 0.5  # points: the main comparison goes on until its intervals are 
 
 
 def read_studies(folder: Path) -> dict[str, Ablation]:
-    """Every study whose raw results lie in a folder, by its name."""
+    """Every study whose raw results lie in a folder as ``STUDY.json``, by its name."""
     found = {}
-    for path in sorted(folder.glob("*.json")):
-        name = json.loads(path.read_text()).get("study")
-        if name in STUDIES:
+    for name in STUDIES:
+        path = folder / f"{name}.json"
+        if path.is_file():
             found[name] = summarise_study(STUDIES[name], Raw(path, name).read())
-    return {name: found[name] for name in STUDIES if name in found}
+    return found
 
 
 def answer(studies: Studies) -> list[str]:
