@@ -16,10 +16,21 @@ CLASSIFIERS = [name for name in dynaconv.models.ZOO if not name.startswith(("ssd
 POSES = [name for name in timm.list_models("keypoints_*") if "dy_" in name]
 
 
+def _settled(name: str) -> torch.nn.Module:
+    """The network with statistics of its norms. As initialised, CondConv-MobileNetV2 makes its roundings so large that
+    float32 and float64 differ by a tenth of the largest output in torch itself, and ``freeze`` refuses it."""
+    torch.manual_seed(0)
+    network = timm.create_model(name).train()
+    with torch.no_grad():
+        for _ in range(20):
+            network(torch.randn(8, 3, 64, 64))
+    return network.eval()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_every_classifier(name: str, tmp_path: Path) -> None:
-    report = export(name, tmp_path / "x.onnx", image_size=64)
+    report = export(_settled(name), tmp_path / "x.onnx", image_size=64)
     assert report.error <= 1e-4
     assert report.batch is None
     assert report.madds
