@@ -141,6 +141,19 @@ def test_other_settings_are_refused_by_name(done: tuple[Path, Ablation, Notes]) 
     assert (done[0] / "raw.json").read_text() == before
 
 
+def test_results_from_before_an_option_had_its_default(done: tuple[Path, Ablation, Notes], tmp_path: Path) -> None:
+    content = json.loads((done[0] / "raw.json").read_text())
+    del content["facts"]["mixup_prob"], content["facts"]["momentum"]
+    (tmp_path / "raw.json").write_text(json.dumps(content))
+    notes = Notes()
+    assert scores(ablate(sigmoid(), tmp_path, watcher=notes)) == scores(done[1])
+    assert notes.runs == []
+    other = StudySettings.of_study("sigmoid", GIVEN, {**RECIPE, "momentum": 0.5})
+    (tmp_path / "raw.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"momentum is 0\.9 there and 0\.5 here"):
+        ablate(other, tmp_path)
+
+
 def test_an_arm_that_is_another_one_is_refused(done: tuple[Path, Ablation, Notes], tmp_path: Path) -> None:
     content = json.loads((done[0] / "raw.json").read_text())
     content["arms"]["softmax"]["model"]["experts"] = 8

@@ -61,7 +61,7 @@ def ablate(
     folder.create()
     with folder.alone():
         content = folder.raw.read()
-        _check_facts(content, {**settings.facts(), **listing_of(data, settings)}, folder.raw.path)
+        _check_facts(content, {**settings.facts(), **listing_of(data, settings)}, settings.defaults(), folder.raw.path)
         arms = _with_widths(study, wanted, plain, settings, data, content, watcher)
         _note_arms(content, arms, dict(zip([arm.slug for arm in plain], costs, strict=True)), settings, data)
         work = _measured(study, content, arms, settings, data, watcher)
@@ -175,12 +175,14 @@ def _measured(
     return {arm.slug: float(content["measured"][arm.slug]["step"]["ratio"]) for arm in arms}
 
 
-def _check_facts(content: dict[str, Any], facts: Mapping[str, Any], path: Path) -> None:
+def _check_facts(content: dict[str, Any], facts: Mapping[str, Any], defaults: Mapping[str, Any], path: Path) -> None:
+    """Compare the settings with those of the results; an option that came later has its default there."""
     here = json.loads(json.dumps(facts))
     there = content["facts"]
     if not there:
         content["facts"] = here
         return
+    there.update({name: value for name, value in json.loads(json.dumps(defaults)).items() if name not in there})
     wrong = [
         f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
         for name in dict.fromkeys([*here, *there])

@@ -88,6 +88,16 @@ class StudySettings(ExperimentSettings):
         recipe = self.training.model_dump(mode="json", exclude=NOT_IN_RESULTS | {"device"})
         return {**plain, **recipe}
 
+    def defaults(self) -> dict[str, Any]:
+        """Of every fact that is a setting what it is where nobody chooses: what older results had of later options."""
+        fields = {**type(self).model_fields, **type(self.training).model_fields}
+        known = self.facts()
+        return {
+            name: field.get_default(call_default_factory=True)
+            for name, field in fields.items()
+            if name in known and not field.is_required()
+        }
+
     def default_folder(self) -> Path:
         """``runs/ablate-STUDY-DATA-XXXXXX``, where the last part follows from the facts."""
         digest = hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode()).hexdigest()[:6]
