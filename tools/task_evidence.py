@@ -57,7 +57,8 @@ def main() -> None:
         ],
     }
     (DOCS / "evidence").mkdir(exist_ok=True)
-    (DOCS / "evidence" / f"{chosen.name}.json").write_text(json.dumps(evidence, indent=1) + "\n")
+    text = json.dumps(evidence, indent=1).replace(f"{Path(settings.data).parent}/", "")  # where the data lay
+    (DOCS / "evidence" / f"{chosen.name}.json").write_text(text + "\n")
     print("\n".join(page_table(evidence)))
     folders = [chosen.folder / "runs" / f"{variant.slug}-seed{settings.seeds[0]}" for variant in variants]
     sheet = draw(settings, folders, [variant.label for variant in variants], chosen.pictures, chosen.min_score)
@@ -96,13 +97,14 @@ def page_table(evidence: dict[str, Any]) -> list[str]:
         difference = ""
         if row["method"] != "static":
             found = difference_of(ap, static)
-            difference = f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+            few = found.low is None or found.high is None
+            difference = f"{found.mean:+.1f} [" + ("one seed]" if few else f"{found.low:+.1f}, {found.high:+.1f}]")
         before = [100 * one["ap"] for one in evidence["untrained"] if one["method"] == row["method"]]
         cells = [
             Variant(row["method"], row["experts"]).label,
             short_number(row["parameters"]),
             short_number(row["madds"]),
-            f"{mean(ap):.1f} ± {spread(ap):.1f}",
+            f"{mean(ap):.1f}" + ("" if len(ap) < 2 else f" ± {spread(ap):.1f}"),
             f"{100 * mean([run['metrics']['ap50'] for run in runs]):.1f}",
             difference,
             f"{mean(before):.1f}",

@@ -65,8 +65,10 @@ SMALL: Dictionary = {
 # Squares of 0.07 (platelets) and 0.18 (red cells) of the side on the first map, 0.44 and more (white cells) after it.
 SMALL_ARGS: Dictionary = {"head": "ssd", "scales": [0.07, 0.44, 0.55, 0.66, 0.77, 0.88, 0.99], "iou_thresh": 0.4}
 SMALL_NOTES = (
-    "No claim of the paper: for a few hundred pictures on one machine. All settings are ours; --image-size 160 costs a "
-    "quarter of the time. Pictures are not zoomed out: short trainings do not profit from it."
+    "No claim of the paper: for 205 pictures of blood cells (BCCD) on one core. All settings are ours: mirroring "
+    "alone, anchors of the cells' sizes. It wants a backbone that was trained on something (--finetune). From one of "
+    "Imagenette (4 epochs) the static network reached an AP of 30.7, 29.9 and 30.7 % with the seeds 0 to 2, CondConv "
+    "33.6 % with seed 0; mean boxes have 0.2 %. From scratch, static, seed 0: 20.5 %."
 )
 
 
