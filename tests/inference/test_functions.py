@@ -105,4 +105,4 @@ def test_a_file_that_cannot_be_imported(file: str, text: str, message: str) -> N
 
 
 def test_names_of_functions() -> None:
-    assert not any(map(is_function_name, ("resnet18", "hf-hub:timm/resnet18", "local-dir:/tmp/x", "runs/x", "a/b:c")))
+    assert not any(map(is_function_name, ("resnet18", "hf-hub:timm/resnet18", "local-dir:/data/x", "runs/x", "a/b:c")))
