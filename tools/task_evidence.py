@@ -20,9 +20,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from dynaconv.analysis import CompareSettings
+from dynaconv.analysis.arms import Arm, compared_arms, label_of
 from dynaconv.analysis.runs import open_for
 from dynaconv.analysis.statistics import difference_of, mean, spread
-from dynaconv.analysis.variants import Variant
 from dynaconv.data import BadImages
 from dynaconv.data.coco_splits import open_coco_part
 from dynaconv.figures import short_number
@@ -46,22 +46,22 @@ def main() -> None:
     torch.set_num_threads(1)
     plain = json.loads((chosen.folder / "compare.json").read_text())
     settings = settings_of(plain)
-    variants = [Variant(row["method"], row["experts"]) for row in plain["rows"]]
+    arms = compared_arms(settings)
     evidence = {
         "compare": plain,
-        "runs": [read_result(chosen.folder, variant, seed) for seed in settings.seeds for variant in variants],
+        "runs": [read_result(chosen.folder, arm, seed) for seed in settings.seeds for arm in arms],
         "untrained": [
-            {"method": variant.method, "experts": variant.experts, "seed": seed, **untrained(variant, settings, seed)}
+            {"method": arm.method, "experts": arm.experts, "seed": seed, **untrained(arm, settings, seed)}
             for seed in settings.seeds
-            for variant in variants
+            for arm in arms
         ],
     }
     (DOCS / "evidence").mkdir(exist_ok=True)
     text = json.dumps(evidence, indent=1).replace(f"{Path(settings.data).parent}/", "")  # where the data lay
     (DOCS / "evidence" / f"{chosen.name}.json").write_text(text + "\n")
     print("\n".join(page_table(evidence)))
-    folders = [chosen.folder / "runs" / f"{variant.slug}-seed{settings.seeds[0]}" for variant in variants]
-    sheet = draw(settings, folders, [variant.label for variant in variants], chosen.pictures, chosen.min_score)
+    folders = [chosen.folder / "runs" / f"{arm.slug}-seed{settings.seeds[0]}" for arm in arms]
+    sheet = draw(settings, folders, [arm.label for arm in arms], chosen.pictures, chosen.min_score)
     sheet.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
         DOCS / f"{chosen.name}.png", optimize=True
     )
@@ -74,9 +74,9 @@ def settings_of(plain: dict[str, Any]) -> CompareSettings:
     return CompareSettings.of(chosen)
 
 
-def read_result(folder: Path, variant: Variant, seed: int) -> dict[str, Any]:
+def read_result(folder: Path, arm: Arm, seed: int) -> dict[str, Any]:
     """One run's own record, and the seconds that training and evaluation took."""
-    run = folder / "runs" / f"{variant.slug}-seed{seed}"
+    run = folder / "runs" / f"{arm.slug}-seed{seed}"
     epochs = list(csv.DictReader((run / "log.csv").read_text().splitlines()))
     seconds = sum(float(epoch["train_seconds"]) + float(epoch["eval_seconds"]) for epoch in epochs)
     return {**json.loads((run / "result.json").read_text()), "seconds": seconds}
@@ -101,7 +101,7 @@ def page_table(evidence: dict[str, Any]) -> list[str]:
             difference = f"{found.mean:+.1f} [" + ("one seed]" if few else f"{found.low:+.1f}, {found.high:+.1f}]")
         before = [100 * one["ap"] for one in evidence["untrained"] if one["method"] == row["method"]]
         cells = [
-            Variant(row["method"], row["experts"]).label,
+            label_of(row["method"], row["experts"]),
             short_number(row["parameters"]),
             short_number(row["madds"]),
             f"{mean(ap):.1f}" + ("" if len(ap) < 2 else f" ± {spread(ap):.1f}"),
@@ -114,13 +114,13 @@ def page_table(evidence: dict[str, Any]) -> list[str]:
     return lines
 
 
-def untrained(variant: Variant, settings: CompareSettings, seed: int) -> dict[str, float]:
+def untrained(arm: Arm, settings: CompareSettings, seed: int) -> dict[str, float]:
     """The metrics of a network before its first step."""
     data = open_for(settings, seed)
     accelerator = make_accelerator(settings.training)
     batches = data.evaluation_batches(device=accelerator.device)
     task = data.task(settings.training, data.batch_size)
-    metrics = evaluate(variant.build(settings, data, seed), batches, task, accelerator)
+    metrics = evaluate(arm.build(settings, data, seed), batches, task, accelerator)
     batches.close()
     return metrics
 
