@@ -28,6 +28,10 @@ hypothesis.settings.register_profile("house", deadline=None, derandomize=True, p
 hypothesis.settings.load_profile("house")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults", type=int, default=20_000, help="cases of the slow tests in tests/faults")
+
+
 @pytest.fixture(autouse=True)
 def seed() -> int:
     """Seed every global generator before every test, so that no test depends on its neighbours; return the seed."""

@@ -1,15 +1,19 @@
-"""Files that are written atomically: they are complete or do not exist."""
+"""Files that are written atomically: they are complete or do not exist. And files that are read whole."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 TEMPORARY = ".tmp"
 CHECKSUM = ".sha256"
+SEAL = "sha256"
 
 
 class HashingFile:
@@ -63,6 +67,54 @@ def write_whole(path: Path, write: Callable[[HashingFile], object]) -> str:
 def write_text(path: Path, text: str) -> None:
     """:func:`write_whole` for text."""
     write_whole(path, lambda file: file.write(text.encode()))
+
+
+def read_plain(path: Path) -> bytes:
+    """The content of an ordinary file.
+
+    Raises:
+        OSError: it cannot be read, or is none: a pipe would be waited for, and a device may never end.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+    return path.read_bytes()
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        OSError: see :func:`read_plain`.
+        ValueError: it is not JSON, or its lists and objects stand too deep in each other.
+    """
+    try:
+        return json.loads(read_plain(path))
+    except RecursionError as error:
+        raise ValueError("its lists and objects stand too deep in each other") from error
+
+
+def sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """``content`` (of JSON types) with a checksum of itself under ``sha256``, for :func:`unsealed` to compare."""
+    return {**content, SEAL: _seal(content)}
+
+
+def unsealed(content: Any) -> dict[str, Any]:
+    """What was given to :func:`sealed`.
+
+    Raises:
+        ValueError: it was changed since, or never sealed.
+    """
+    if not isinstance(content, dict) or content.get(SEAL) is None:
+        raise ValueError("it has no checksum")
+    plain = {name: value for name, value in content.items() if name != SEAL}
+    if content[SEAL] != _seal(plain):
+        raise ValueError("it does not match its checksum")
+    return plain
+
+
+def _seal(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

@@ -51,6 +51,32 @@ def test_refused_while_held_and_free_after_a_kill(tmp_path: Path, holder: object
     process.join(400)
 
 
+def test_removing_the_lock_file_lets_no_second_run_in(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    process = context.Process(target=hold_with_a_child, args=(str(tmp_path), there))
+    process.start()
+    assert here.poll(400)
+    living = here.recv()
+    (tmp_path / ".lock").unlink()
+    with pytest.raises(UserError, match="Another run is writing to"):
+        FolderLock(tmp_path).__enter__()
+    os.kill(process.pid or 0, signal.SIGKILL)
+    os.waitid(os.P_PID, process.pid or 0, os.WEXITED | os.WNOWAIT)
+    with FolderLock(tmp_path):  # the child lives, and holds nothing
+        pass
+    os.kill(living, signal.SIGKILL)
+    process.join(400)
+
+
+@pytest.mark.parametrize("what", ["pipe", "folder", "loop"])
+def test_what_cannot_be_a_lock(tmp_path: Path, what: str) -> None:
+    path = tmp_path / ".lock"
+    {"pipe": os.mkfifo, "folder": os.mkdir, "loop": lambda path: os.symlink(path, path)}[what](path)
+    with pytest.raises(UserError, match=r"\.lock cannot be opened to lock the folder: "):
+        FolderLock(tmp_path).__enter__()
+
+
 def test_refused_within_one_process(tmp_path: Path) -> None:
     with FolderLock(tmp_path), pytest.raises(UserError, match="This process already has a run"):
         FolderLock(tmp_path).__enter__()

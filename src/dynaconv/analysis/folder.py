@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,12 +14,13 @@ from dynaconv.analysis.arms import Arm
 from dynaconv.analysis.measure import Measurement, Timing
 from dynaconv.analysis.runs import RunResult
 from dynaconv.errors import RunError, UserError
-from dynaconv.files import write_text, write_whole
+from dynaconv.files import read_json, sealed, unsealed, write_text, write_whole
 from dynaconv.train.run_folder.lock import FolderLock
 
 SETTINGS = "settings.json"
 RESULT = "result.json"
 MEASURED = "measured.json"
+ANEW = "Remove it, and it is made anew."
 
 
 class CompareFolder:
@@ -58,11 +60,12 @@ class CompareFolder:
     def result(self, arm: Arm, seed: int) -> RunResult | None:
         """A finished run's result."""
         plain = self._read(self.run_folder(arm, seed) / RESULT)
-        return None if plain is None else RunResult.of(plain)
+        with _of_this_version(self.run_folder(arm, seed) / RESULT):
+            return None if plain is None else RunResult.of(plain)
 
     def keep_result(self, arm: Arm, result: RunResult) -> None:
         """Write a run's result."""
-        self.write(self.run_folder(arm, result.seed) / RESULT, json.dumps(result.plain(), indent=1))
+        self._write_sealed(self.run_folder(arm, result.seed) / RESULT, result.plain())
 
     @contextmanager
     def claim(self, arm: Arm, seed: int) -> Iterator[bool]:
@@ -74,12 +77,15 @@ class CompareFolder:
         plain = self._read(self.path / MEASURED)
         if plain is None or list(plain) != [arm.slug for arm in arms]:
             return None
-        return [Measurement(_timing(one["step"]), _timing(one["latency"]), one["step_bytes"]) for one in plain.values()]
+        with _of_this_version(self.path / MEASURED):
+            steps, latencies = ([_timing(one[what]) for one in plain.values()] for what in ("step", "latency"))
+            sizes = [one["step_bytes"] for one in plain.values()]
+            return [Measurement(*three) for three in zip(steps, latencies, sizes, strict=True)]
 
     def keep_measured(self, arms: Sequence[Arm], measured: Sequence[Measurement]) -> None:
         """Write the measurements."""
         plain = {arm.slug: asdict(one) for arm, one in zip(arms, measured, strict=True)}
-        self.write(self.path / MEASURED, json.dumps(plain, indent=1))
+        self._write_sealed(self.path / MEASURED, plain)
 
     def write(self, path: Path, text: str) -> None:
         """Write a whole file.
@@ -103,7 +109,7 @@ class CompareFolder:
         here = json.loads(json.dumps(facts))
         there = self._read(self.path / SETTINGS)
         if there is None:
-            self.write(self.path / SETTINGS, json.dumps(here, indent=1))
+            self._write_sealed(self.path / SETTINGS, here)
             return
         wrong = [
             f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
@@ -117,15 +123,31 @@ class CompareFolder:
                 "to go on with it (methods, experts and seeds may be added), or choose another --out."
             )
 
-    def _read(self, path: Path) -> Any:
-        if not path.is_file():
+    def _write_sealed(self, path: Path, plain: dict[str, Any]) -> None:
+        # through JSON first: the checksum is that of what will be read
+        self.write(path, json.dumps(sealed(json.loads(json.dumps(plain))), indent=1))
+
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        """What :meth:`_write_sealed` wrote; None if there is nothing."""
+        if not os.path.lexists(path):
             return None
         try:
-            return json.loads(path.read_text())
+            return unsealed(read_json(path))
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror or error}. {ANEW}") from error
         except ValueError as error:
-            raise UserError(
-                f"{path} is not JSON ({error}); it was changed by hand. Remove it, and it is made anew."
-            ) from error
+            raise UserError(f"{path} is damaged, or was changed by hand: {error}. {ANEW}") from error
+
+
+@contextmanager
+def _of_this_version(path: Path) -> Iterator[None]:
+    """Turn the errors of whole content that is not what this version writes into a message."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path} is not what this version of dynaconv writes ({type(error).__name__}: {error}). {ANEW}"
+        ) from error
 
 
 def _timing(plain: dict[str, Any]) -> Timing:

@@ -11,8 +11,10 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, mo
 from typing_extensions import Self
 
 from dynaconv.data import Frozen
+from dynaconv.data.opening import LARGEST_SEED, MOST_WORKERS
 from dynaconv.errors import suggest
 from dynaconv.tasks import TASKS, task_class
+from dynaconv.tasks.network import MOST_EXPERTS
 from dynaconv.tasks.sources import digest_of, short_name
 from dynaconv.tasks.task import Metric
 from dynaconv.train import TrainSettings
@@ -64,14 +66,14 @@ class ExperimentSettings(Frozen):
     train_images: int | None = Field(default=None, ge=1)
     bad_images: Literal["error", "skip"] = "error"
     seeds: tuple[int, ...] = (0, 1, 2)
-    workers: int = Field(default=0, ge=0)
+    workers: int = Field(default=0, ge=0, le=MOST_WORKERS)
     training: SerializeAsAny[LoopSettings] = RECIPE
 
     @field_validator("seeds")
     @classmethod
     def _some_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if not seeds or min(seeds) < 0:
-            raise ValueError(f"seeds is {seeds!r}; expected at least one, none below 0")
+        if not seeds or min(seeds) < 0 or max(seeds) > LARGEST_SEED:
+            raise ValueError(f"seeds is {seeds!r}; expected at least one, none below 0 or above {LARGEST_SEED}")
         return tuple(dict.fromkeys(seeds))
 
     @field_validator("task")
@@ -147,8 +149,8 @@ class CompareSettings(ExperimentSettings):
     @classmethod
     def _some_experts(cls, experts: tuple[int, ...]) -> tuple[int, ...]:
         for count in experts:
-            if count < 1:
-                raise ValueError(f"experts is {count}; expected at least 1 (the papers use 4 and 8)")
+            if not 1 <= count <= MOST_EXPERTS:
+                raise ValueError(f"experts is {count}; expected at least 1, at most {MOST_EXPERTS} (the papers use 4 and 8)")
         return tuple(dict.fromkeys(experts))
 
     def facts(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from dynaconv.cli.defaults import default_of
 from dynaconv.errors import RunError, UserError, suggest
 
 INTERRUPTED = 130  # what a shell reports for SIGINT
+NO_MEMORY = re.compile("allocate memory|out of memory|Storage size calculation overflowed")
 HELP = {"help_option_names": ["-h", "--help"]}
 
 # Names of options that other programs, or other commands of this one, use for the same thing.
@@ -68,7 +70,15 @@ def run(words: list[str]) -> int:
         return _complain(error, error.exit_code)
     except KeyboardInterrupt:
         code = INTERRUPTED
+    except MemoryError as error:
+        return _complain(_memory(error), RunError.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _complain(f"{error.filename}: {error.strerror}.", RunError.exit_code)
     except Exception as error:
+        if isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)):  # torch has no kind of its own for it
+            return _complain(_memory(error), RunError.exit_code)
         if type(error).__name__ == "Abort":
             code = INTERRUPTED
         elif hasattr(error, "format_message"):  # Typer's usage errors, whose module is private
@@ -191,6 +201,11 @@ def _sentence(error: Any) -> str:
         meant = nearest(unknown, {name for name in known if name.startswith("--")})
         text = f"No such option: {unknown}." + (f" Did you mean {meant!r}?" if meant else "")
     return f"{text} '{command} --help' explains."
+
+
+def _memory(error: Exception) -> str:
+    what = (str(error).splitlines() or [""])[0][:200]
+    return f"Not enough memory for this ({what}). A smaller --batch-size, --image-size or network may fit."
 
 
 def _complain(error: object, code: int) -> int:

@@ -15,6 +15,8 @@ from dynaconv.cli.options import assignments, choice
 from dynaconv.cli.terminal import prepare, sentences, table, width
 from dynaconv.errors import UserError, blame_input
 
+LARGEST_SIDE = 16_384
+
 if TYPE_CHECKING:
     from dynaconv.bench import BenchResult, BenchSettings
     from dynaconv.bench.sweep import Point
@@ -30,7 +32,7 @@ def bench(
         str, choice("infer", "train", help="infer (ours is frozen) or train (forward and backward).")
     ] = "infer",
     batch: Annotated[int, Option("--batch", "--batch-size", min=1, help="Images at a time.")] = 1,
-    threads: Annotated[int, Option(min=1, help="Threads of torch.")] = 1,
+    threads: Annotated[int, Option(min=1, max=options.MOST_THREADS, help="Threads of torch.")] = 1,
     device: Annotated[str, choice(*options.DEVICES, help="auto, cpu, cuda, cuda:1 (the second GPU) or mps.")] = "cpu",
     dtype: Annotated[
         str, choice("float32", "bfloat16", "float16", help="float32; bfloat16 or float16 run under autocast.")
@@ -39,7 +41,9 @@ def bench(
     bank_dtype: Annotated[
         str | None, choice("bfloat16", "int8", help="Store the frozen bank as bfloat16 or int8.")
     ] = None,
-    size: Annotated[int | None, Option("--size", "--image-size", min=1, help="Pixels a side. Default 224.")] = None,
+    size: Annotated[
+        int | None, Option("--size", "--image-size", min=1, max=LARGEST_SIDE, help="Pixels a side. Default 224.")
+    ] = None,
     rounds: Annotated[int, Option(min=1, help="How often every form runs; medians are printed.")] = 20,
     warmup: Annotated[int, Option(min=0, help="Rounds before those that count.")] = 3,
     clock: Annotated[

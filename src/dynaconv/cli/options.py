@@ -88,6 +88,7 @@ def choice(*words: str, help: str, names: tuple[str, ...] = ()) -> Any:
     return Option(*names, help=help, autocompletion=lambda: list(words))
 
 
+MOST_WORKERS = MOST_THREADS = 1024  # many more cannot be started, and with them this process ends
 DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")
 DATA_NAMES = "'digits', a folder (train/CLASS/IMAGE, val/CLASS/IMAGE), torch/NAME, hfds/NAME, wds/FOLDER."
 
@@ -113,7 +114,9 @@ Weights = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    Option(min=1, help="Processor threads of PyTorch. Fewer are faster where others use the cores too."),
+    Option(
+        min=1, max=MOST_THREADS, help="Processor threads of PyTorch. Fewer are faster where others use the cores too."
+    ),
 ]
 Run = Annotated[
     str,
@@ -224,7 +227,7 @@ SIZES = Group(
 
 DATA = Group(
     {
-        "workers": Annotated[int | None, Option(min=0, help="Loader processes.")],
+        "workers": Annotated[int | None, Option(min=0, max=MOST_WORKERS, help="Loader processes.")],
         "bad_images": Annotated[str | None, choice("error", "skip", help="Unreadable images: 'error' or 'skip'.")],
         "max_bad_images": Annotated[
             int | None, Option(min=0, help="How many may be skipped. Default: 1 %, at least 10.")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import environ
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,14 +77,15 @@ def train(
     On several GPUs: torchrun --nproc-per-node 8 -m dynaconv train ...
     """
     base = {} if recipe is None else read(recipe)
-    resolved = _resolve(
-        base,
-        model={"name": model, **network, "args": assignments("--arg", arg)},
-        settings={**training, **keeping, **assignments("--set", setting)},
-        rest={**sizes, "data": data, "task": task},
-        data_args=assignments("--data-arg", data_arg),
-        recipe=recipe,
-    )
+    with _naming(recipe):
+        resolved = _resolve(
+            base,
+            model={"name": model, **network, "args": assignments("--arg", arg)},
+            settings={**training, **keeping, **assignments("--set", setting)},
+            rest={**sizes, "data": data, "task": task},
+            data_args=assignments("--data-arg", data_arg),
+            recipe=recipe,
+        )
     if show:
         print(json.dumps(resolved.model_dump(mode="json"), indent=2))
         return
@@ -93,6 +96,17 @@ def train(
         return
     folder = out or default_folder(resolved, recipe, base.get("model"))
     _train(resolved, opening, folder, resume, finetune, weights, pretrained, quiet, threads)
+
+
+@contextmanager
+def _naming(recipe: str | None) -> Iterator[None]:
+    """Name the recipe in an error: what is wrong may stand there."""
+    try:
+        yield
+    except UserError as error:
+        if recipe is None:
+            raise
+        raise UserError(f"{error} (with the recipe {recipe})") from error
 
 
 def _resolve(

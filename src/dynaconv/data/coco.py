@@ -9,14 +9,12 @@ Source: the format of cocodataset.org; keys beyond it are ignored, ``sigmas`` an
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 from PIL.Image import Image
@@ -24,9 +22,11 @@ from PIL.Image import Image
 from dynaconv.data.decoding import BadImage, decode
 from dynaconv.data.skeleton import Skeleton, read_skeleton
 from dynaconv.errors import UserError
+from dynaconv.files import read_json
 
 log = logging.getLogger(__name__)
 
+LARGEST_ID, LARGEST_SIDE = 2**63 - 1, 10**9  # pixels
 NAMED = 20  # bad annotations that are named in the log; the others are counted
 Box = tuple[float, float, float, float]
 
@@ -187,10 +187,10 @@ def read_coco(path: str | Path, images: str | Path | None = None, *, known: Sequ
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except OSError as error:
         raise UserError(f"Cannot read the annotation file {path}: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(
             f"The annotation file {path} is not whole JSON ({error}). Expected COCO's format; use another copy."
         ) from error
@@ -212,8 +212,8 @@ def _by_id(path: Path, content: Mapping[str, Any], kind: str) -> dict[int, dict[
     records: dict[int, dict[str, Any]] = {}
     for place, record in enumerate(content[kind]):
         number = record.get("id") if isinstance(record, dict) else None
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise UserError(f"{path}: {kind}[{place}] has the id {number!r}; expected a whole number.")
+        if not isinstance(number, int) or isinstance(number, bool) or abs(number) > LARGEST_ID:
+            raise UserError(f"{path}: {kind}[{place}] has the id {number!r}; expected a whole number of 64 bits.")
         if number in records:
             raise UserError(f"{path}: the id {number} stands twice in '{kind}'. Every id must be there once.")
         records[number] = record
@@ -240,9 +240,10 @@ def _check_known(path: Path, found: Sequence[Category], known: Sequence[Category
 
 def _size(path: Path, number: int, record: Mapping[str, Any]) -> tuple[int, int]:
     width, height = record.get("width"), record.get("height")
-    if not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
+    sides = (width, height)
+    if not all(isinstance(side, int) and 0 < side <= LARGEST_SIDE for side in sides):
         raise UserError(f"{path}: image id {number} has width {width!r} and height {height!r}; expected pixels.")
-    return width, height
+    return cast(tuple[int, int], sides)
 
 
 def _file_name(path: Path, number: int, record: Mapping[str, Any]) -> str:
@@ -276,13 +277,13 @@ def _annotation(
 ) -> Annotation:
     box = _box(record.get("bbox"), size)
     given = record.get("area")
-    area = float(given) if _finite(given) and given >= 0 else (box[2] - box[0]) * (box[3] - box[1])
+    area = float(given) if is_number(given, LARGEST_SIDE**2) and given >= 0 else (box[2] - box[0]) * (box[3] - box[1])
     keypoints = None if skeleton is None else _keypoints(record.get("keypoints"), len(skeleton.names))
     return Annotation(number, label, box, area, record.get("iscrowd") in (1, True), keypoints)
 
 
 def _box(bbox: Any, size: tuple[int, int]) -> Box:
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(_finite(value) for value in bbox):
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_number(value) for value in bbox):
         raise _Bad(f"the box {bbox!r} is not four numbers")
     x, y, width, height = (float(value) for value in bbox)
     if width <= 0 or height <= 0:
@@ -295,7 +296,7 @@ def _box(bbox: Any, size: tuple[int, int]) -> Box:
 def _keypoints(values: Any, count: int) -> np.ndarray | None:
     if values is None:
         return None
-    if not isinstance(values, list) or len(values) != 3 * count or not all(_finite(value) for value in values):
+    if not isinstance(values, list) or len(values) != 3 * count or not all(is_number(value) for value in values):
         raise _Bad(f"its keypoints are not {3 * count} numbers (x, y, visibility of {count})")
     rows = np.array(values, np.float32).reshape(count, 3)
     if not np.isin(rows[:, 2], (0, 1, 2)).all():
@@ -303,8 +304,9 @@ def _keypoints(values: Any, count: int) -> np.ndarray | None:
     return rows
 
 
-def _finite(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def is_number(value: Any, most: float = LARGEST_SIDE) -> TypeGuard[float]:
+    """Whether this is a number, and one that a picture can have."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= most
 
 
 def _images_folder(path: Path, records: Mapping[int, Mapping[str, Any]], given: Path | None) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import signal
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -128,18 +129,20 @@ class Batches:
 def _data_loader(
     examples: Examples, batches: Sampler[list[Draw]], collate: _Collate, workers: int, timeout: float, *, pin: bool
 ) -> DataLoader[Any]:
-    return DataLoader(
-        examples,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=pin,
-        timeout=timeout if workers else 0,
-        worker_init_fn=_leave_signals_to_the_parent,
-        persistent_workers=workers > 0,
-        # A new iterator draws a seed. It gets its own generator, so that the random numbers of the run do not change.
-        generator=torch.Generator(),
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores: so it was asked
+        return DataLoader(
+            examples,
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=pin,
+            timeout=timeout if workers else 0,
+            worker_init_fn=_leave_signals_to_the_parent,
+            persistent_workers=workers > 0,
+            # A new iterator draws a seed. It gets its own generator, so that the run's random numbers do not change.
+            generator=torch.Generator(),
+        )
 
 
 class _Collate:

@@ -81,7 +81,9 @@ def load(path: str | Path, *, factory: Factory | None = None) -> nn.Module:
     description, tensors = archive_file.read(Path(path))
     try:
         return _restore(description, tensors, factory)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} describes a network that cannot be built: {type(error).__name__}: {error}") from error
 
 

@@ -87,10 +87,11 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         )
     if _checksum(text, tensors) != metadata.get(_CHECKSUM):
         raise UserError(f"{path} is damaged: its checksum does not fit. Save the network again")
-    description: dict[str, Any] = json.loads(text)
-    if description.get("format") != FORMAT:
+    description = json.loads(text)
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        facts = description if isinstance(description, dict) else {}
         raise UserError(
-            f"{path} has format {description.get('format')} and was written by dynaconv "
-            f"{description.get('versions', {}).get('dynaconv')}; this version reads format {FORMAT}"
+            f"{path} has format {facts.get('format')} and was written with the versions {facts.get('versions')}; this "
+            f"version reads format {FORMAT}"
         )
     return description, tensors

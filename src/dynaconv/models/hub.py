@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import nn
 
 from dynaconv.errors import UserError, blame_input, suggest
 from dynaconv.hub import CARD, CONFIG, fetch, push_folder
+from dynaconv.files import read_json
 from dynaconv.models.builder import ZOO, build
 from dynaconv.models.spec import NetworkSpec
 from dynaconv.models.weights import WEIGHTS, load_weights
@@ -62,9 +62,11 @@ def load_pretrained(source: str | Path, *, classifier: bool = True, **arguments:
     folder = Path(source) if Path(source).is_dir() else _fetch(str(source))
     config = _read_config(folder / CONFIG)
     spec = _spec(config.get("architecture"), folder)
-    saved = {**config.get("model_args", {}), "pretrained_cfg_overlay": _preprocessing(config), **arguments}
-    with blame_input():
+    try:
+        saved = {**config.get("model_args", {}), "pretrained_cfg_overlay": _preprocessing(config), **arguments}
         model = build(spec, **{"num_classes": config.get("num_classes", 1000), **saved})
+    except Exception as error:  # every argument may be wrong, and each of timm's parts raises its own
+        raise UserError(f"The network of {folder / CONFIG} cannot be built: {type(error).__name__}: {error}") from error
     load_weights(model, folder, classifier=classifier)
     return model.eval()
 
@@ -128,9 +130,11 @@ def _spec(name: object, folder: Path) -> NetworkSpec:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
     except OSError as error:
-        raise UserError(f"There is no {CONFIG} at {path.parent}: {error.strerror or error}.") from error
+        raise UserError(
+            f"There is no {CONFIG} at {path.parent} that can be read: {error.strerror or error}."
+        ) from error
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}.") from error
     if not isinstance(config, dict):

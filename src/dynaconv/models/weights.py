@@ -67,6 +67,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(f"There are no weights at {file}.")
     try:
         return load_file(file)
+    except OSError as error:
+        raise UserError(f"The weights {file} cannot be read: {error.strerror or error}.") from error
     except SafetensorError as error:
         raise UserError(
             f"{file} is not a whole safetensors file ({error}). Pickled weights (.pt, .pth, .bin) are not read here: "

@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 
+from dynaconv.files import read_json, sealed, unsealed
 from dynaconv.kernels.cpu import cache_folder
 from dynaconv.ops.call import Call
 from dynaconv.timing import interleave, processor_name
 
 Times = dict[str, float]
 
-FORMAT = 2  # version of the file; to be raised when the meaning of a strategy's name changes
+FORMAT = 3  # version of the file; to be raised when the meaning of a strategy's name changes
 
 # Milliseconds of every strategy, by call: what `tune` has measured, or read from the file, in this process.
 _known: dict[Call, Times] = {}
@@ -70,7 +71,7 @@ def _key(call: Call) -> str:
 def _read() -> dict[str, Times]:
     """The times in the file; empty if there is no file, it is damaged, or another version wrote it."""
     try:
-        stored = json.loads(cache_file().read_text(encoding="utf-8"))
+        stored = unsealed(read_json(cache_file()))
     except (OSError, ValueError):
         return {}
     if not isinstance(stored, dict) or stored.get("format") != FORMAT or not isinstance(stored.get("times"), dict):
@@ -89,5 +90,5 @@ def _write(times: dict[str, Times]) -> None:
         path = cache_file()
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            json.dump({"format": FORMAT, "strategies": strategies, "times": times}, file, indent=1)
+            json.dump(sealed({"format": FORMAT, "strategies": strategies, "times": times}), file, indent=1)
         os.replace(file.name, path)

@@ -17,6 +17,8 @@ from dynaconv.tasks.sources import digest_of, make_network, number_of_outputs, s
 
 log = logging.getLogger(__name__)
 
+MOST_EXPERTS = 1024
+
 
 class ModelSpec(Frozen):
     """How to build a model; saved with its weights.
@@ -36,7 +38,7 @@ class ModelSpec(Frozen):
 
     name: str
     method: Literal["dynamic", "condconv"] | None = None
-    experts: int | None = Field(default=None, ge=1)
+    experts: int | None = Field(default=None, ge=1, le=MOST_EXPERTS)
     share: Literal["layer", "block"] | None = None
     router: Literal["softmax", "sigmoid"] | None = None
     dropout: float | None = Field(default=None, ge=0, lt=1)
@@ -134,8 +136,15 @@ def _dynamic(
 
 
 def height_and_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    """``(height, width)`` from the side of a square, or from that pair."""
-    return (image_size, image_size) if isinstance(image_size, int) else image_size
+    """``(height, width)`` from the side of a square, or from that pair.
+
+    Raises:
+        UserError: neither of them.
+    """
+    sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if not isinstance(sides, (list, tuple)) or len(sides) != 2 or not all(type(side) is int for side in sides):
+        raise UserError(f"image_size is {image_size!r}; expected a whole number, or height and width")
+    return sides[0], sides[1]
 
 
 def trusted(spec: ModelSpec, named: str | None, path: Path) -> ModelSpec:

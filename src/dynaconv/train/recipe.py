@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from dynaconv.data import Frozen
+from dynaconv.data.opening import LARGEST_SIDE
 from dynaconv.errors import UserError
+from dynaconv.files import read_json
 from dynaconv.tasks import task_of_model
 from dynaconv.tasks.network import ModelSpec
 from dynaconv.train.settings import LoopSettings, TrainSettings, settings_class
@@ -49,8 +50,9 @@ def read_size(value: Any) -> Any:
         numbers = [int(number) for number in numbers]
     sides = numbers if isinstance(numbers, (list, tuple)) else [numbers]
     for side in sides:
-        if isinstance(side, int) and side < 1:
-            raise ValueError(f"image_size is {'x'.join(map(str, sides))}; expected at least 1 pixel")
+        if isinstance(side, int) and not 1 <= side <= LARGEST_SIDE:
+            bound = "at least 1 pixel" if side < 1 else f"at most {LARGEST_SIDE:,} pixels a side"
+            raise ValueError(f"image_size is {'x'.join(map(str, sides))}; expected {bound}")
     return sides[0] if len(sides) == 1 else tuple(sides)
 
 
@@ -85,9 +87,10 @@ class Recipe(Frozen):
     def _settings_of_the_task(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        chosen = settings_class(values.get("task", "classification"))
-        given = values.get("settings", {})
-        return {**values, "settings": chosen(**given) if isinstance(given, dict) else given}
+        task, given = values.get("task", "classification"), values.get("settings", {})
+        if not isinstance(task, str) or not isinstance(given, dict):
+            return values
+        return {**values, "settings": settings_class(task)(**given)}
 
 
 def resolve_recipe(
@@ -114,7 +117,7 @@ def resolve_recipe(
 
 def _network(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     network = {**base, **given, "args": {**base.get("args", {}), **given.get("args", {})}}
-    if network.get("method") is None and "experts" in given and _has_experts(network["name"]):
+    if network.get("method") is None and "experts" in given and _has_experts(network.get("name", "")):
         # One of the papers' networks: K is an argument of its own.
         network["args"]["experts"] = network.pop("experts")
     return network
@@ -132,10 +135,12 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises:
         UserError: no such file; not JSON.
     """
-    if not path.is_file():
-        raise UserError(f"There is no recipe file {path}.")
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
+    except FileNotFoundError as error:
+        raise UserError(f"There is no recipe file {path}.") from error
+    except OSError as error:
+        raise UserError(f"The recipe {path} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:
         raise UserError(f"The recipe {path} is not JSON: {error}.") from error
     recipe = content.get("recipe", content) if isinstance(content, dict) else content
@@ -143,6 +148,15 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise UserError(
             f"The recipe {path} holds a {type(recipe).__name__}; expected an object with 'model' and 'settings'."
         )
+    model = recipe.get("model", {})
+    parts = {"model": model, **{part: recipe.get(part, {}) for part in ("settings", "data_args")}}
+    if isinstance(model, dict):
+        parts |= {"model.args": model.get("args", {}), "model.name": model.get("name", "")}
+    for part, value in parts.items():
+        kind = str if part == "model.name" else dict
+        if not isinstance(value, kind):
+            expected = "the name of a network" if kind is str else "an object"
+            raise UserError(f"The recipe {path} has {part} {str(value)[:50]!r}; expected {expected}.")
     return recipe
 
 

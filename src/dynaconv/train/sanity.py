@@ -37,7 +37,7 @@ def check_sizes(network: nn.Module, data: TaskData, *, accumulate: int = 1, proc
     if at_once < 2 and any(isinstance(module, _BatchNorm) for module in network.modules()):
         raise UserError(
             f"The network has batch norm, and a forward pass would see {at_once} image (--batch-size is "
-            f"{data.batch_size}, in {accumulate} parts on {processes} processes); statistics of one image train "
+            f"{data.batch_size}, --accumulate {accumulate}, on {processes} processes); statistics of one image train "
             "nothing. Choose a --batch-size of at least 2 for each part and process."
         )
     reduction, size = stride_of(network), height_and_width(data.image_size)

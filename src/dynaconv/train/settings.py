@@ -8,11 +8,13 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from typing_extensions import Self
 
+from dynaconv.data.opening import LARGEST_SEED
 from dynaconv.tasks import task_class
 from dynaconv.tasks.classification.task import ClassificationOptions
 from dynaconv.tasks.task import TaskOptions
 
-LARGEST_SEED = 2**32 - 1  # numpy's limit
+LARGEST_RATE = 1e4
+LONGEST_WAIT = 1e6  # seconds: eleven days
 
 
 LATER = ("temperature_schedule", "expert_dropout", "load_balance", "expert_diversity")
@@ -68,17 +70,17 @@ class LoopSettings(TaskOptions):
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
 
     opt: str = "sgd"
-    lr: float = Field(default=0.05, gt=0, le=1e4)
+    lr: float = Field(default=0.05, gt=0, le=LARGEST_RATE)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=4e-5, ge=0)
+    weight_decay: float = Field(default=4e-5, ge=0, le=LARGEST_RATE)
     decay_all: bool = False
     opt_args: dict[str, Any] = Field(default_factory=dict)
 
     sched: Literal["cosine", "step", "multistep", "poly", "tanh", "constant"] = "cosine"
     sched_per: Literal["step", "epoch"] = "step"
     warmup_epochs: int = Field(default=0, ge=0)
-    warmup_lr: float = Field(default=1e-5, ge=0)
-    min_lr: float = Field(default=0.0, ge=0)
+    warmup_lr: float = Field(default=1e-5, ge=0, le=LARGEST_RATE)
+    min_lr: float = Field(default=0.0, ge=0, le=LARGEST_RATE)
     milestones: tuple[int, ...] = (30, 60, 90)
     decay_rate: float = Field(default=0.1, gt=0)
     decay_epochs: float = Field(default=30, gt=0)
@@ -110,7 +112,7 @@ class LoopSettings(TaskOptions):
     curves: bool = True
     tensorboard: bool = True
     wandb: bool = False
-    timeout: float = Field(default=600.0, gt=0)
+    timeout: float = Field(default=600.0, gt=0, le=LONGEST_WAIT)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -16,6 +16,9 @@ from dynaconv.routing import TemperatureSchedule
 from dynaconv.torch_private import copy_each_
 from dynaconv.train.records import EpochRecord
 
+LIKE_THE_PARAMETER = {"momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "grad_avg"}
+"""Parts of an optimizer's state that have the shape of the parameter."""
+
 
 @dataclass
 class Position:
@@ -82,6 +85,7 @@ class TrainState:
         if self.ema is not None:
             self.ema.module.load_state_dict(saved["ema"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        check_moments(self.optimizer)
         self.schedule.load_state_dict(saved["schedule"])
         self.temperature.load_state_dict(saved["temperature"])
         if self.ema_temperature is not None:
@@ -90,6 +94,20 @@ class TrainState:
             self.scaler.load_state_dict(saved["scaler"])
         self.position = Position(**saved["position"])
         self.history = [EpochRecord(**record) for record in saved["history"]]
+
+
+def check_moments(optimizer: Any) -> None:
+    """Raise ValueError where the state of a parameter is none of its; torch's optimizers take over anything."""
+    for parameter, state in optimizer.state.items():
+        if not isinstance(state, dict):
+            raise ValueError(f"the optimizer's state of a parameter is {type(state).__name__}; expected a dictionary")
+        for name in LIKE_THE_PARAMETER & state.keys():
+            found = state[name]
+            if found is not None and getattr(found, "shape", None) != parameter.shape:
+                raise ValueError(
+                    f"the optimizer's {name} is {tuple(getattr(found, 'shape', ()))} for a parameter of "
+                    f"{tuple(parameter.shape)}"
+                )
 
 
 def weights_are_finite(model: nn.Module) -> bool:

@@ -118,6 +118,9 @@ def _load(flags: tuple[str, ...] | None) -> ctypes.CDLL | str:
             if distrust is not None:
                 return distrust
             for path in sorted(folder.glob(f"{fingerprint}-*.so")):
+                if not path.is_file():
+                    path.unlink()  # a pipe would be waited for
+                    continue
                 distrust = _why_not_trusted(path)
                 if distrust is not None:
                     return distrust

@@ -14,7 +14,7 @@ from PIL.Image import Image
 from torch import nn
 
 from dynaconv.data import BadImages, Batches, EvaluationBatches, TrainBatches, default_cap
-from dynaconv.data.decoding import POLICIES
+from dynaconv.data.opening import LARGEST_SIDE, check_opening, check_whole
 from dynaconv.errors import UserError, suggest
 from dynaconv.tasks.classification.batches import labelled_batches, timms_loader
 from dynaconv.tasks.classification.kept import evaluation_on_pixels, training_on_pixels
@@ -22,9 +22,6 @@ from dynaconv.tasks.classification.source import Source, Splits, Subset, listing
 from dynaconv.tasks.classification.task import Classification, ClassificationOptions
 from dynaconv.tasks.classification.transforms import Augment, Preprocess, evaluation_transform, training_transform
 from dynaconv.tasks.network import ModelSpec, build_model
-
-MOST_WORKERS = 1024
-LARGEST_SEED = 2**32 - 1
 
 
 class ImageData:
@@ -242,7 +239,17 @@ def open_data(
         raise UserError(
             f"image_size is {'x'.join(map(str, image_size))}; pictures to classify are square, expected one number"
         )
-    _check(batch_size, eval_batch_size, workers, bad_images, image_size, seed)
+    check_opening(
+        batch_size=batch_size,
+        eval_batch_size=eval_batch_size,
+        workers=workers,
+        seed=seed,
+        bad_images=bad_images,
+        max_bad_images=max_bad_images,
+        loader_timeout=loader_timeout,
+    )
+    if image_size is not None:
+        check_whole("image_size", image_size, 1, LARGEST_SIDE)
     splits = open_splits(name, root=root, train_split=train_split, eval_split=eval_split, download=download)
     if train_images is not None:
         splits = _smaller(splits, train_images, str(name))
@@ -314,22 +321,3 @@ def _not_found(name: str) -> str:
         "Expected 'digits', a folder with train/CLASS/IMAGE and val/CLASS/IMAGE, 'torch/NAME', 'hfds/NAME' or "
         "'wds/FOLDER'."
     )
-
-
-def _check(
-    batch_size: int, eval_batch_size: int | None, workers: int, bad_images: str, image_size: int | None, seed: int
-) -> None:
-    least = {"batch_size": (batch_size, 1), "workers": (workers, 0), "seed": (seed, 0)}
-    if eval_batch_size is not None:
-        least["eval_batch_size"] = (eval_batch_size, 1)
-    if image_size is not None:
-        least["image_size"] = (image_size, 1)
-    if workers > MOST_WORKERS:
-        raise UserError(f"workers is {workers}; expected at most {MOST_WORKERS} loader processes")
-    if seed > LARGEST_SEED:
-        raise UserError(f"seed is {seed}; expected at most {LARGEST_SEED}")
-    for what, (value, smallest) in least.items():
-        if value < smallest:
-            raise UserError(f"{what} is {value}; expected at least {smallest}")
-    if bad_images not in POLICIES:
-        raise UserError(f"bad_images is {bad_images!r}; expected 'error' or 'skip'. {suggest(bad_images, POLICIES)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from PIL.Image import Image
 from dynaconv.data import decode
 from dynaconv.errors import UserError
 from dynaconv.tasks.classification.source import Source, Splits, stratified_split
+
+log = logging.getLogger(__name__)
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
 TRAIN_NAMES = ("train", "training")
@@ -95,13 +98,20 @@ def read_classes(root: Path, classes: list[str]) -> Folder:
     paths: list[str] = []
     labels: list[int] = []
     sizes: list[int] = []
+    missing = []
     for label, name in enumerate(classes):
-        found = images_below(root / name) if (root / name).is_dir() else []
+        found = images_below(root / name) if _is_folder(root / name, "the images of a class") else []
+        if not found:
+            missing.append(name)
         paths += [path for path, _ in found]
         sizes += [size for _, size in found]
         labels += [label] * len(found)
     if not paths:
         raise UserError(f"{root} holds class folders and no images in them ({', '.join(EXTENSIONS)} are read).")
+    if missing:
+        log.warning(
+            "%s has no images of %d of %d classes: %s", root, len(missing), len(classes), ", ".join(missing[:5])
+        )
     return Folder(paths, labels, str(root), sizes)
 
 
@@ -159,7 +169,22 @@ def _split_one_level(root: Path) -> Splits:
 
 
 def _subfolder(root: Path, names: tuple[str, ...]) -> Path | None:
-    return next((root / name for name in names if (root / name).is_dir()), None)
+    return next((root / name for name in names if _is_folder(root / name, "images of one split")), None)
+
+
+def _is_folder(path: Path, what: str) -> bool:
+    """Whether there is such a folder; UserError for anything else of that name, which would be left out in silence."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        if not path.is_symlink():
+            return False
+        raise UserError(f"{path} is a link to nothing; expected a folder with {what}.") from None
+    except OSError as error:
+        raise UserError(f"The folder {path} cannot be read: {error.strerror}. Make it readable.") from error
+    if not stat.S_ISDIR(mode):
+        raise UserError(f"{path} is no folder; expected one with {what}.")
+    return True
 
 
 class Files:

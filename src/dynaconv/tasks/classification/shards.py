@@ -7,7 +7,6 @@ has no reproducible order and no exact end in several processes, and skips damag
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from PIL.Image import Image
 from dynaconv.data import decode
 from dynaconv.data.tar import tar_members
 from dynaconv.errors import UserError
+from dynaconv.files import read_json, read_plain
 from dynaconv.tasks.classification.folder import EVALUATION_NAMES, EXTENSIONS, TRAIN_NAMES
 from dynaconv.tasks.classification.source import Source, Splits, stratified_split
 
@@ -164,8 +164,7 @@ def _class_names(root: Path, *splits: Source) -> list[str]:
 
 def _read_names(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8")
-        names = json.loads(text) if path.suffix == ".json" else text.splitlines()
+        names = read_json(path) if path.suffix == ".json" else read_plain(path).decode().splitlines()
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as names of classes: {error}.") from error
     if not isinstance(names, list) or not all(isinstance(name, (str, int)) for name in names):

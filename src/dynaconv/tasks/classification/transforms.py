@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from dynaconv.data import BadImage, Frozen
+from dynaconv.data.opening import LARGEST_SIDE
 from dynaconv.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST_RATIO = 100.0
+LEAST_CROP = 0.01  # of the picture after resizing
 MOST_RESIZED = 50_000_000  # pixels of a picture after resizing, before cropping
 Transform = Callable[["Image"], "Tensor"]
 
@@ -25,11 +27,11 @@ class Preprocess(Frozen):
     The short side is resized to ``image_size / crop_pct``, the centre is cropped, then ``(x / 255 - mean) / std``.
     """
 
-    image_size: int = Field(gt=0)
+    image_size: int = Field(gt=0, le=LARGEST_SIDE)
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
-    crop_pct: float = Field(default=0.875, gt=0, le=1)
+    crop_pct: float = Field(default=0.875, ge=LEAST_CROP, le=1)
 
 
 class Augment(Frozen):

@@ -12,14 +12,14 @@ from torch import nn
 from dynaconv.data import BadImages, Batches, EvaluationBatches, Examples, TrainBatches, default_cap
 from dynaconv.data.coco import Coco
 from dynaconv.data.coco_splits import open_coco
-from dynaconv.data.decoding import POLICIES
-from dynaconv.errors import UserError, suggest
+from dynaconv.data.opening import LARGEST_SIDE, check_opening, check_whole
+from dynaconv.errors import UserError
 from dynaconv.tasks.detection.baseline import mean_box_precision
 from dynaconv.tasks.detection.batches import EvaluationPictures, TrainingPictures, collate, to_device
 from dynaconv.tasks.detection.network import build_detector
 from dynaconv.tasks.detection.task import Detection
 from dynaconv.tasks.detection.transforms import DetectionOptions, training_transform
-from dynaconv.tasks.network import ModelSpec
+from dynaconv.tasks.network import ModelSpec, height_and_width
 
 SIZE = 300
 SMALLEST = 32
@@ -171,13 +171,15 @@ def open_data(
         UserError: missing or damaged files, no pictures, a number out of range.
     """
     size = _side(SIZE if image_size is None else image_size)
-    least = {"batch_size": (batch_size, 1), "workers": (workers, 0), "seed": (seed, 0)}
-    least["eval_batch_size"] = (batch_size if eval_batch_size is None else eval_batch_size, 1)
-    for what, (value, smallest) in least.items():
-        if value < smallest:
-            raise UserError(f"{what} is {value}; expected at least {smallest}")
-    if bad_images not in POLICIES:
-        raise UserError(f"bad_images is {bad_images!r}; expected 'error' or 'skip'. {suggest(bad_images, POLICIES)}")
+    check_opening(
+        batch_size=batch_size,
+        eval_batch_size=eval_batch_size,
+        workers=workers,
+        seed=seed,
+        bad_images=bad_images,
+        max_bad_images=max_bad_images,
+        loader_timeout=loader_timeout,
+    )
     train, evaluation = open_coco(name, keypoints=False, train_split=train_split, eval_split=eval_split)
     for coco in (train, evaluation):
         if not coco.pictures:
@@ -200,7 +202,8 @@ def open_data(
 
 
 def _side(size: int | tuple[int, int]) -> int:
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = height_and_width(size)
+    check_whole("image_size", max(height, width), 1, LARGEST_SIDE)
     if height != width or height < SMALLEST:
         raise UserError(f"image_size is {height}x{width}; detectors see squares of at least {SMALLEST} pixels a side")
     return height

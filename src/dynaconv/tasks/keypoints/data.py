@@ -13,8 +13,8 @@ from torch import nn
 from dynaconv.data import BadImages, Batches, EvaluationBatches, TrainBatches, default_cap
 from dynaconv.data.coco import Coco
 from dynaconv.data.coco_splits import open_coco
-from dynaconv.data.decoding import POLICIES
-from dynaconv.errors import UserError, suggest
+from dynaconv.data.opening import check_opening
+from dynaconv.errors import UserError
 from dynaconv.tasks.keypoints.baseline import mean_pose_precision
 from dynaconv.tasks.keypoints.crops import Crops, crop_batches
 from dynaconv.tasks.keypoints.metrics import Truth
@@ -199,11 +199,15 @@ def open_data(
     Raises:
         UserError: no such data; nobody has keypoints in it; a size that does not fit.
     """
-    if bad_images not in POLICIES:
-        raise UserError(f"bad_images is {bad_images!r}; expected 'error' or 'skip'. {suggest(bad_images, POLICIES)}")
-    for what, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0), ("seed", seed, 0)):
-        if value < least:
-            raise UserError(f"{what} is {value}; expected at least {least}")
+    check_opening(
+        batch_size=batch_size,
+        eval_batch_size=eval_batch_size,
+        workers=workers,
+        seed=seed,
+        bad_images=bad_images,
+        max_bad_images=max_bad_images,
+        loader_timeout=loader_timeout,
+    )
     train, evaluation = open_coco(name, keypoints=True, train_split=train_split, eval_split=eval_split)
     label, chosen = category_with_keypoints(train, category)
     assert chosen.skeleton is not None

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from dynaconv.data.coco import Box, Category, Coco, Picture
+from dynaconv.data.coco import Box, Category, Coco, Picture, is_number
 from dynaconv.errors import UserError, suggest
+from dynaconv.files import read_json
 
 log = logging.getLogger(__name__)
 
@@ -122,10 +121,10 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
         UserError: it cannot be read or is no list of objects.
     """
     try:
-        content = json.loads(Path(path).read_bytes())
+        content = read_json(Path(path))
     except OSError as error:
         raise UserError(f"Cannot read the boxes {path}: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"The boxes {path} are not whole JSON ({error}); use another copy.") from error
     if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
         raise UserError(
@@ -138,7 +137,7 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
 def _box(record: dict[str, Any], picture: Picture | None = None) -> tuple[Box, float] | str:
     """The corners and the score, or what is wrong."""
     numbers, score = record.get("bbox"), record.get("score", 1.0)
-    if not isinstance(numbers, list) or len(numbers) != 4 or not all(_finite(number) for number in [*numbers, score]):
+    if not isinstance(numbers, list) or len(numbers) != 4 or not all(is_number(number) for number in [*numbers, score]):
         return f"bbox is {numbers!r} and score {score!r}; expected four numbers and one"
     x, y, width, height = (float(number) for number in numbers)
     if width <= 0 or height <= 0:
@@ -148,10 +147,6 @@ def _box(record: dict[str, Any], picture: Picture | None = None) -> tuple[Box, f
     if x >= picture.width or y >= picture.height or x + width <= 0 or y + height <= 0:
         return f"the box {numbers} is outside the picture of {picture.width}x{picture.height} pixels"
     return (x, y, x + width, y + height), float(score)
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True, slots=True)

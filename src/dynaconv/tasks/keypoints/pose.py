@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from dynaconv.data import Frozen
+from dynaconv.data.opening import LARGEST_SIDE
 from dynaconv.data.skeleton import PERSON, Skeleton
 from dynaconv.errors import UserError, suggest
 from dynaconv.tasks.keypoints.heatmaps import STRIDE
@@ -18,6 +19,7 @@ NETWORK_STRIDE = 32
 """By which the backbones shrink; both sides of a crop are multiples of it."""
 
 PERSON_UPPER = PERSON[:11]
+MOST_PADDING = 100
 
 
 class PoseSpec(Frozen):
@@ -41,13 +43,13 @@ class PoseSpec(Frozen):
     sigmas: tuple[float, ...]
     upper: tuple[int, ...] = ()
     image_size: tuple[int, int] = (256, 192)
-    padding: float = Field(default=1.25, gt=0)
+    padding: float = Field(default=1.25, gt=0, le=MOST_PADDING)
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if any(side <= 0 or side % NETWORK_STRIDE for side in self.image_size):
+        if any(not 0 < side <= LARGEST_SIDE or side % NETWORK_STRIDE for side in self.image_size):
             raise ValueError(
                 f"image_size is {self.image_size[0]}x{self.image_size[1]}; expected height and width that the "
                 f"network's stride of {NETWORK_STRIDE} divides, such as 256x192"

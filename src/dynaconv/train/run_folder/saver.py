@@ -22,6 +22,9 @@ from dynaconv.train.state import TrainState, random_state, restore_random_state
 
 log = logging.getLogger(__name__)
 
+BESIDE_STATE = ("processes", "bad_images", "facts", "about", "settings", "best_checkpoint")
+"""What a checkpoint holds beside :meth:`TrainState.capture`."""
+
 
 class Saver:
     """Saves, logs and resumes one run; with ``folder=None`` it does nothing but call ``on_epoch``.
@@ -126,6 +129,9 @@ class Saver:
         except DamagedCheckpoint as damage:
             raise UserError(f"{path} cannot be used: {damage}. {self._older(path)}") from damage
         try:
+            foreign = set(saved) - {*state.capture(), *BESIDE_STATE}
+            if foreign:
+                raise KeyError(f"unknown {', '.join(sorted(map(str, foreign)))}")
             check_resumable(saved, self.folder, state.model, path)
             self.folder.checkpoints.best = saved["best_checkpoint"]
             state.restore(saved)
@@ -133,7 +139,7 @@ class Saver:
             self._restore_own(state, saved["processes"])
         except UserError:
             raise
-        except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError) as error:
+        except Exception as error:  # what is wrong in a whole file may fail in any way
             raise UserError(
                 f"{path} is whole, but not what this version of dynaconv writes ({type(error).__name__}: {error}). "
                 f"{self._older(path)}"

@@ -126,4 +126,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         state: dict[str, Any] = read_checkpoint(path)
     except DamagedCheckpoint as damage:
         raise UserError(f"The checkpoint {path} cannot be used: {damage}.") from damage
-    return state["ema"] or state["model"]
+    tensors = state.get("ema") or state.get("model")
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise UserError(f"The checkpoint {path} holds no tensors of a model.")
+    return tensors
