@@ -157,7 +157,7 @@ def test_every_optional_package_is_known_to_the_command() -> None:
 
 def test_every_declared_package_is_used() -> None:
     """By an import of ours, or by what is named here as using it."""
-    by_others = {"datasets": "timm's reader of hfds/", "tensorboard": "torch.utils.tensorboard", "pip": "make_venv.py"}
+    by_others = {"datasets": "timm's reader of hfds/", "pip": "make_venv.py"}
     by_others |= {"setuptools": "the build", "import-linter": "make lint", "mypy": "make lint", "ruff": "make lint"}
     by_others |= dict.fromkeys(("furo", "ipykernel", "myst-nb", "sphinx"), "make site")
     by_others |= {"wheel": "make wheels"}

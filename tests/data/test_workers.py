@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL.Image import Image
 
-from dynaconv.data import decode
-from dynaconv.errors import RunError
+from dynaconv.data import BadImages, decode
+from dynaconv.errors import RunError, UserError
 from dynaconv.tasks.classification import Preprocess
 from dynaconv.tasks.classification.prediction import plain_batches
 from tasks.pictures import write_pictures
@@ -55,6 +55,34 @@ def test_error_within_the_timeout(tmp_path: Path, grief: str, timeout: float, me
     with pytest.raises(RunError, match=message):
         list(batches)
     batches.close()
+
+
+@pytest.mark.timeout(func_only=True, method="thread")  # the other method is an alarm too
+@pytest.mark.parametrize("policy", ["error", "skip"])
+def test_a_picture_that_blocks_without_workers(policy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe that took the place of a picture after the look at it; a disk that does not answer blocks like it."""
+    paths = write_pictures(tmp_path, 4)
+    paths[2].unlink()
+    os.mkfifo(paths[2])
+    monkeypatch.setattr(os.path, "isfile", lambda path: True)
+    source = Trouble(paths, "none")
+    source.image = lambda index: decode(paths[index])  # type: ignore[method-assign]
+    bad = BadImages(policy, 3)
+    batches = plain_batches(source, PREPROCESS, batch_size=2, workers=0, timeout=0.5, bad_images=bad)
+    if policy == "error":
+        with pytest.raises(UserError, match=r"002\.png: it could not be read within 0 s"):
+            list(batches)
+    else:
+        assert sum(len(labels) for _, labels in batches) == 3
+        assert list(bad.reasons) == [str(paths[2])]
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+@pytest.mark.timeout(func_only=True, method="thread")
+def test_a_source_that_blocks_without_workers(tmp_path: Path) -> None:
+    source = Trouble(write_pictures(tmp_path, 4), "hung")
+    with pytest.raises(RunError, match="gave no batch for 1 s"):
+        list(plain_batches(source, PREPROCESS, batch_size=2, workers=0, timeout=1))
 
 
 def test_a_signal_to_the_whole_group_leaves_the_workers_to_their_parent(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from dynaconv.errors import RunError, UserError
 from dynaconv.train import fit
 from train.tiny import digits, settings, tiny
 
-PRELOAD = ["train.forked", "timm", "accelerate", "torchmetrics.classification", "torch.utils.tensorboard"]
+PRELOAD = ["train.forked", "timm", "accelerate", "torchmetrics.classification", "tensorboard.compat.proto.event_pb2"]
 
 
 def start(out: object, *, environment: dict[str, str] | None = None, **options: Any) -> BaseProcess:

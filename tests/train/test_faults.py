@@ -57,6 +57,8 @@ def checkpoint_as_of(path: Path, change: Any) -> None:
         (lambda state: state["position"].update(wings=2), "TypeError: .*wings"),
         (lambda state: state["history"][0].pop("lr"), "TypeError: .*lr"),
         (lambda state: state.pop("facts"), "KeyError: 'facts'"),
+        (lambda state: state.update(wings=2), "KeyError: 'unknown wings'"),
+        (lambda state: state["optimizer"]["state"].update({0: 3.5}), "the optimizer's state of a parameter is float"),
     ],
 )
 def test_checkpoint_with_other_keys_offers_the_older_one(tmp_path: Path, change: Any, named: str) -> None:
@@ -117,6 +119,58 @@ def test_file_that_cannot_be_written(tmp_path: Path, name: str) -> None:
     result = fit(tiny(), digits(), settings(epochs=8, curves=True), out=tmp_path, resume="auto")
     assert len(result.history) == 8
     assert (tmp_path / name).is_file()
+
+
+def full(path: Path) -> None:
+    """Let the next writer of this file find the disk full, whoever runs the test."""
+    path.with_name(path.name + ".tmp").symlink_to("/dev/full")
+
+
+@pytest.mark.parametrize("name", ["run.json", "best.safetensors", "last.safetensors", "log.csv", "curves.png"])
+def test_disk_full_at_every_file(tmp_path: Path, name: str) -> None:
+    chosen = settings(epochs=2, curves=True)
+    full(tmp_path / name)
+    with pytest.raises(RunError, match=rf"Cannot write .*{name}: No space left on device.*--resume auto"):
+        fit(tiny(), digits(), chosen, out=tmp_path)
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert len(fit(tiny(), digits(), chosen, out=tmp_path, resume="auto").history) == 2
+    assert (tmp_path / name).is_file()
+
+
+def test_disk_full_in_tensorboards_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = settings(epochs=2, tensorboard=True, log_every=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("dynaconv.train.run_folder.logs._event_file", lambda: "/dev/full")
+        with pytest.raises(RunError, match=r"Cannot write .*tensorboard: No space left on device.*--resume auto"):
+            fit(tiny(), digits(), chosen, out=tmp_path)
+    assert len(fit(tiny(), digits(), chosen, out=tmp_path, resume="auto").history) == 2
+
+
+def test_disk_full_in_tensorboards_file_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file becomes one of a full disk behind the back of its writer."""
+    chosen = settings(epochs=2, tensorboard=True, log_every=1)
+
+    def fill() -> None:
+        (name,) = (tmp_path / "tensorboard").iterdir()
+        (number,) = [int(fd) for fd in os.listdir("/proc/self/fd") if _leads_to(f"/proc/self/fd/{fd}", name)]
+        device = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(device, number)
+        os.close(device)
+
+    with pytest.raises(RunError, match=r"Cannot write .*tensorboard: No space left on device") as stopped:
+        fit(tiny(), digits(), chosen, out=tmp_path, progress=At(fill))
+    assert stopped.value.exit_code == 1
+    assert len(fit(tiny(), digits(), chosen, out=tmp_path, resume="auto").history) == 2
+
+
+def _leads_to(link: str, path: Path) -> bool:
+    return os.path.exists(link) and os.path.realpath(link) == os.path.realpath(path)
+
+
+def test_a_file_in_the_place_of_tensorboards_folder(tmp_path: Path) -> None:
+    (tmp_path / "tensorboard").touch()
+    with pytest.raises(RunError, match=r"Cannot write .*tensorboard: File exists"):
+        fit(tiny(), digits(), settings(tensorboard=True), out=tmp_path)
 
 
 def test_lost_lock_is_noticed(tmp_path: Path) -> None:

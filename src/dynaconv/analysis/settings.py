@@ -150,7 +150,9 @@ class CompareSettings(ExperimentSettings):
     def _some_experts(cls, experts: tuple[int, ...]) -> tuple[int, ...]:
         for count in experts:
             if not 1 <= count <= MOST_EXPERTS:
-                raise ValueError(f"experts is {count}; expected at least 1, at most {MOST_EXPERTS} (the papers use 4 and 8)")
+                raise ValueError(
+                    f"experts is {count}; expected at least 1, at most {MOST_EXPERTS} (the papers use 4 and 8)"
+                )
         return tuple(dict.fromkeys(experts))
 
     def facts(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dynaconv.cli.options import assignments, choice
 from dynaconv.cli.terminal import prepare, sentences, table, width
 from dynaconv.errors import UserError, blame_input
 
-LARGEST_SIDE = 16_384
+LARGEST_SIDE, MOST_IMAGES = 16_384, 1_000_000
 
 if TYPE_CHECKING:
     from dynaconv.bench import BenchResult, BenchSettings
@@ -31,7 +31,7 @@ def bench(
     mode: Annotated[
         str, choice("infer", "train", help="infer (ours is frozen) or train (forward and backward).")
     ] = "infer",
-    batch: Annotated[int, Option("--batch", "--batch-size", min=1, help="Images at a time.")] = 1,
+    batch: Annotated[int, Option("--batch", "--batch-size", min=1, max=MOST_IMAGES, help="Images at a time.")] = 1,
     threads: Annotated[int, Option(min=1, max=options.MOST_THREADS, help="Threads of torch.")] = 1,
     device: Annotated[str, choice(*options.DEVICES, help="auto, cpu, cuda, cuda:1 (the second GPU) or mps.")] = "cpu",
     dtype: Annotated[

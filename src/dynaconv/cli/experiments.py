@@ -7,6 +7,7 @@ import os
 from dynaconv.errors import UserError
 
 MOST_WORKERS = 4
+MOST_SEEDS = 1000
 
 
 def one_process(command: str) -> None:
@@ -32,8 +33,10 @@ def seeds_of(text: str) -> tuple[int, ...]:
     """Seeds as typed: how many, or which."""
     numbers = whole_numbers("--seeds", text)
     if len(numbers) == 1 and "," not in text:
-        if numbers[0] < 1:
-            raise UserError(f"--seeds is {text!r}; expected a count of at least 1, or seeds separated by commas")
+        if not 1 <= numbers[0] <= MOST_SEEDS:
+            raise UserError(
+                f"--seeds is {text!r}; expected a count of at least 1 (at most {MOST_SEEDS}), or seeds with commas"
+            )
         return tuple(range(numbers[0]))
     return tuple(numbers)
 

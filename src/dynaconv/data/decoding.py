@@ -123,6 +123,8 @@ def _to_rgb(image: Image.Image, called: str) -> Image.Image:
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
+    if isinstance(error, TimeoutError):
+        return str(error)
     if type(error).__name__ == "UnidentifiedImageError":
         return "it is empty or not an image"
     return f"{type(error).__name__}: {error}"

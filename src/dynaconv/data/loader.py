@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import atexit
 import signal
+import threading
 import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -38,7 +40,8 @@ class Batches:
         collate: from a list of examples (never empty) to a batch of tensors in nested lists, tuples or dictionaries.
         to_device: from that batch to the one that the task's loss and metrics take.
         workers: loader processes; 0 loads in this process. The batches are the same.
-        timeout: seconds without a batch after which workers count as hung.
+        timeout: seconds without a batch after which workers count as hung. Without workers, a picture that is being
+            read then is a bad one (in the main thread alone, and where nobody else has set an alarm).
     """
 
     def __init__(
@@ -78,9 +81,12 @@ class Batches:
         since = time.monotonic()
         while True:
             try:
-                batch = next(iterator)
+                with _time_limit(self._timeout) if not self._loader.num_workers else nullcontext():
+                    batch = next(iterator)
             except StopIteration:
                 return
+            except TimeoutError as error:
+                raise RunError(f"The loader gave no batch for {self._timeout:.0f} s. Is the disk there?") from error
             except (RuntimeError, ConnectionError, EOFError) as error:
                 hung = str(error).startswith("DataLoader timed out")
                 if hung and time.monotonic() - since < self._timeout:
@@ -124,6 +130,25 @@ class Batches:
         if not isinstance(self.batches, TrainBatches):
             raise TypeError("set_epoch is for training; evaluation has one order")
         self.batches.epoch, self.batches.first = epoch, first_batch
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in whatever blocks for longer, again and again."""
+    if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_REAL)[0]:
+        yield  # the alarm is not ours
+        return
+
+    def ring(*_: object) -> None:
+        raise TimeoutError(f"it could not be read within {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _data_loader(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 from dynaconv.data.decoding import POLICIES
 from dynaconv.errors import UserError, suggest
 
 MOST_WORKERS = 1024
 LARGEST_SEED = 2**32 - 1  # numpy's limit
+LONGEST_WAIT = 1e6  # seconds: eleven days
 LARGEST_SIDE = 16_384  # pixels: one such image is 3 GB of float32
 
 
@@ -32,8 +31,8 @@ def check_opening(
     }
     for what, (value, least, most) in ranges.items():
         check_whole(what, value, least, most)
-    if not _is_number(loader_timeout) or not 0 < loader_timeout < math.inf:
-        raise UserError(f"loader_timeout is {loader_timeout!r}; expected seconds above 0")
+    if not _is_number(loader_timeout) or not 0 < loader_timeout <= LONGEST_WAIT:
+        raise UserError(f"loader_timeout is {loader_timeout!r}; expected seconds above 0, at most {LONGEST_WAIT:g}")
     if bad_images not in POLICIES:
         raise UserError(
             f"bad_images is {bad_images!r}; expected 'error' or 'skip'. {suggest(str(bad_images), POLICIES)}"

@@ -8,13 +8,12 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from typing_extensions import Self
 
-from dynaconv.data.opening import LARGEST_SEED
+from dynaconv.data.opening import LARGEST_SEED, LONGEST_WAIT
 from dynaconv.tasks import task_class
 from dynaconv.tasks.classification.task import ClassificationOptions
 from dynaconv.tasks.task import TaskOptions
 
 LARGEST_RATE = 1e4
-LONGEST_WAIT = 1e6  # seconds: eleven days
 
 
 LATER = ("temperature_schedule", "expert_dropout", "load_balance", "expert_diversity")

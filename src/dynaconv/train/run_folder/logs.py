@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
+import os
+import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +21,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+_numbers_of_files = itertools.count()  # several in one process and second
+
+
 class Logs:
     """Writes a run's logs. The CSV is written anew from the whole history, so a resumed run has no row twice."""
 
     def __init__(self, folder: Path, settings: LoopSettings, first_step: int, recipe: dict[str, Any]) -> None:
         self._csv = folder / "log.csv"
-        self._board = _tensorboard(folder, first_step) if settings.tensorboard else None
+        self._board = Board(folder / "tensorboard", first_step) if settings.tensorboard else None
         self._wandb = _wandb(folder, recipe) if settings.wandb else None
 
     def step(self, step: int, values: dict[str, float]) -> None:
@@ -33,8 +40,6 @@ class Logs:
         """The last record of ``history`` is new."""
         write_text(self._csv, as_csv(history))
         self._send(step, _numbers(history[-1]))
-        if self._board is not None:
-            self._board.flush()
 
     def close(self) -> None:
         if self._board is not None:
@@ -44,8 +49,7 @@ class Logs:
 
     def _send(self, step: int, values: dict[str, float]) -> None:
         if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+            self._board.add(step, values)
         if self._wandb is not None:
             self._wandb.log(values, step=step)
 
@@ -80,10 +84,45 @@ def _numbers(record: EpochRecord) -> dict[str, float]:
     return values
 
 
-def _tensorboard(folder: Path, first_step: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
+class Board:
+    """An event file of TensorBoard.
 
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
+    Written at once, in this thread: the writer that comes with TensorBoard has a thread of its own, and an error in it
+    (a full disk) is printed there as a traceback, while the run goes on, or raised by some later call.
+
+    Args:
+        folder: made if it is not there.
+        first_step: points of later steps in older files are those of a run that was stopped; they are hidden.
+    """
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._event, self._summary = Event, Summary
+        folder.mkdir(parents=True, exist_ok=True)
+        self._records = RecordWriter(open(folder / _event_file(), "wb"))  # noqa: SIM115 - closed by close()
+        self._write(file_version="brain.Event:2")
+        self._write(step=first_step, session_log=SessionLog(status=SessionLog.START))
+        self._records.flush()
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        """Points of one step, on the disk when this returns."""
+        for name, value in values.items():
+            point = self._summary.Value(tag=name, simple_value=value)
+            self._write(step=step, summary=self._summary(value=[point]))
+        self._records.flush()
+
+    def _write(self, **event: Any) -> None:
+        self._records.write(self._event(wall_time=time.time(), **event).SerializeToString())
+
+    def close(self) -> None:
+        self._records.close()
+
+
+def _event_file() -> str:
+    return f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}.{next(_numbers_of_files)}"
 
 
 def _wandb(folder: Path, recipe: dict[str, Any]) -> Any:

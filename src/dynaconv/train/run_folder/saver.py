@@ -54,9 +54,12 @@ class Saver:
             self.folder.check_space(state)
         if self.accelerator.is_main_process:
             self.folder.write_recipe()
-            self._logs = Logs(self.folder.path, self.folder.settings, state.position.total_steps, self.folder.recipe())
+            with self._writing("tensorboard"):
+                recipe = self.folder.recipe()
+                self._logs = Logs(self.folder.path, self.folder.settings, state.position.total_steps, recipe)
             if state.history:
-                self._logs.epoch(state.position.total_steps, state.history)
+                with self._writing("log.csv"):
+                    self._logs.epoch(state.position.total_steps, state.history)
         if self.checkpoint is None:
             self.save(state, evaluated, best=False)
 
