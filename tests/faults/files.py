@@ -27,8 +27,8 @@ from dynaconv.tasks import task_class
 from dynaconv.tasks.classification import open_data
 from dynaconv.tasks.detection import DetectionOptions
 from dynaconv.tasks.keypoints.task import KeypointOptions
+from dynaconv.tasks.weights import KEY, _digest, read_weights
 from dynaconv.train.run_folder.checkpoint import read_checkpoint
-from dynaconv.train.run_folder.weights import KEY, _digest, read_weights
 from faults import worlds
 from faults.damages import CONTENT, PLACE
 from faults.oracle import command

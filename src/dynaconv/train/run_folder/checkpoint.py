@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dynaconv.errors import RunError, UserError
-from dynaconv.files import CHECKSUM, TEMPORARY, sha256_of, sync_folder, write_text, write_whole
+from dynaconv.files import CHECKSUM, TEMPORARY, read_plain, sha256_of, sync_folder, write_text, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -129,10 +129,14 @@ def damage_of(path: Path) -> str | None:
     if path.stat().st_size == 0:
         return "it is empty"
     try:
-        expected = _checksum_file(path).read_text().split()[0]
+        expected = read_plain(_checksum_file(path)).decode().split()[0]
     except (OSError, IndexError, ValueError):
         return f"its checksum {_checksum_file(path).name} is missing"
-    if sha256_of(path) != expected:
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        return f"it cannot be read: {error.strerror or error}"
+    if found != expected:
         return f"its content ({path.stat().st_size:,} bytes) does not match its checksum"
     return None
 
