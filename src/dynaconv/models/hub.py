@@ -9,9 +9,9 @@ from typing import Any, cast
 
 from torch import nn
 
-from dynaconv.errors import UserError, blame_input, suggest
-from dynaconv.hub import CARD, CONFIG, fetch, push_folder
+from dynaconv.errors import UserError, suggest
 from dynaconv.files import read_json
+from dynaconv.hub import CARD, CONFIG, fetch, push_folder
 from dynaconv.models.builder import ZOO, build
 from dynaconv.models.spec import NetworkSpec
 from dynaconv.models.weights import WEIGHTS, load_weights
