@@ -9,6 +9,7 @@ import logging
 import os
 import resource
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,10 @@ def judge(
         Fault: the case did what none may do.
     """
     try:
-        with _limits(), _warnings() as warned, _nobody(folder) if user else contextlib.nullcontext():
+        as_user = _nobody(folder) if user else contextlib.nullcontext()
+        with _limits(), _warnings() as warned, as_user, warnings.catch_warnings():
+            # torch's own advice, which depends on the machine
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
             after = read()
     except (Refused, UserError, RunError) as error:
         message = str(error)

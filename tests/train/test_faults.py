@@ -58,7 +58,7 @@ def checkpoint_as_of(path: Path, change: Any) -> None:
         (lambda state: state["history"][0].pop("lr"), "TypeError: .*lr"),
         (lambda state: state.pop("facts"), "KeyError: 'facts'"),
         (lambda state: state.update(wings=2), "KeyError: 'unknown wings'"),
-        (lambda state: state["optimizer"]["state"].update({0: 3.5}), "the optimizer's state of a parameter is float"),
+        (lambda state: state["optimizer"]["state"].update({0: 3.5}), "ValueError: the optimizer's state of a .*"),
     ],
 )
 def test_checkpoint_with_other_keys_offers_the_older_one(tmp_path: Path, change: Any, named: str) -> None:

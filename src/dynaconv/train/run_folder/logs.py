@@ -29,8 +29,8 @@ class Logs:
 
     def __init__(self, folder: Path, settings: LoopSettings, first_step: int, recipe: dict[str, Any]) -> None:
         self._csv = folder / "log.csv"
+        self._wandb = _wandb(folder, recipe) if settings.wandb else None  # first: it may be absent, and nothing is open
         self._board = Board(folder / "tensorboard", first_step) if settings.tensorboard else None
-        self._wandb = _wandb(folder, recipe) if settings.wandb else None
 
     def step(self, step: int, values: dict[str, float]) -> None:
         """Values after an optimizer step."""
@@ -102,10 +102,14 @@ class Board:
 
         self._event, self._summary = Event, Summary
         folder.mkdir(parents=True, exist_ok=True)
-        self._records = RecordWriter(open(folder / _event_file(), "wb"))  # noqa: SIM115 - closed by close()
-        self._write(file_version="brain.Event:2")
-        self._write(step=first_step, session_log=SessionLog(status=SessionLog.START))
-        self._records.flush()
+        file = open(folder / _event_file(), "wb", buffering=0)  # noqa: SIM115 - closed by close()
+        self._records = RecordWriter(file)
+        try:
+            self._write(file_version="brain.Event:2")
+            self._write(step=first_step, session_log=SessionLog(status=SessionLog.START))
+        except OSError:
+            file.close()
+            raise
 
     def add(self, step: int, values: dict[str, float]) -> None:
         """Points of one step, on the disk when this returns."""
