@@ -8,6 +8,7 @@ gone, and a test holds it empty; ``make test-torch TORCH=<version>`` runs that t
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -27,9 +28,12 @@ __all__ = [
     "OpOverload",
     "OpOverloadPacket",
     "TorchDispatchMode",
+    "EXPORT_LOGGERS",
     "MISSING",
     "carry_hooks",
+    "compile_package",
     "compiler_pass",
+    "compiler_was_used",
     "constant_for_compiler",
     "checkpointed_part",
     "copy_each_",
@@ -40,6 +44,7 @@ __all__ = [
     "is_hooked",
     "is_watched",
     "is_wrapped",
+    "load_package",
     "loader_workers",
     "shut_down_workers",
     "tree_leaves",
@@ -47,6 +52,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+EXPORT_LOGGERS = ("torch.onnx", "torch.export", "torch._export")
+"""The loggers of torch's exporters."""
 
 MISSING: list[str] = []
 """Names that this torch lacks, as dotted paths."""
@@ -165,6 +173,21 @@ def compiler_pass(change: Callable[[torch.fx.Graph], None], version: str) -> dic
             return version
 
     return {"post_grad_custom_pre_pass": Pass()}
+
+
+def compiler_was_used() -> bool:
+    """Whether this process has loaded torch.compile; loading it to ask would take seconds."""
+    return "torch._dynamo" in sys.modules
+
+
+def compile_package(program: torch.export.ExportedProgram, path: str, config: dict[str, Any]) -> None:
+    """Compile an exported program with AOTInductor into one file."""
+    torch._inductor.aoti_compile_and_package(program, package_path=path, inductor_configs=config)
+
+
+def load_package(path: str) -> Any:
+    """The compiled program in a file of :func:`compile_package`."""
+    return torch._inductor.aoti_load_package(path)
 
 
 def forward_ad_active() -> bool:

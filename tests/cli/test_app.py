@@ -71,7 +71,10 @@ def test_kept_defaults_are_those_of_the_settings() -> None:
     ("typed", "expected"),
     [
         ("dynaconv com", {"compare"}),
-        ("dynaconv train --e", {"--experts", "--epochs", "--ema", "--eval-split"}),
+        (
+            "dynaconv train --e",
+            {"--expert-diversity", "--expert-dropout", "--experts", "--epochs", "--ema", "--eval-split"},
+        ),
         ("dynaconv bench --mode ", {"infer", "train"}),
         ("dynaconv cost --format j", {"json"}),
     ],

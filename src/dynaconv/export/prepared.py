@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dynaconv.errors import UserError, suggest
 from dynaconv.export.source import Source
 from dynaconv.inference import FrozenLayer, freeze
+from dynaconv.torch_private import EXPORT_LOGGERS
 
 INPUTS = ("normalised", "float", "uint8")
 """What the file takes: images that are normalised already; floats from 0 to 1; bytes."""
@@ -86,7 +87,7 @@ def quiet() -> Iterator[None]:
     import logging
     import warnings
 
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch._export", "onnxscript")]
+    loggers = [logging.getLogger(name) for name in (*EXPORT_LOGGERS, "onnxscript")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -17,6 +17,7 @@ from dynaconv.export.source import Source
 from dynaconv.inference import FrozenLayer
 from dynaconv.inference.compiled import hand_on_sums
 from dynaconv.inference.layer import FROZEN
+from dynaconv.torch_private import compile_package, load_package
 
 EXTRA = "dynaconv.json"
 _ABOUT = "dynaconv"
@@ -87,7 +88,7 @@ def compile_into(program: torch.export.ExportedProgram, part: Path, text: str) -
     config = {"freezing": True, "aot_inductor.metadata": {_ABOUT: text}}
     with quiet():
         try:
-            torch._inductor.aoti_compile_and_package(program, package_path=str(part), inductor_configs=config)
+            compile_package(program, str(part), config)
         except Exception as error:  # the compiler's own kinds
             lines = str(error).strip().splitlines()
             told = f"{type(error).__name__}: {lines[0] if lines else ''}"
@@ -104,7 +105,7 @@ def open_file(path: Path) -> tuple[str, Callable[..., Any]]:
     with quiet():
         try:
             if compiled:
-                loaded = torch._inductor.aoti_load_package(str(path))
+                loaded = load_package(str(path))
                 return loaded.get_metadata().get(_ABOUT, ""), loaded
             extra = {EXTRA: ""}
             module = torch.export.load(path, extra_files=extra).module()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from dynaconv.inference import FrozenLayer
 from dynaconv.layers.base import DynamicLayer
 from dynaconv.routing import Scope, ScopedRouter, scopes_of
+from dynaconv.torch_private import compiler_was_used
 
 WHOLE = "network"
 """The name of a router that belongs to the network as a whole, whose own name is empty."""
@@ -138,7 +138,7 @@ def uncompiled() -> Iterator[None]:
 
     A compiled graph does not call the hooks that were added after it was made, and there would be nothing to observe.
     """
-    if "torch._dynamo" not in sys.modules:  # nothing has been compiled, and the import takes seconds
+    if not compiler_was_used():
         yield
         return
     state: Any = _STANCE
