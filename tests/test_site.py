@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +66,23 @@ def test_notebooks_are_kept_without_outputs(notebook: Path) -> None:
 
 def test_notebooks_are_found() -> None:
     assert len(NOTEBOOKS) >= 2
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_first_page_run(tmp_path: Path) -> None:
+    """As a reader types them, one after the other, in one folder."""
+    text = (DOCS / "start.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL) + re.findall(r"`(dynaconv export [^`]*)`", text)
+    typed = [line for block in blocks for line in block.splitlines() if line.startswith("dynaconv ")]
+    assert {line.split()[1] for line in typed} == {"train", "eval", "inspect", "compare", "export"}
+    environment = {**os.environ, "PYTHONPATH": str(DOCS.parent / "src")}
+    for line in typed:
+        command = [sys.executable, "-m", *shlex.split(line)]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{line}\n{done.stderr[-2000:]}"
+    assert (tmp_path / "runs/first/best.safetensors").is_file()
+    assert (tmp_path / "runs/first/inspect/inspect.html").is_file()
+    assert (tmp_path / "first.onnx").is_file()
 
 
 @pytest.mark.slow
