@@ -72,7 +72,7 @@ def test_a_picture_shows_its_classes_and_experts(
     browser.open(str(service.client.base_url), width)
     browser.until("document.title.includes('test_resnet')")
     browser.choose("#file", file) if how == "choose" else browser.drop("#drop", file)
-    browser.until("!document.querySelector('#result').hidden && document.querySelector('canvas').width === 300")
+    browser.until("!document.querySelector('#result').hidden && document.querySelector('canvas').height === 200")
     shown: dict[str, Any] = browser.value(SHOWN)
     (image,) = service.predict(file.read_bytes(), routing=True).json()["images"]
     assert shown["classes"] == [one["class"] for one in image["classes"]]

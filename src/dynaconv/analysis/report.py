@@ -124,7 +124,7 @@ def markdown(comparison: Comparison) -> str:
 def _beginning(settings: dict[str, Any]) -> str:
     if settings.get("finetune"):
         return ", ".join(f"{path} ({method})" for method, path in settings["finetune"].items())
-    return "pretrained weights" if settings["pretrained"] else settings["weights"] or "scratch"
+    return "pretrained weights" if settings["pretrained"] else settings.get("weights") or "scratch"
 
 
 def _augmentation(chosen: dict[str, object] | None) -> str:
