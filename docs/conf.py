@@ -37,6 +37,5 @@ python_maximum_signature_line_length = 100
 
 html_theme = "furo"
 html_title = "dynaconv"
-html_static_path = ["_static"]
 html_copy_source = False
 html_show_sourcelink = False

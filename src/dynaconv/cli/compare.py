@@ -126,9 +126,9 @@ def _settings(
         model["name"] = model["name"] or DEFAULT_BACKBONE
         rest["task"] = rest["task"] or task_of_model(model["name"])
         loop = RECIPE.model_dump()
-        base["settings"] = (
-            loop if rest["task"] == "classification" else {n: loop[n] for n in LoopSettings.model_fields if n in loop}
-        )
+        if rest["task"] != "classification":
+            loop = {name: value for name, value in loop.items() if name in LoopSettings.model_fields}
+        base["settings"] = loop
         if "temperature_epochs" not in chosen and isinstance(epochs := chosen.get("epochs", RECIPE.epochs), int):
             chosen["temperature_epochs"] = annealing_epochs(epochs)
     resolved = resolve_recipe(base, model, chosen, rest, data_args)
