@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -30,6 +32,22 @@ hypothesis.settings.load_profile("house")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults", type=int, default=20_000, help="cases of the slow tests in tests/faults")
+
+
+class _SignalStack(ctypes.Structure):
+    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@pytest.fixture(autouse=True)
+def ordinary_signal_stack() -> None:
+    """Signals are handled on the ordinary stack in every test.
+
+    A stack of its own for signals (pytest's faulthandler sets one, LLVM may) was too small or gone after 4,000 tests:
+    the kernel could not deliver SIGCHLD to the handler of torch's loader and ended the process with SIGSEGV.
+    """
+    if sys.platform == "linux":
+        disable = 2  # SS_DISABLE
+        ctypes.CDLL(None).sigaltstack(ctypes.byref(_SignalStack(None, disable, 0)), None)
 
 
 @pytest.fixture(autouse=True)
