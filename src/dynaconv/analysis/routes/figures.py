@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dynaconv.analysis.routes.inspect import Inspection, RouterReport
+from dynaconv.analysis.routes.report import Inspection, RouterReport
 from dynaconv.analysis.routes.samples import FIGURE_CLASSES, FIGURE_EXPERTS
 from dynaconv.analysis.routes.statistics import BINS, top_classes
 from dynaconv.figures import FONT, new_figure, style, with_grid

@@ -10,8 +10,8 @@ from importlib.resources import files
 from pathlib import PurePath
 from typing import Any
 
-from dynaconv.analysis.routes.inspect import Inspection, number, numbers
 from dynaconv.analysis.routes.interventions import size_name
+from dynaconv.analysis.routes.report import Inspection, number, numbers
 from dynaconv.analysis.routes.words import data_name, intervention_tables, summary
 
 MOST_NUMBERS = 400_000  # class means and deviations on the page; more, and the page gets slow

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from dynaconv.analysis.routes.inspect import Inspection, RouterReport
 from dynaconv.analysis.routes.interventions import size_name
+from dynaconv.analysis.routes.report import Inspection, RouterReport
 
 HEADINGS = ("routing of", "router", "K", "input", "entropy", "class share", "dead", "twins")
 
