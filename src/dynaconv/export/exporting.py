@@ -100,7 +100,7 @@ def export(
         image_size: side, or ``(height, width)``; the network's own if None. Other sizes work too where the network
             allows it (``free_size`` of the report).
         batch: None leaves the batch free; a number fixes it.
-        form: of dynamic convolutions in ONNX, see :mod:`dynaconv.export.onnx_layers`; ``"auto"``: ``"single"`` for
+        form: of dynamic convolutions in ONNX, see :mod:`dynaconv.export.onnx_forms`; ``"auto"``: ``"single"`` for
             batch 1, else ``"scan"``. ``"blocked"`` is for ONNX Runtime on processors like this one alone,
             and the fastest there: :mod:`dynaconv.export.onnx_blocked`.
         input: ``"normalised"`` images; ``"float"`` from 0 to 1, or ``"uint8"``, which the file normalises.

@@ -19,12 +19,9 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from dynaconv.export.onnx_layers import Layer, Nodes, activation_of, layers_of, put_back, readers_of
-
-DOMAIN = "com.microsoft.nchwc"
-
-
-_ELEMENTWISE = ("Relu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "LeakyRelu")
+from dynaconv.export.onnx_blocked_maps import DOMAIN, keep_blocks, padded
+from dynaconv.export.onnx_graph import Nodes, activation_of, readers_of, set_nodes, settings_of
+from dynaconv.export.onnx_layers import Layer, layers_of, put_back
 
 
 def block_width() -> int | None:
@@ -56,11 +53,6 @@ def why_not(layer: Layer, bank: Any, width: int) -> str | None:
     if layer.biases is not None:
         return "it mixes biases"
     return None if bank is not None else "its kernels are no mixture of a constant bank"
-
-
-def padded(channels: int, width: int) -> int:
-    """The channels with those that fill the last block."""
-    return -(-channels // width) * width
 
 
 def in_blocks(bank: np.ndarray, layer: Layer, width: int) -> np.ndarray:
@@ -118,7 +110,7 @@ def write_static(graph: Any, width: int) -> None:
     gone: set[str] = set()
     for number, node in enumerate(graph.node):
         if node.op_type == "Conv" and not node.domain and all(name in constants for name in node.input[1:]):
-            settings = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+            settings = settings_of(node)
             kernel = numpy_helper.to_array(constants[node.input[1]])
             if _fits(kernel, settings, width):
                 follows = activation_of(node.output[0], readers, outputs, constants)
@@ -132,9 +124,7 @@ def write_static(graph: Any, width: int) -> None:
         if node.output[0] not in gone
         for made in (written[node.output[0]].nodes if node.output[0] in written else [node])
     ]
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
+    set_nodes(graph, nodes)
     for made in written.values():
         graph.initializer.extend(made.constants)
 
@@ -179,119 +169,6 @@ def _static(
     target = node.output[0] if follows is None else follows[0].output[0]
     made.add("ReorderOutput", y, to=target, domain=DOMAIN, channels=channels)
     return made
-
-
-def keep_blocks(graph: Any, width: int) -> None:
-    """Drop reorderings that undo each other: maps stay in blocks from layer to layer, through sums and poolings."""
-    made = Nodes("dynaconv_blocks")
-    shapes = {
-        value.name: tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
-        for value in graph.value_info
-    }
-    while _pass(graph, width, made, shapes):
-        pass
-    graph.initializer.extend(made.constants)
-    _drop_unread(graph)
-
-
-def _pass(graph: Any, width: int, made: Nodes, shapes: dict[str, tuple[int, ...]]) -> bool:
-    back = {node.output[0]: node for node in graph.node if node.op_type == "ReorderOutput"}
-    nodes: list[Any] = []
-    same: dict[str, str] = {}
-    for node in graph.node:
-        first, second = [back.get(name) for name in (*node.input, "", "")[:2]]
-        begun = len(made.nodes)
-        if node.op_type == "ReorderInput" and first is not None:
-            same[node.output[0]] = first.input[0]
-            continue
-        y = node.output[0]
-        gated = None if node.op_type != "Mul" else _gate(node, first, second, shapes, width)
-        if gated is not None:
-            _back(made, _gated(gated[0].input[0], gated[1], _channels(gated[0]), width, made), gated[0], y)
-        elif first is not None and second is not None and _alike(node, shapes):
-            if node.op_type in ("Add", "Mul"):
-                _back(made, made.add(node.op_type, first.input[0], second.input[0]), first, y)
-        elif first is not None and node.op_type in _ELEMENTWISE:
-            attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-            _back(made, made.add(node.op_type, first.input[0], *node.input[1:], **attributes), first, y)
-        elif first is not None and _is_pooling(node, graph):
-            _pool(node, first, width, made)
-        nodes += made.nodes[begun:] or [node]
-    changed = len(nodes) != len(graph.node) or bool(same)
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    for node in copies:
-        for number, name in enumerate(node.input):
-            node.input[number] = same.get(name, name)
-    del graph.node[:]
-    graph.node.extend(copies)
-    return changed
-
-
-def _back(made: Nodes, blocked: str, like: Any, to: str) -> None:
-    made.add("ReorderOutput", blocked, to=to, domain=DOMAIN, channels=_channels(like))
-
-
-def _alike(node: Any, shapes: dict[str, tuple[int, ...]]) -> bool:
-    """Whether both inputs are maps of one shape: in blocks, others would be broadcast wrongly."""
-    one, other = (shapes.get(name) for name in node.input[:2])
-    return one is not None and one == other
-
-
-def _gate(node: Any, first: Any, second: Any, shapes: dict[str, tuple[int, ...]], width: int) -> tuple[Any, str] | None:
-    """The reordering behind a map, and the name of the numbers ``(1, C, 1, 1)`` that it is multiplied by."""
-    for reorder, gate in ((first, node.input[1]), (second, node.input[0])):
-        if reorder is not None and shapes.get(gate) == (1, _channels(reorder), 1, 1) and not _alike(node, shapes):
-            return (reorder, gate) if _channels(reorder) % width == 0 else None
-    return None
-
-
-def _gated(blocked: str, gate: str, channels: int, width: int, made: Nodes) -> str:
-    """A map times one number for each channel, as squeeze-and-excitation has it."""
-    rows = made.add("Reshape", blocked, made.constant([channels // width, -1, width]))
-    columns = made.add("Reshape", gate, made.constant([channels // width, 1, width]))
-    return made.add("Reshape", made.add("Mul", rows, columns), made.add("Shape", blocked))
-
-
-def _pool(node: Any, reorder: Any, width: int, made: Nodes) -> None:
-    """The mean over the sides of a map; what follows reads as many channels as there are."""
-    pooled = made.add("GlobalAveragePool", reorder.input[0], domain=DOMAIN)
-    channels, y, sides = _channels(reorder), node.output[0], [1, 1] if _keeps_sides(node) else []
-    filled = padded(channels, width)
-    flat = made.add("Reshape", pooled, made.constant([1, filled, *sides]), to=y if filled == channels else None)
-    if filled != channels:
-        made.add("Slice", flat, made.constant([0]), made.constant([channels]), made.constant([1]), to=y)
-
-
-def _channels(reorder: Any) -> int:
-    return int(next(attribute.i for attribute in reorder.attribute if attribute.name == "channels"))
-
-
-def _keeps_sides(node: Any) -> bool:
-    return bool(next((attribute.i for attribute in node.attribute if attribute.name == "keepdims"), 1))
-
-
-def _is_pooling(node: Any, graph: Any) -> bool:
-    """A mean over both sides of the map."""
-    if node.op_type != "ReduceMean" or len(node.input) < 2:
-        return False
-    axes = next((constant for constant in graph.initializer if constant.name == node.input[1]), None)
-    return axes is not None and sorted(int(axis) % 4 for axis in numpy_helper.to_array(axes)) == [2, 3]
-
-
-def _drop_unread(graph: Any) -> None:
-    """Nodes whose outputs nobody reads any more, and constants."""
-    wanted = {output.name for output in graph.output}
-    kept: list[Any] = []
-    for node in reversed(graph.node):
-        if any(name in wanted for name in node.output):
-            kept.append(type(node).FromString(node.SerializeToString()))
-            wanted.update(node.input)
-    del graph.node[:]
-    graph.node.extend(reversed(kept))
-    constants = [constant for constant in graph.initializer if constant.name in wanted]
-    copies = [type(constant).FromString(constant.SerializeToString()) for constant in constants]
-    del graph.initializer[:]
-    graph.initializer.extend(copies)
 
 
 def guard(graph: Any, width: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from dynaconv.errors import UserError
-from dynaconv.export import onnx_blocked, onnx_layers
+from dynaconv.export import onnx_blocked, onnx_forms, onnx_graph, onnx_layers
 from dynaconv.export.prepared import quiet
 
 log = logging.getLogger(__name__)
@@ -57,11 +57,11 @@ def convert(
     if form == "blocked":
         _write_in_blocks(model)
     else:
-        onnx_layers.replace(model.graph, form)
+        onnx_forms.replace(model.graph, form)
     _forget_own_domain(model)
     _name_dimensions(model.graph)
     if over_examples:
-        onnx_layers.over_examples(model.graph)
+        onnx_graph.over_examples(model.graph)
     return model
 
 
@@ -72,7 +72,7 @@ def _write_in_blocks(model: Any) -> None:
     if width is None:
         raise UserError("ONNX Runtime has no blocked layout on this processor; choose the form 'single'.")
     written = onnx_blocked.replace(
-        model.graph, width, lambda layer, prefix: onnx_layers.write(layer, "single", prefix, TensorProto.FLOAT)
+        model.graph, width, lambda layer, prefix: onnx_forms.write(layer, "single", prefix, TensorProto.FLOAT)
     )
     if not written:
         raise UserError("no layer of the network can be written in the blocked layout; choose the form 'single'.")

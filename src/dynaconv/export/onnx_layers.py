@@ -1,33 +1,18 @@
-"""How a dynamic convolution is written in ONNX: the nodes that replace ``dynaconv.ConvolveEach``.
-
-``Conv`` cannot be given a kernel for every example: its number of groups is a constant, so "groups = batch" would
-freeze the batch. Three forms keep it free, or do not need to:
-
-``"single"``: the batch is 1, so it is an ordinary ``Conv`` with the mixed kernel.
-``"scan"``: the operator ``Scan`` runs that ``Conv`` for one example after the other, with the activation that follows.
-``"products"``: one batched ``MatMul``, of the map itself (1x1 kernels) or of its patches; no control flow.
-
-All three do exactly the multiply-adds of the layer.
-"""
+"""Dynamic convolutions in an ONNX graph: the nodes ``dynaconv.ConvolveEach``, which a form or a layout replaces."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from dataclasses import replace as changed
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from onnx import helper, numpy_helper
+from dynaconv.export.onnx_graph import Nodes, activation_of, readers_of, set_nodes, settings_of
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, NodeProto, TensorProto
+    from onnx import GraphProto, NodeProto
 
 DOMAIN, OPERATOR = "dynaconv", "ConvolveEach"
-FORMS = ("single", "scan", "products")
-_END = np.iinfo(np.int64).max
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,196 +60,6 @@ class Layer:
         return self.kernel[0] if self.transposed else self.kernel[1] * self.groups
 
 
-@dataclass
-class Nodes:
-    """Nodes and constants that are being written; names begin with ``prefix``."""
-
-    prefix: str
-    nodes: list[NodeProto] = field(default_factory=list)
-    constants: list[TensorProto] = field(default_factory=list)
-
-    def constant(self, values: Any, dtype: Any = np.int64) -> str:
-        name = f"{self.prefix}/constant_{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(values, dtype=dtype), name))
-        return name
-
-    def add(self, kind: str, *inputs: str, to: str | None = None, **attributes: Any) -> str:
-        name = f"{self.prefix}/{kind}_{len(self.nodes)}"
-        made = to or f"{name}:y"
-        self.nodes.append(helper.make_node(kind, list(inputs), [made], name=name, **attributes))
-        return made
-
-
-def write(layer: Layer, form: str, prefix: str, dtype: int) -> Nodes:
-    """The nodes of a layer in one of :data:`FORMS`, from ``layer.x`` to ``layer.y``; ``dtype`` is ``TensorProto``'s."""
-    if form not in FORMS:
-        raise ValueError(f"form is {form!r}; expected one of {', '.join(FORMS)}")
-    made = Nodes(prefix)
-    if layer.transposed and any(more >= step for more, step in zip(layer.output_padding, layer.stride, strict=True)):
-        form = "products"  # torch allows it under a dilation, ONNX Runtime's ConvTranspose does not
-    if form == "single":
-        _single(layer, made)
-    elif form == "scan":
-        _scan(layer, made, dtype)
-    else:
-        _products(layer, made)
-    return made
-
-
-def _convolve(layer: Layer, x: str, kernel: str, bias: str | None, made: Nodes, to: str) -> None:
-    """``Conv`` or ``ConvTranspose`` with one kernel, and the activation behind it."""
-    settings: dict[str, Any] = {
-        "kernel_shape": layer.taps,
-        "strides": layer.stride,
-        "pads": (*layer.padding, *layer.padding),
-        "dilations": layer.dilation,
-        "group": layer.groups,
-    }
-    if layer.transposed:
-        settings["output_padding"] = layer.output_padding
-    kind = "ConvTranspose" if layer.transposed else "Conv"
-    inputs = (x, kernel) if bias is None else (x, kernel, bias)
-    if layer.activation is None:
-        made.add(kind, *inputs, to=to, **settings)
-    else:
-        made.add(layer.activation.op_type, made.add(kind, *inputs, **settings), *layer.activation.input[1:], to=to)
-
-
-def _single(layer: Layer, made: Nodes) -> None:
-    kernel = made.add("Reshape", layer.kernels, made.constant(layer.kernel))
-    bias = layer.bias
-    if layer.biases is not None:
-        bias = made.add("Reshape", layer.biases, made.constant([layer.out]))
-    _convolve(layer, layer.x, kernel, bias, made, layer.y)
-
-
-def _scan(layer: Layer, made: Nodes, dtype: int) -> None:
-    """Each step returns ``(1, out, *space)``: without it ONNX Runtime would copy the map to drop a dimension of it."""
-    inner = Nodes(f"{made.prefix}/example")
-    x, kernel, bias, y = (f"{inner.prefix}:{name}" for name in ("x", "kernel", "bias", "y"))
-    mapped = inner.add("Unsqueeze", x, made.constant([0]))
-    _convolve(layer, mapped, kernel, bias if layer.biases is not None else layer.bias, inner, y)
-    space = [None] * len(layer.taps)
-    scanned = [(x, layer.x, (layer.inputs, *space)), (kernel, layer.kernels, layer.kernel)]
-    if layer.biases is not None:
-        scanned.append((bias, layer.biases, (layer.out,)))
-    body = helper.make_graph(
-        inner.nodes,
-        f"{made.prefix}/example",
-        [helper.make_tensor_value_info(name, dtype, shape) for name, _, shape in scanned],
-        [helper.make_tensor_value_info(y, dtype, (1, layer.out, *space))],
-    )
-    steps = made.add("Scan", *(outer for _, outer, _ in scanned), body=body, num_scan_inputs=len(scanned))
-    made.add("Squeeze", steps, made.constant([1]), to=layer.y)
-
-
-def _products(layer: Layer, made: Nodes) -> None:
-    """``y[b, g] = W[b, g] @ columns[b, g]``, as the strategy ``unfold``."""
-    x, kernels, kernel, padding = layer.x, layer.kernels, layer.kernel, [(pad, pad) for pad in layer.padding]
-    stride = layer.stride
-    if layer.transposed:
-        x, kernels, kernel, padding = _as_convolution(layer, made)
-        stride = (1,) * len(layer.taps)
-    if any(before or after for before, after in padding):
-        x = _pad(x, padding, made)
-    columns, rows = _columns(layer, x, stride, made)
-    groups, out = layer.groups, layer.out
-    space = made.add("Shape", rows, start=2)  # the output positions
-    per_group = kernel[1] * math.prod(layer.taps)
-    columns = made.add("Reshape", columns, made.constant([0, groups, per_group, -1]))
-    weights = made.add("Reshape", kernels, made.constant([-1, groups, out // groups, per_group]))
-    y = made.add("MatMul", weights, columns)
-    shape = made.add("Concat", made.constant([0, out]), space, axis=0)
-    last = layer.biases is None and layer.bias is None and layer.activation is None
-    y = made.add("Reshape", y, shape, to=layer.y if last else None)
-    ones = (1,) * len(layer.taps)
-    if layer.biases is not None or layer.bias is not None:
-        target = [-1, out, *ones] if layer.biases is not None else [out, *ones]
-        bias = made.add("Reshape", layer.biases or layer.bias or "", made.constant(target))
-        y = made.add("Add", y, bias, to=None if layer.activation is not None else layer.y)
-    if layer.activation is not None:
-        made.add(layer.activation.op_type, y, *layer.activation.input[1:], to=layer.y)
-
-
-def _columns(layer: Layer, x: str, stride: Sequence[int], made: Nodes) -> tuple[str, str]:
-    """``(B, C, *padded)`` to ``(B, C, taps, *space)``, and one of its rows ``(B, C, *space)``.
-
-    The ends of the slices are counted from the end of the map, so that they fit any size of it.
-    """
-    dims = len(layer.taps)
-    axes, steps = made.constant(range(2, 2 + dims)), made.constant(stride)
-    if math.prod(layer.taps) == 1:
-        visited = (
-            x
-            if all(step == 1 for step in stride)
-            else made.add("Slice", x, made.constant([0] * dims), made.constant([_END] * dims), axes, steps)
-        )
-        return visited, visited
-    rows = []
-    for tap in np.ndindex(*layer.taps):
-        starts = [offset * dilation for offset, dilation in zip(tap, layer.dilation, strict=True)]
-        behind = [
-            (size - 1 - offset) * dilation
-            for size, offset, dilation in zip(layer.taps, tap, layer.dilation, strict=True)
-        ]
-        ends = made.constant([-left if left else _END for left in behind])
-        rows.append(made.add("Slice", x, made.constant(starts), ends, axes, steps))
-    unsqueezed = [made.add("Unsqueeze", row, made.constant([2])) for row in rows]
-    return made.add("Concat", *unsqueezed, axis=2), rows[0]
-
-
-def _pad(x: str, amounts: Sequence[tuple[int, int]], made: Nodes) -> str:
-    before, after = zip(*amounts, strict=True)
-    return made.add("Pad", x, made.constant([0, 0, *before, 0, 0, *after]))
-
-
-def _as_convolution(layer: Layer, made: Nodes) -> tuple[str, str, tuple[int, ...], list[tuple[int, int]]]:
-    """A transposed convolution as a plain one: zeros between the inputs, the kernel mirrored, in and out exchanged."""
-    dims, groups = len(layer.taps), layer.groups
-    x = layer.x
-    for axis in range(2, 2 + dims):
-        x = _spread(x, axis, layer.stride[axis - 2], 2 + dims, made)
-    axes = made.constant(range(1, 1 + dims + 2))
-    starts, ends = [0, 0, *[_END] * dims], [_END, _END, *[-_END] * dims]
-    steps = [1, 1, *[-1] * dims]
-    kernels = made.add("Slice", layer.kernels, made.constant(starts), made.constant(ends), axes, made.constant(steps))
-    channels, per_group = layer.kernel[0] // groups, layer.kernel[1]
-    kernels = made.add("Reshape", kernels, made.constant([-1, groups, channels, per_group, *layer.taps]))
-    kernels = made.add("Transpose", kernels, perm=[0, 1, 3, 2, *range(4, 4 + dims)])
-    padding = []
-    for axis, size in enumerate(layer.taps):
-        before = layer.dilation[axis] * (size - 1) - layer.padding[axis]
-        padding.append((before, before + layer.output_padding[axis]))
-    return x, kernels, (layer.out, channels, *layer.taps), padding
-
-
-def _spread(x: str, axis: int, stride: int, rank: int, made: Nodes) -> str:
-    """``stride - 1`` zeros between the elements along an axis."""
-    if stride == 1:
-        return x
-    wide = made.add("Unsqueeze", x, made.constant([axis + 1]))
-    pads = [0] * 2 * (rank + 1)
-    pads[rank + 1 + axis + 1] = stride - 1
-    wide = made.add("Pad", wide, made.constant(pads))
-    shape = made.constant([0] * axis + [-1] + [0] * (rank - axis - 1))
-    if axis + 1 < rank:  # a zero in a shape means "as the input's dimension of that number": move them by one
-        parts = [made.add("Shape", x, start=0, end=axis), made.constant([-1]), made.add("Shape", x, start=axis + 1)]
-        shape = made.add("Concat", *parts, axis=0)
-    wide = made.add("Reshape", wide, shape)
-    return made.add("Slice", wide, made.constant([0]), made.constant([-(stride - 1)]), made.constant([axis]))
-
-
-def replace(graph: GraphProto, form: str) -> list[Layer]:
-    """Replace every ``ConvolveEach`` of a graph by the nodes of a form; returns the layers in their order."""
-    types = {info.name: info.type.tensor_type.elem_type for info in (*graph.value_info, *graph.input)}
-    layers = layers_of(graph)
-    written = {
-        layer.y: write(layer, form, f"dynaconv_{number}", types[layer.kernels]) for number, layer in enumerate(layers)
-    }
-    put_back(graph, layers, written)
-    return layers
-
-
 def layers_of(graph: GraphProto) -> list[Layer]:
     """The layers of a graph, each with the activation that alone reads it; ``y`` is the activation's output then."""
     producers = {name: node for node in graph.node for name in node.output}
@@ -295,44 +90,11 @@ def put_back(graph: GraphProto, layers: Sequence[Layer], written: dict[str, Node
             nodes += made.nodes
         elif node.output[0] not in activations:
             nodes.append(node)
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
-
-
-def over_examples(graph: GraphProto) -> None:
-    """Give a graph for one image a free batch: ``Scan`` runs all of it for one image after the other."""
-    image = graph.input[0]
-    kind, (_, *shape) = image.type.tensor_type.elem_type, list(image.type.tensor_type.shape.dim)
-    made, inner = Nodes("dynaconv_batch"), Nodes("dynaconv_batch/image")
-    names = {image.name: f"{image.name}/one"} | {output.name: f"{output.name}/one" for output in graph.output}
-    inner.add("Unsqueeze", f"{image.name}/inner", made.constant([0]), to=names[image.name])
-    for node in graph.node:
-        copy = type(node).FromString(node.SerializeToString())
-        for several in (copy.input, copy.output):
-            for number, name in enumerate(several):
-                several[number] = names.get(name, name)
-        inner.nodes.append(copy)
-    example = helper.make_tensor_value_info(f"{image.name}/inner", kind, None)
-    example.type.tensor_type.shape.dim.extend(shape)
-    results = [
-        helper.make_tensor_value_info(names[output.name], output.type.tensor_type.elem_type, None)
-        for output in graph.output
-    ]
-    body = helper.make_graph(inner.nodes, "image", [example], results)
-    steps = [f"{output.name}/steps" for output in graph.output]
-    made.nodes.append(helper.make_node("Scan", [image.name], steps, name="images", body=body, num_scan_inputs=1))
-    for output, several in zip(graph.output, steps, strict=True):
-        made.add("Squeeze", several, made.constant([1]), to=output.name)
-    del graph.node[:]
-    graph.node.extend(made.nodes)
-    graph.initializer.extend(made.constants)
-    for value in (image, *graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    set_nodes(graph, nodes)
 
 
 def _read(node: NodeProto, producers: Any, constants: Any, shapes: Any) -> Layer:
-    settings = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    settings = settings_of(node)
     kernel = tuple(dimension.dim_value for dimension in shapes[node.input[1]].shape.dim[1:])
     biases = node.input[2] if len(node.input) > 2 and node.input[2] else None
     bias = None
@@ -370,36 +132,3 @@ def _one_bias(biases: str, producers: Any, constants: Any, out: int) -> str | No
 def _out(kernel: Sequence[int], settings: dict[str, Any]) -> int:
     """The number of output channels."""
     return int(kernel[1] * settings["groups"] if settings["transposed"] else kernel[0])
-
-
-def activation_of(
-    y: str, readers: dict[str, list[NodeProto]], outputs: set[str], constants: Any
-) -> tuple[NodeProto, tuple[float, float] | None] | None:
-    """The activation that alone reads ``y``, and the limits of a ``Clip``; or None."""
-    following = readers.get(y, [])
-    if len(following) != 1 or y in outputs or not _is_activation(following[0], constants):
-        return None
-    return following[0], _limits(following[0], constants)
-
-
-def readers_of(graph: GraphProto) -> dict[str, list[NodeProto]]:
-    """The nodes that read each value."""
-    readers: dict[str, list[NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    return readers
-
-
-def _is_activation(node: NodeProto, constants: Any) -> bool:
-    return node.op_type == "Relu" or (
-        node.op_type == "Clip" and all(name in constants for name in node.input[1:] if name)
-    )
-
-
-def _limits(node: NodeProto, constants: Any) -> tuple[float, float] | None:
-    if node.op_type != "Clip":
-        return None
-    given = [*node.input[1:], "", ""][:2]
-    low, high = (float(numpy_helper.to_array(constants[name])) if name else None for name in given)
-    return -_LARGEST if low is None else low, _LARGEST if high is None else high

@@ -6,7 +6,7 @@ from typing import Any
 
 from onnx import TensorProto, helper
 
-from dynaconv.export.onnx_layers import Nodes
+from dynaconv.export.onnx_graph import Nodes
 
 SCORE, OVERLAP, MOST = 0.01, 0.45, 200
 

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from dynaconv.export import onnx_cost
-from dynaconv.export.onnx_layers import DOMAIN, OPERATOR, replace
+from dynaconv.export.onnx_forms import replace
+from dynaconv.export.onnx_layers import DOMAIN, OPERATOR
 from dynaconv.ops import Geometry
 from dynaconv.ops.geometry import resolve_padding
 from dynaconv.ops.reference import reference_each
