@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 
 class UserError(ValueError):
@@ -47,3 +48,26 @@ def suggest(word: str, known: Iterable[str], limit: int = 12) -> str:
     shown = ", ".join(words[:limit])
     more = f" and {len(words) - limit} more" if len(words) > limit else ""
     return f"Known: {shown}{more}."
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Every name whose value differs, with both values; a name that is absent counts as None.
+
+    >>> differences({"lr": 0.1, "epochs": 5}, {"lr": 0.2, "epochs": 5})
+    ['lr is 0.1 there and 0.2 here']
+    """
+    return [
+        f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
+        for name in dict.fromkeys([*here, *there])
+        if there.get(name) != here.get(name)
+    ]
+
+
+def shortened(sentences: Sequence[str], most: int = 6) -> str:
+    """The first sentences in one line, and how many more there are.
+
+    >>> shortened(["a is 1", "b is 2", "c is 3"], most=2)
+    'a is 1; b is 2; and 1 more'
+    """
+    more = f"; and {len(sentences) - most} more" if len(sentences) > most else ""
+    return "; ".join(sentences[:most]) + more

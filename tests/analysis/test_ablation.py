@@ -129,6 +129,30 @@ def test_a_missing_result_is_computed_anew_and_is_the_same(done: tuple[Path, Abl
     assert notes.runs == [("softmax, K=4", 2)]
 
 
+def test_a_run_that_another_study_has_is_taken(done: tuple[Path, Ablation, Notes], tmp_path: Path) -> None:
+    """Softmax routers are the dynamic arm of the main comparison: with the same seed, the same run."""
+    known, notes = done[0] / "raw.json", Notes()
+    main = StudySettings.of_study("evidence", {**GIVEN, "seeds": (2,), "arms": ("dynamic",)}, RECIPE)
+    result = ablate(main, tmp_path, watcher=notes, known=[known])
+    assert notes.runs == [("static", 2)]
+    assert scores(result)["dynamic"] == scores(done[1])["softmax"][1:]
+    kept = json.loads((tmp_path / "raw.json").read_text())["results"]
+    assert kept["dynamic"]["2"]["about"]["study"] == "sigmoid"
+    assert "study" not in kept["static"]["2"]["about"]
+
+
+def test_runs_of_another_recipe_are_not_taken(done: tuple[Path, Ablation, Notes], tmp_path: Path) -> None:
+    known = done[0] / "raw.json"
+    other = StudySettings.of_study("evidence", {**GIVEN, "arms": ("dynamic",)}, {**RECIPE, "lr": 0.01})
+    with pytest.raises(
+        UserError, match=r"cannot be taken \(--known\), other settings: lr is 0\.003 there and 0\.01 here"
+    ):
+        ablate(other, tmp_path, known=[known])
+    assert not (tmp_path / "raw.json").exists()
+    with pytest.raises(UserError, match=r"no raw results at .*absent\.json \(--known\)"):
+        ablate(sigmoid(), tmp_path, known=[tmp_path / "absent.json"])
+
+
 def test_other_settings_are_refused_by_name(done: tuple[Path, Ablation, Notes]) -> None:
     before = (done[0] / "raw.json").read_text()
     other = StudySettings.of_study("sigmoid", GIVEN, {**RECIPE, "lr": 0.01})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from dynaconv.analysis.comparison import Price
 from dynaconv.analysis.engine import Nobody, Watcher, check, train_all
 from dynaconv.analysis.experiment import about, listing_of
 from dynaconv.analysis.measure import measure
-from dynaconv.analysis.raw import Raw, StudyFolder
+from dynaconv.analysis.raw import Raw, StudyFolder, take_known
 from dynaconv.analysis.runs import open_for
 from dynaconv.analysis.studies import Study, StudyArm, find_study
 from dynaconv.analysis.study_report import Ablation, summarise_study, write_study
 from dynaconv.analysis.study_settings import StudySettings, arm_of, fitting
 from dynaconv.analysis.widths import Width, at_width, width_for_parameters, width_for_time, width_of
-from dynaconv.errors import UserError
+from dynaconv.errors import UserError, differences, shortened
 from dynaconv.tasks.network import ModelSpec, height_and_width
 from dynaconv.tasks.task import TaskData
 from dynaconv.train.accelerator import make_accelerator
@@ -30,7 +30,11 @@ from dynaconv.train.layout import with_layout
 
 
 def ablate(
-    settings: StudySettings, out: str | Path, raw: str | Path | None = None, watcher: Watcher | None = None
+    settings: StudySettings,
+    out: str | Path,
+    raw: str | Path | None = None,
+    watcher: Watcher | None = None,
+    known: Sequence[str | Path] = (),
 ) -> Ablation:
     """Train the arms of a study over several seeds, and judge the paper's claim by them.
 
@@ -43,9 +47,11 @@ def ablate(
         out: the folder (:class:`~dynaconv.analysis.raw.StudyFolder` says what it holds).
         raw: the file of the results; ``out/raw.json`` if ``None``.
         watcher: told of every run and step.
+        known: raw results of other studies: a run that is the same there is taken, not computed again.
 
     Raises:
-        UserError: unknown network, data set or setting; unusable data; ``raw`` holds results of other settings.
+        UserError: unknown network, data set or setting; unusable data; ``raw`` or ``known`` holds results of other
+            settings.
         RunError: stopped by a signal, disk full, loss not finite. The same call goes on.
     """
     watcher = watcher or Nobody()
@@ -64,6 +70,8 @@ def ablate(
         _check_facts(content, {**settings.facts(), **listing_of(data, settings)}, settings.defaults(), folder.raw.path)
         arms = _with_widths(study, wanted, plain, settings, data, content, watcher)
         _note_arms(content, arms, dict(zip([arm.slug for arm in plain], costs, strict=True)), settings, data)
+        for path in known:
+            take_known(content, Path(path), settings.seeds)
         work = _measured(study, content, arms, settings, data, watcher)
         folder.raw.write(content)
     train_all(folder, arms, settings, work, watcher)
@@ -183,14 +191,9 @@ def _check_facts(content: dict[str, Any], facts: Mapping[str, Any], defaults: Ma
         content["facts"] = here
         return
     there.update({name: value for name, value in json.loads(json.dumps(defaults)).items() if name not in there})
-    wrong = [
-        f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
-        for name in dict.fromkeys([*here, *there])
-        if there.get(name) != here.get(name)
-    ]
+    wrong = differences(there, here)
     if wrong:
-        more = f"; and {len(wrong) - 6} more" if len(wrong) > 6 else ""
         raise UserError(
-            f"{path} holds results with other settings: {'; '.join(wrong[:6])}{more}. Repeat their command to go on "
+            f"{path} holds results with other settings: {shortened(wrong)}. Repeat their command to go on "
             "with them (arms and seeds may be added), or choose another --out and --raw."
         )

@@ -13,7 +13,7 @@ from typing import Any
 from dynaconv.analysis.arms import Arm
 from dynaconv.analysis.measure import Measurement, Timing
 from dynaconv.analysis.runs import RunResult
-from dynaconv.errors import RunError, UserError
+from dynaconv.errors import RunError, UserError, differences, shortened
 from dynaconv.files import read_json, sealed, unsealed, write_text, write_whole
 from dynaconv.train.run_folder.lock import FolderLock
 
@@ -111,15 +111,10 @@ class CompareFolder:
         if there is None:
             self._write_sealed(self.path / SETTINGS, here)
             return
-        wrong = [
-            f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
-            for name in dict.fromkeys([*here, *there])
-            if there.get(name) != here.get(name)
-        ]
+        wrong = differences(there, here)
         if wrong:
-            more = f"; and {len(wrong) - 6} more" if len(wrong) > 6 else ""
             raise UserError(
-                f"{self.path} holds a comparison with other settings: {'; '.join(wrong[:6])}{more}. Repeat its command "
+                f"{self.path} holds a comparison with other settings: {shortened(wrong)}. Repeat its command "
                 "to go on with it (methods, experts and seeds may be added), or choose another --out."
             )
 

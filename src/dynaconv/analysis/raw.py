@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dynaconv.analysis.arms import Arm
 from dynaconv.analysis.runs import RunResult
-from dynaconv.errors import RunError, UserError
+from dynaconv.errors import RunError, UserError, differences, shortened
 from dynaconv.files import write_whole
 from dynaconv.train.run_folder.lock import FolderInUse, FolderLock
 
@@ -31,7 +31,7 @@ class Raw:
 
     Args:
         path: of the file.
-        study: the study's name.
+        study: the study's name; "" to read the file of any study.
     """
 
     def __init__(self, path: Path, study: str) -> None:
@@ -52,9 +52,10 @@ class Raw:
             raise UserError(f"The raw results {self.path} cannot be read: {error}. Restore the file.") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT or "results" not in content:
             raise UserError(f"{self.path} is no file of raw results of 'dynaconv ablate'; choose another --raw.")
-        if content["study"] != self.study:
+        if self.study and content.get("study") != self.study:
             raise UserError(
-                f"{self.path} holds the study {content['study']!r}, and this is {self.study!r}; choose another --raw."
+                f"{self.path} holds the study {content.get('study')!r}, and this is {self.study!r}; choose another "
+                "--raw."
             )
         return {**empty, **content}
 
@@ -80,6 +81,38 @@ class Raw:
             slug: [RunResult.of(_without_about(by_seed[seed])) for seed in sorted(by_seed, key=int)]
             for slug, by_seed in self.read()["results"].items()
         }
+
+
+def take_known(content: dict[str, Any], path: Path, seeds: Sequence[int]) -> None:
+    """Take results of another study, of arms that are the same network with the same training on the same data.
+
+    Each keeps what computed it, and the name of the study that it is from. What ``content`` has is not replaced.
+
+    Args:
+        content: of a raw file, its facts and arms complete; changed in place.
+        path: of the other study's raw file.
+        seeds: take the results of these.
+
+    Raises:
+        UserError: no such file; its results are of other data or another recipe.
+    """
+    if not path.is_file():
+        raise UserError(f"There are no raw results at {path} (--known).")
+    other = Raw(path, "").read()
+    wrong = differences(other["facts"], content["facts"])
+    if wrong:
+        raise UserError(f"The results of {path} cannot be taken (--known), other settings: {shortened(wrong)}.")
+    for slug, arm in content["arms"].items():
+        own = content["results"].setdefault(slug, {})
+        for name in (name for name, its in other["arms"].items() if _what(its) == _what(arm)):
+            for seed, result in other["results"].get(name, {}).items():
+                if int(seed) in seeds and seed not in own:
+                    own[seed] = {**result, "about": {**result["about"], "study": other["study"]}}
+
+
+def _what(arm: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What makes two arms the same run."""
+    return tuple(arm.get(name) for name in ("model", "training", "begins_from"))
 
 
 def _without_about(plain: dict[str, Any]) -> dict[str, Any]:

@@ -189,15 +189,7 @@ SIGMOID = Study(
     args=THIN,
     arms=(
         StudyArm(slug="sigmoid", label="sigmoid, K=4", method="dynamic", experts=4, router="sigmoid"),
-        StudyArm(
-            slug="softmax",
-            label="softmax, K=4",
-            method="dynamic",
-            experts=4,
-            router="softmax",
-            against="sigmoid",
-            direction=1,
-        ),
+        replace(DYNAMIC, slug="softmax", label="softmax, K=4", against="sigmoid"),  # softmax is the method's own
     ),
     settings=SMALL,
     training={**ADAM, **ANNEALED, "epochs": 30, "eval_every": 5},

@@ -42,6 +42,9 @@ def ablate(
     raw: Annotated[
         Path | None, Option(help="File of the raw results, which alone decides what is done. Default: OUT/raw.json.")
     ] = None,
+    known: Annotated[
+        list[Path] | None, Option(help="Raw results of other studies; runs that are the same are taken. Repeatable.")
+    ] = None,
     as_json: Annotated[bool, Option("--json", help="Print ablate.json instead of the table.")] = False,
     crop_pct: Annotated[float | None, Option(help="Share of the picture that evaluation crops.")] = None,
     train_images: Annotated[int | None, Option(help="Train on that many images only, all classes alike.")] = None,
@@ -91,7 +94,7 @@ def ablate(
     )
     prepare(threads)
     place = out or settings.default_folder()
-    ablation = run_study(settings, place, raw, None if quiet else _watcher(settings, place))
+    ablation = run_study(settings, place, raw, None if quiet else _watcher(settings, place), known or ())
     print(json.dumps(ablation.plain(), indent=2) if as_json else _text(ablation, place))
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from dynaconv.conversion.layer import make_bank, normalise_start
-from dynaconv.errors import suggest
+from dynaconv.errors import UserError, shortened, suggest
 from dynaconv.layers import DynamicLayer
 
 
@@ -142,5 +143,26 @@ def _check(own: Mapping[str, Tensor], wanted: Sequence[str], given: Mapping[str,
             kernel = f" or {expected[1:]} for each expert" if key in banks else ""
             problems.append(f"{key} has shape {came}; expected {expected}{kernel}")
     if problems:
-        shown = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
-        raise ValueError(f"the checkpoint does not fit: {shown}. Leave keys out with skip=(...)")
+        raise ValueError(f"the checkpoint does not fit: {shortened(problems)}. Leave keys out with skip=(...)")
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file. Pickle files are refused without reading them.
+
+    Raises:
+        UserError: no such file, one that cannot be read, or not a whole safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise UserError(f"There are no weights at {path}.")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except OSError as error:
+        raise UserError(f"The weights {path} cannot be read: {error.strerror or error}.") from error
+    except SafetensorError as error:
+        raise UserError(
+            f"{path} is not a whole safetensors file ({error}). Pickled weights (.pt, .pth, .bin) are not read here: "
+            "they may run code. Use a run's best.safetensors, or its folder."
+        ) from error

@@ -17,7 +17,7 @@ from timm.layers import CondConv2d, Conv2dSame
 from timm.models import EfficientNet
 from torch import Tensor, nn
 
-from dynaconv.errors import suggest
+from dynaconv.errors import shortened, suggest
 from dynaconv.models.builder import ZOO, build
 
 # timm's name without "tf_" -> our network and K. B1 is B0-depth at 240 pixels: ceil(1.1 * repeats) is the same.
@@ -176,7 +176,7 @@ def _load(model: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
         if key in weights and weights[key].shape != own[key].shape
     ]
     if problems:
-        raise ValueError(f"the weights are not those of {name}: {'; '.join(problems[:6])}")
+        raise ValueError(f"the weights are not those of {name}: {shortened(problems)}")
     model.load_state_dict(weights)
 
 

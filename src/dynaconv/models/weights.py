@@ -10,7 +10,8 @@ from typing import cast
 from torch import Tensor, nn
 
 from dynaconv.conversion import load_static
-from dynaconv.errors import UserError, suggest
+from dynaconv.conversion.load import read_safetensors
+from dynaconv.errors import UserError, shortened, suggest
 from dynaconv.layers import DynamicLayer
 
 WEIGHTS = "model.safetensors"
@@ -51,29 +52,14 @@ def load_weights(
     given = {key: tensor for key, tensor in state.items() if not _skipped(key, pattern)}
     problems = _problems(wanted, given)
     if problems:
-        more = f"; and {len(problems) - 6} more" if len(problems) > 6 else ""
-        raise UserError(_with_hint(f"the checkpoint does not fit: {'; '.join(problems[:6])}{more}", model, classifier))
+        raise UserError(_with_hint(f"the checkpoint does not fit: {shortened(problems)}", model, classifier))
     model.load_state_dict(given, strict=False)
     return left
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, or of a folder with one. Pickle files are refused without reading them."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    file = path / WEIGHTS if path.is_dir() else path
-    if not file.is_file():
-        raise UserError(f"There are no weights at {file}.")
-    try:
-        return load_file(file)
-    except OSError as error:
-        raise UserError(f"The weights {file} cannot be read: {error.strerror or error}.") from error
-    except SafetensorError as error:
-        raise UserError(
-            f"{file} is not a whole safetensors file ({error}). Pickled weights (.pt, .pth, .bin) are not read here: "
-            "they may run code."
-        ) from error
+    return read_safetensors(path / WEIGHTS if path.is_dir() else path)[0]
 
 
 def _is_static(state: Mapping[str, Tensor]) -> bool:

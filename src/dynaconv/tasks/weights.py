@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dynaconv.conversion.load import load_fitting
+from dynaconv.conversion.load import load_fitting, read_safetensors
 from dynaconv.errors import UserError, suggest
 from dynaconv.files import write_whole
 from dynaconv.layers import DynamicLayer
@@ -48,21 +48,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         UserError: not a safetensors file, truncated, or changed since it was written. Pickles are refused unread.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise UserError(f"There are no weights at {path}.")
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
-    except OSError as error:
-        raise UserError(f"The weights {path} cannot be read: {error.strerror or error}.") from error
-    except SafetensorError as error:
-        raise UserError(
-            f"{path} is not a whole safetensors file ({error}). Pickled weights (.pt, .pth, .bin) are not read here: "
-            "they may run code. Use a run's best.safetensors, or its folder."
-        ) from error
+    tensors, metadata = read_safetensors(path)
     if KEY not in metadata:
         return tensors, {}
     try:

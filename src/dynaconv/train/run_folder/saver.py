@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from dynaconv.errors import UserError
+from dynaconv.errors import UserError, shortened
 from dynaconv.tasks.task import TaskData
 from dynaconv.train.records import EpochRecord
 from dynaconv.train.run_folder.checkpoint import DamagedCheckpoint, damage_of, read_checkpoint
@@ -199,9 +199,8 @@ def check_resumable(saved: dict[str, Any], folder: RunFolder, model: nn.Module, 
     ]
     wrong += differences(model, saved["model"])
     if wrong:
-        more = f"; and {len(wrong) - 6} more" if len(wrong) > 6 else ""
         raise UserError(
-            f"This run is not the one that wrote {path}: {'; '.join(wrong[:6])}{more}. Repeat the first command to "
+            f"This run is not the one that wrote {path}: {shortened(wrong)}. Repeat the first command to "
             f"resume it, or begin a new run from its weights with --finetune {path} and another --out."
         )
 
