@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 
+import dynaconv.models  # noqa: F401 - makes the papers' networks known to timm
 from analysis.routes import flat_images, weights
 from dynaconv.cli import main
 
@@ -31,6 +34,11 @@ def test_from_the_command_to_the_files(tmp_path: Path, capsys: pytest.CaptureFix
         (["static.safetensors", "--data", "data"], "it has no dynamic layer"),
         (["best.safetensors", "--data", "other"], "Expected the same names in the same order"),
         (["nothing.safetensors", "--data", "data"], "There are no weights at"),
+        (["condconv_mobilenetv1_025", "--data", "data"], "is a network without weights: give --weights FILE"),
+        (
+            ["best.safetensors", "--data", "data", "--weights", "best.safetensors"],
+            "is a run, which has its own weights",
+        ),
         (["best.safetensors", "--data", "data", "--classes", "blck"], "Did you mean 'black'?"),
         (["best.safetensors", "--data", "data", "--out", "best.safetensors"], "best.safetensors"),
         (["nan.safetensors", "--data", "data"], "are not finite for 12 of 12 images"),
@@ -53,3 +61,16 @@ def test_mistakes_take_one_sentence(
     error = capsys.readouterr().err
     assert expected in error
     assert "Traceback" not in error
+
+
+def test_a_network_by_name_with_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = flat_images(tmp_path / "data", 1)
+    network = timm.create_model("dy_mobilenetv2_035", num_classes=3, width_multiplier=0.1)
+    torch.save(network.state_dict(), "weights.pth")
+    words = ["inspect", "dy_mobilenetv2_035", "--arg", "width_multiplier=0.1", "--weights", "weights.pth"]
+    common = ["--image-size", "32", "--workers", "0", "--quiet", "--device", "cpu", "--out", "out"]
+    assert main([*words, "--data", str(data), *common]) == 0
+    found = json.loads((tmp_path / "out" / "inspect.json").read_text())
+    assert (found["network"], found["images"]) == ("dy_mobilenetv2_035", 3)
+    assert {router["experts"] for router in found["routers"]} == {4}

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, Option
+from typer import Option
 
 from dynaconv.cli import options
-from dynaconv.cli.options import Given, takes
+from dynaconv.cli.options import Given, assignments, takes
 from dynaconv.cli.terminal import prepare, sentences, table, width
+from dynaconv.cli.trained import find_trained
 from dynaconv.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ SETTINGS = "dynaconv.analysis.routes:InspectSettings"
 )
 def inspect(
     *,
-    run: Annotated[Path, Argument(help="A run's folder (its best weights) or a .safetensors file.")],
+    run: options.Run,
     data: Annotated[str, Option(help="As in 'dynaconv train'; the images of its evaluation split are looked at.")],
     out: Annotated[Path | None, Option(help="Folder of the results. Default: inspect/ in the run's folder.")] = None,
     everything: Annotated[bool, Option("--all", help="Look at every image below a folder of classes.")] = False,
@@ -44,6 +45,10 @@ def inspect(
     as_json: Annotated[bool, Option("--json", help="Print inspect.json instead of the table.")] = False,
     quiet: options.Quiet = False,
     model: options.Model = None,
+    weights: options.Weights = None,
+    pretrained: options.Published = False,
+    image_size: options.ImageSize = None,
+    arg: options.Arg = None,
     on: Given,
     opening: Given,
 ) -> None:
@@ -52,11 +57,11 @@ def inspect(
     Writes a page to open in a browser (inspect.html), the figures, the statistics (inspect.json) and the routing
     weights of every layer for every image (routing.parquet).
     """
-    from dynaconv.analysis.routes import InspectSettings, inspect_run, write_inspection
+    from dynaconv.analysis.routes import InspectSettings, inspect_trained, write_inspection
+    from dynaconv.tasks.task import TaskOptions
 
     _one_process()
     prepare(threads)
-    folder = out or (run if run.is_dir() else run.parent) / "inspect"
     settings = InspectSettings.of(
         {
             "data": data,
@@ -71,7 +76,19 @@ def inspect(
             **on,
         }
     )
-    found = inspect_run(run, folder, settings, None if quiet else _bar(), model)
+    trained = find_trained(
+        run,
+        TaskOptions(channels_last=settings.channels_last),
+        data=data,
+        opening={"root": settings.data_root, "eval_split": settings.eval_split},
+        model=model,
+        weights=weights,
+        pretrained=pretrained,
+        image_size=image_size,
+        arguments=assignments("--arg", arg),
+    )
+    folder = out or (trained.path.parent if trained.path.is_file() else Path()) / "inspect"
+    found = inspect_trained(trained, folder, settings, None if quiet else _bar())
     files = write_inspection(found, folder)
     print(json.dumps(found.plain(), indent=2) if as_json else _text(found, [str(file) for file in files]))
 

@@ -1,4 +1,4 @@
-"""The trained network of ``dynaconv eval`` and ``dynaconv predict``: of a run, or by a network's name with weights."""
+"""The trained network of ``eval``, ``predict`` and ``inspect``: of a run, or by a network's name with weights."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What the routers of a trained network do: statistics, figures, and a page to look at."""
 
-from dynaconv.analysis.routes.inspect import inspect_run, write_inspection
+from dynaconv.analysis.routes.inspect import inspect_run, inspect_trained, write_inspection
 from dynaconv.analysis.routes.report import Inspection, InspectSettings
 
-__all__ = ["InspectSettings", "Inspection", "inspect_run", "write_inspection"]
+__all__ = ["InspectSettings", "Inspection", "inspect_run", "inspect_trained", "write_inspection"]

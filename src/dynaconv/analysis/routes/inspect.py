@@ -37,13 +37,26 @@ def inspect_run(
     watch: Callable[[str, int, int], None] | None = None,
     function: str | None = None,
 ) -> Inspection:
+    """:func:`inspect_trained` for a run's folder (its best weights) or a weights file.
+
+    Args:
+        function: ``path/to/file.py:function`` that builds the network, where it is one of the user's own.
+    """
+    options = TaskOptions(channels_last=settings.channels_last)
+    return inspect_trained(load_trained(run, options, function), out, settings, watch)
+
+
+def inspect_trained(
+    trained: Trained,
+    out: Path,
+    settings: InspectSettings,
+    watch: Callable[[str, int, int], None] | None = None,
+) -> Inspection:
     """Record the routing of a trained classifier over a data set into ``out/routing.parquet``, and its statistics.
 
     Args:
-        run: a run's folder (its best weights) or a weights file.
         out: folder, made if it is not there.
         watch: told what is being done, and how many images of how many are.
-        function: ``path/to/file.py:function`` that builds the network, where it is one of the user's own.
 
     Raises:
         UserError: no dynamic layer; the task has no classes; other classes; no image; routing that is not finite.
@@ -53,7 +66,6 @@ def inspect_run(
 
     on = {"device": settings.device, "amp": settings.amp, "channels_last": settings.channels_last}
     loop = LoopSettings.of(on)
-    trained = load_trained(run, TaskOptions(channels_last=settings.channels_last), function)
     _check(trained)
     unknown = [name for name in settings.figure_classes if name not in trained.classes]
     if unknown:
