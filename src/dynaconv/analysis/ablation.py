@@ -18,7 +18,8 @@ from dynaconv.analysis.experiment import about, listing_of
 from dynaconv.analysis.measure import measure
 from dynaconv.analysis.raw import Raw, StudyFolder, take_known
 from dynaconv.analysis.runs import open_for
-from dynaconv.analysis.studies import Study, StudyArm, find_study
+from dynaconv.analysis.studies import find_study
+from dynaconv.analysis.study import Study, StudyArm
 from dynaconv.analysis.study_report import Ablation, summarise_study, write_study
 from dynaconv.analysis.study_settings import StudySettings, arm_of, fitting
 from dynaconv.analysis.widths import Width, at_width, width_for_parameters, width_for_time, width_of

@@ -12,7 +12,7 @@ from typing import Any
 
 from dynaconv.analysis.runs import RunResult
 from dynaconv.analysis.statistics import Difference, mean, spread
-from dynaconv.analysis.studies import Study
+from dynaconv.analysis.study import Study
 from dynaconv.analysis.verdicts import NOT_RUN, claimed_sign, difference, verdict
 from dynaconv.errors import RunError
 from dynaconv.figures import short_number

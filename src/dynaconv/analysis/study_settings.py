@@ -12,7 +12,8 @@ from pydantic import Field, field_validator
 
 from dynaconv.analysis.arms import Arm
 from dynaconv.analysis.settings import NOT_IN_RESULTS, ExperimentSettings
-from dynaconv.analysis.studies import Study, StudyArm, find_study
+from dynaconv.analysis.studies import find_study
+from dynaconv.analysis.study import Study, StudyArm
 from dynaconv.errors import UserError
 from dynaconv.models import ZOO
 from dynaconv.tasks.network import ModelSpec
