@@ -14,7 +14,7 @@ DEMO_FLAGS ?= test_resnet --model-kwargs "channels=[8,16,16,32]" --epochs 3 --ba
 BIN := .venv/bin
 READY := .venv/installed
 
-.PHONY: help demo test test-all test-torch test-aarch64 lint format bench gpu-check site wheels pins clean
+.PHONY: help demo test test-all test-torch test-aarch64 lint format bench gpu-check site links wheels pins clean
 
 help:
 	@echo "make demo      compare a static network with its dynamic twins on scikit-learn's digits"
@@ -26,6 +26,7 @@ help:
 	@echo "make gpu-check on a GPU: laws, kernels and timings, in less than nine minutes; results into OUT=runs/gpu-check"
 	@echo "make test-torch TORCH=2.11.0   the core's tests on another torch (gigabytes; TORCH=newest too)"
 	@echo "make site      the documentation as a web site, in docs/_build/html; executes the notebooks"
+	@echo "make links     ask every outside link of the documentation for a sign of life (needs the internet)"
 	@echo "make wheels    the wheels in dist/: for any platform, and with the kernels compiled for Linux on x86-64 and aarch64"
 	@echo "make test-aarch64  the kernels' own checks with the aarch64 wheel, under qemu (Debian, 700 MB)"
 	@echo "make pins      resolve requirements.txt anew (needs uv)"
@@ -69,6 +70,10 @@ $(READY): requirements.txt pyproject.toml tools/make_venv.py
 site: $(READY)
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+# Links between pages are checked by the tests; these need the internet. The list is docs/_build/links/output.txt.
+links: $(READY)
+	$(BIN)/python -m sphinx --keep-going --quiet -b linkcheck -D nb_execution_mode=off docs docs/_build/links
 
 wheels: $(READY)
 	$(BIN)/python tools/build_wheels.py

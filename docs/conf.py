@@ -35,7 +35,14 @@ napoleon_numpy_docstring = False
 default_role = "code"
 python_maximum_signature_line_length = 100
 
+# `make links`: what a server on the reader's own machine would show cannot be checked.
+linkcheck_ignore = [r"http://127\.0\.0\.1"]
+linkcheck_timeout = 30
+linkcheck_retries = 2
+
 html_theme = "furo"
 html_title = "dynaconv"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False

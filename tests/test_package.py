@@ -232,3 +232,13 @@ def test_no_function_takes_the_place_of_a_module_of_its_name() -> None:
         if getattr(sys.modules[package], name) is not module:
             hidden.append(found.name)
     assert not hidden
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    """In CITATION.cff, and as the newest section of the changelog."""
+    cited = re.search(r"^version: (.*)$", (REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    assert cited is not None
+    assert cited[1] == dynaconv.__version__
+    sections = re.findall(r"^## \[(.*?)\]", (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sections[0] == "Unreleased"
+    assert sections[1] == dynaconv.__version__

@@ -42,6 +42,25 @@ def test_headings_that_links_name_exist() -> None:
     assert not missing
 
 
+def outside_links(text: str) -> set[str]:
+    """Addresses on the web in Markdown, without code and without examples of this machine."""
+    plain = re.sub(r"```.*?```|`[^`\n]*`|^ {4}[^\n]*$", "", text, flags=re.DOTALL | re.MULTILINE)
+    return {link.rstrip(".,;:") for link in re.findall(r"https?://[^\s)>\"']+", plain)}
+
+
+def test_outside_links_are_of_the_form_and_in_the_site() -> None:
+    """Whether they lead anywhere is for `make links`, which sees the pages of the site: they must all be there."""
+    repository = DOCS.parent
+    site = {page: outside_links(page.read_text(encoding="utf-8")) for page in DOCS.rglob("*.md")}
+    site[repository / "CHANGELOG.md"] = outside_links((repository / "CHANGELOG.md").read_text(encoding="utf-8"))
+    assert "../CHANGELOG.md" in (DOCS / "changelog.md").read_text(encoding="utf-8")
+    seen = set().union(*site.values())
+    assert len(seen) > 5
+    assert [link for link in seen if not re.fullmatch(r"https://[\w-]+(\.[\w-]+)+(/[\w./~%#?=&+-]*)?", link)] == []
+    for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md"):
+        assert outside_links((repository / name).read_text(encoding="utf-8")) <= seen, name
+
+
 def code_of(notebook: Path) -> list[str]:
     cells: list[dict[str, Any]] = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
@@ -72,7 +91,8 @@ def test_notebooks_are_found() -> None:
 def test_the_commands_of_the_first_page_run(tmp_path: Path) -> None:
     """As a reader types them, one after the other, in one folder."""
     text = (DOCS / "start.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL) + re.findall(r"`(dynaconv export [^`]*)`", text)
+    blocks = re.findall(r"```console\n(.*?)```", text.replace("\\\n", ""), flags=re.DOTALL)
+    blocks += re.findall(r"`(dynaconv export [^`]*)`", text)
     typed = [line for block in blocks for line in block.splitlines() if line.startswith("dynaconv ")]
     assert {line.split()[1] for line in typed} == {"train", "eval", "inspect", "compare", "export"}
     environment = {**os.environ, "PYTHONPATH": str(DOCS.parent / "src")}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dynaconv.public import *  # noqa: F403
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Names whose rooms need more than torch.
 _FROM_ROOMS = {"from_timm": "dynaconv.models", "to_timm": "dynaconv.models"}
