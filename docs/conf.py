@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
@@ -28,7 +29,7 @@ nb_execution_timeout = 300
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True, "show-inheritance": True, "exclude-members": "model_config"}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 # Docstrings are read in the source, where a name stands in single backquotes.
@@ -46,3 +47,16 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
+
+
+def short_signature(app: Any, what: str, name: str, thing: Any, options: Any, signature: str, returned: str) -> Any:
+    """Settings are listed one by one with their types; a signature of a hundred lines of them hides the rest."""
+    from pydantic import BaseModel
+
+    if what == "class" and issubclass(thing, BaseModel):
+        return "(**settings)", None
+    return None
+
+
+def setup(app: Any) -> None:
+    app.connect("autodoc-process-signature", short_signature)

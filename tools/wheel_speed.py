@@ -22,7 +22,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from build_wheels import ROOT, compile_into
+from build_wheels import compile_into
 
 import dynaconv
 from dynaconv.kernels.cpu import build, built, instruction_set
@@ -77,7 +77,7 @@ def kernels_of(form: str) -> Iterator[None]:
         with build.compiled_with("-march=native"):
             yield
     else:
-        with mock.patch.object(build, "_load", lambda flags: "switched off for a measurement"):
+        with mock.patch.object(build, "_load", return_value="switched off for a measurement"):
             yield
 
 
@@ -108,7 +108,7 @@ def action_of(form: str, name: str, batch: int, size: int, trains: bool) -> Call
     """One call of a frozen network, which returns its output, or one training step, which returns the loss."""
     import timm
 
-    import dynaconv.models  # noqa: F401 - registers the papers' networks
+    import dynaconv.models
 
     torch.manual_seed(0)
     network = timm.create_model(name, num_classes=100).to(memory_format=torch.channels_last)
