@@ -15,6 +15,14 @@ from dynaconv.layers.standardised import CondStdConv2d, DynamicStdConv2d
 from dynaconv.layers.tuning import Tuned, tune
 
 __all__ = [
+    "DynamicConv1d",
+    "DynamicConv2d",
+    "DynamicConv3d",
+    "DynamicConvTranspose1d",
+    "DynamicConvTranspose2d",
+    "DynamicConvTranspose3d",
+    "DynamicLinear",
+    "DynamicStdConv2d",
     "CondConv1d",
     "CondConv2d",
     "CondConv3d",
@@ -23,15 +31,7 @@ __all__ = [
     "CondConvTranspose3d",
     "CondLinear",
     "CondStdConv2d",
-    "DynamicConv1d",
-    "DynamicConv2d",
-    "DynamicConv3d",
-    "DynamicConvTranspose1d",
-    "DynamicConvTranspose2d",
-    "DynamicConvTranspose3d",
     "DynamicLayer",
-    "DynamicLinear",
-    "DynamicStdConv2d",
-    "Tuned",
     "tune",
+    "Tuned",
 ]
