@@ -275,6 +275,28 @@ def test_arms_that_are_the_same_are_run_once(tmp_path: Path, monkeypatch: pytest
     assert rows["wide-parameters"].scores == rows["wide-time"].scores
 
 
+def test_an_arm_is_left_to_the_process_that_runs_an_equal_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    same = widths.Width(0.5, 1.0)
+    monkeypatch.setattr(ablation, "width_for_time", lambda *_: same)
+    monkeypatch.setattr(ablation, "width_for_parameters", lambda *_: same)
+    held = tmp_path / "claims" / "wide-time-seed0"
+    held.mkdir(parents=True)
+    lock = FolderLock(held)
+    lock.__enter__()
+
+    class Frees(Notes):
+        def waiting(self, runs: int) -> None:
+            assert [label for label, _ in self.runs] == ["static", "dynamic K=4"]
+            lock.__exit__()
+
+    settings = StudySettings.of_study(
+        "evidence", {**GIVEN, "seeds": (0,), "arms": ("wide-time", "wide-parameters")}, {**RECIPE, "epochs": 1}
+    )
+    notes = Frees()
+    ablate(settings, tmp_path, watcher=notes)
+    assert [label for label, _ in notes.runs] == ["static", "dynamic K=4", "static, same time"]
+
+
 def test_an_upgrade_goes_on_from_the_trained_static_network(tmp_path: Path) -> None:
     settings = StudySettings.of_study(
         "upgrade", {**GIVEN, "seeds": (1,), "arms": ("upgraded", "restarted")}, {**RECIPE, "epochs": 3}

@@ -138,8 +138,8 @@ def train_all(
         while missing:
             did_one = False
             for arm, seed in missing:
-                twins = [other for other in arms if other is not arm and other.same_as(arm)]
-                did_one |= _claimed_run(store, arm, seed, settings, work[arm.slug], watcher, twins)
+                equals = [other for other in arms if other.same_as(arm)]
+                did_one |= _claimed_run(store, arm, seed, settings, work[arm.slug], watcher, equals)
             missing = [run for run in missing if store.result(*run) is None]
             if missing and not did_one:
                 if len(missing) < told:
@@ -158,16 +158,17 @@ def _claimed_run(
     settings: ExperimentSettings,
     work: float,
     watcher: Watcher,
-    twins: Sequence[Arm],
+    equals: Sequence[Arm],
 ) -> bool:
     """Do one run unless it is done, or another process is at it; return whether it was done here.
 
-    Where an arm that is the same (:meth:`Arm.same_as`) has this seed's result, that result is taken.
+    Arms that are the same (``equals``, with this one; :meth:`Arm.same_as`) are claimed together, by the first one's
+    name: the result of one is taken for the others.
     """
-    with store.claim(arm, seed) as mine:
+    with store.claim(equals[0], seed) as mine:
         if not mine or store.result(arm, seed) is not None:
             return False
-        for twin in twins:
+        for twin in equals:
             if (known := store.result(twin, seed)) is not None:
                 store.keep_result(arm, known)
                 watcher.finished(f"{arm.label} (the same as {twin.label})", known)
