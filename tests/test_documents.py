@@ -60,12 +60,15 @@ def test_python_of_a_page_runs(
 
     def small(name: str, **arguments: Any) -> Any:
         asked.append(name)
+        if name == "small_resnet":  # of a checkpoint in the repository
+            return create(name, **arguments)
         return create("test_efficientnet", **{**arguments, "pretrained": False})
 
     create = timm.create_model
     monkeypatch.setattr(timm, "create_model", small)
     monkeypatch.setattr(measured, "cache_file", lambda: tmp_path / "strategies.json")
     monkeypatch.chdir(tmp_path)  # pages write files
+    (tmp_path / "checkpoints").symlink_to(REPOSITORY / "checkpoints")
     names: dict[str, Any] = {"__name__": "page"}
     try:
         for number, block in enumerate(python_of(page)):

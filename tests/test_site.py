@@ -90,25 +90,52 @@ def test_notebooks_are_found() -> None:
     assert len(NOTEBOOKS) >= 2
 
 
-@pytest.mark.slow
-def test_the_commands_of_the_first_page_run(tmp_path: Path) -> None:
-    """As a reader types them, one after the other, in one folder."""
+def section(title: str) -> str:
+    """A section of the first page."""
     text = (DOCS / "start.md").read_text(encoding="utf-8")
+    return text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def type_commands(text: str, folder: Path) -> tuple[list[str], str]:
+    """Type the commands of console blocks as a reader does, in ``folder``; return their names and what they print."""
     blocks = re.findall(r"```console\n(.*?)```", text.replace("\\\n", ""), flags=re.DOTALL)
-    blocks += re.findall(r"`(dynaconv export [^`]*)`", text)
     typed = [line for block in blocks for line in block.splitlines() if line.startswith("dynaconv ")]
-    assert {line.split()[1] for line in typed} == {"train", "eval", "inspect", "compare", "export"}
+    printed = ""
     environment = {**os.environ, "PYTHONPATH": str(DOCS.parent / "src")}
     for line in typed:
         command = [sys.executable, "-m", *shlex.split(line)]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{line}\n{done.stderr[-2000:]}"
-    assert (tmp_path / "runs/first/best.safetensors").is_file()
-    assert (tmp_path / "runs/first/inspect/inspect.html").is_file()
-    assert (tmp_path / "first.onnx").is_file()
+        printed += done.stdout
+    return [line.split()[1] for line in typed], printed
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # several programs, each of which imports torch: minutes where much else computes
+def test_the_commands_for_a_trained_network_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is trained: predict, cost and export with a checkpoint of the clone. (Its Python: test_documents.py.)"""
+    text = section("A trained network")
+    monkeypatch.chdir(tmp_path)
+    exec(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)[0], {})  # writes the pictures
+    (tmp_path / "checkpoints").symlink_to(DOCS.parent / "checkpoints")
+    names, printed = type_commands(text, tmp_path)
+    assert names == ["predict", "cost", "export"]
+    assert re.findall(r"^pictures/(\w+)\.png,", printed, flags=re.MULTILINE) == ["flower", "temple"]
+    assert (tmp_path / "trained.onnx").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_commands_that_train_run(tmp_path: Path) -> None:
+    text = section("Train one") + section("The question that matters")
+    names, _ = type_commands(text, tmp_path)
+    assert names == ["train", "eval", "inspect", "compare"]
+    assert (tmp_path / "runs/first/best.safetensors").is_file()
+    assert (tmp_path / "runs/first/inspect/inspect.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("myst_nb", reason="the site needs the extra docs, which needs Python 3.11")
     command = [

@@ -25,7 +25,7 @@ import torch
 from build_wheels import compile_into
 
 import dynaconv
-from dynaconv.kernels.cpu import build, built, instruction_set
+from dynaconv.kernels.cpu import build, built, instruction_set, why_not
 from dynaconv.timing import clock_of, environment, interleave, quartiles, ratios
 
 FORMS = ("wheel", "compiled", "neither")
@@ -53,12 +53,13 @@ def main() -> int:
     figures: dict[str, Any] = {"environment": environment(), "cases": {}}
     with tempfile.TemporaryDirectory() as temporary:
         library = Path(temporary) / "built"
-        compile_into(library, "x86_64")
+        if "wheel" in arguments.forms:
+            compile_into(library, "x86_64")
         with mock.patch.object(built, "FOLDER", library):
             build._load.cache_clear()
-            for form in ("wheel", "compiled"):
+            for form in arguments.forms:
                 with kernels_of(form):
-                    figures[form] = instruction_set()
+                    figures[form] = why_not() or instruction_set()
             for name in arguments.case or CASES:
                 found = measure(*CASES[name], arguments.forms, arguments.rounds, arguments.seconds)
                 figures["cases"][name] = found

@@ -94,6 +94,12 @@ def test_small_maps_use_every_expert_while_that_costs_less_than_mixing(
     assert "positions of an example" in (found.why if chosen == "experts" else found.others["experts"])
 
 
+def test_reasons_print_plain_numbers() -> None:
+    x, bank, routing = torch.empty(8, 16, 32, 32), torch.empty(4, 16, 16, 3, 3), torch.empty(8, 4)
+    found = plan_of(x, bank, routing, geometry=Geometry(dims=2, padding=1))
+    assert "a weight is used at 982 positions" in found.others["experts"]
+
+
 def test_uses_inside_the_map_are_counted() -> None:
     generator = random.Random(0)
     for _ in range(300):

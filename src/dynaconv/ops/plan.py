@@ -153,7 +153,8 @@ def _experts(call: Call) -> Rule:
         return Rule("experts", False, "", "packing the experts is not repaid by so few examples, or so small a kernel")
     uses = _uses(call)
     pays = uses <= 8 and call.experts * uses <= 2.5 * (call.experts + uses)
-    number = "few" if call.compiling else f"{uses:.2g}"  # torch.compile may not know the size
+    # torch.compile may not know the size
+    number = "few" if call.compiling else f"{uses:.2g}" if uses < 10 else f"{uses:.0f}"
     used = f"a weight is used at {number} positions of an example"
     return Rule(
         "experts",

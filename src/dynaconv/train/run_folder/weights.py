@@ -28,6 +28,7 @@ class Trained:
     """A network in evaluation mode with its task and metadata.
 
     Attributes:
+        model: the network, with its weights.
         task: what it was trained for, to evaluate and predict with.
         about: what was saved with the weights.
         path: of the weights.
