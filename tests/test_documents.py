@@ -20,7 +20,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = REPOSITORY / "src"
 PAGES = {
     str(path.relative_to(REPOSITORY)): path.read_text(encoding="utf-8")
-    for path in [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+    for path in [
+        *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "checkpoints/README.md")),
+        *sorted((REPOSITORY / "docs").glob("*.md")),
+    ]
 }
 ROOMS = ("src", "tests", "tools", "examples")
 OF_OTHERS = {"mnasnet_config.py", "main.py", "utils.py"}  # of the authors' code, which docs/recipes.md compares

@@ -17,7 +17,8 @@ from dynaconv.analysis.routes.interventions import patterns
 from dynaconv.analysis.routes.page import page_data
 from dynaconv.analysis.routes.statistics import RoutingSums
 from dynaconv.errors import UserError
-from dynaconv.inspection import read_routing
+from dynaconv.inspection import intervene, read_routing
+from dynaconv.tasks.classification.folder import Folder
 from dynaconv.train.run_folder.weights import load_trained
 
 
@@ -111,6 +112,7 @@ def test_the_data_of_every_figure(found: tuple[Inspection, Path]) -> None:
     np.testing.assert_allclose(stairs.get_data().values, 100 * last.histogram / last.histogram.sum())
     assert right.images[0].get_array().shape == (50, len(inspection.routers))
     np.testing.assert_allclose(right.images[0].get_array().sum(axis=0), 100)
+    assert all(tick == round(tick) for tick in right.get_xticks())
 
     (axes,) = drawn["within-class"].axes
     np.testing.assert_allclose(heights(axes), last.class_mean()[figures.chosen_classes(inspection, 2)])
@@ -148,6 +150,35 @@ def test_the_error_bars_are_standard_deviations(found: tuple[Inspection, Path]) 
     bars = axes.collections[0].get_segments()
     spread = [(high - low) / 2 for (_, low), (_, high) in bars]
     np.testing.assert_allclose(spread, sums.class_deviation()[label])
+
+
+def test_interventions_read_every_image_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoding takes most of the time: every batch goes through the network with each intervention."""
+    data, run = flat_images(tmp_path / "data"), weights(tmp_path / "w.safetensors")
+    names: list[str] = []
+    image = Folder.image
+    monkeypatch.setattr(Folder, "image", lambda self, row: (names.append(self.name(row)), image(self, row))[1])
+    inspect_run(run, tmp_path / "out", settings(data, intervene=True, batch_size=5, shown=1))
+    assert len(names) <= 2 * 12 + 10  # the recording, the interventions, the pictures of the page
+
+
+def test_interventions_are_those_of_a_network_that_runs_alone(found: tuple[Inspection, Path]) -> None:
+    """Average and max do not depend on the batch: the same accuracy comes from the network by hand."""
+    inspection, place = found
+    model = load_trained(place / "best.safetensors").model
+    levels = torch.tensor([-1.0, 128 / 127.5 - 1, 1.0])
+    inputs = levels[:, None, None, None].expand(3, 3, 32, 32)
+    rows = {row.how: row for row in inspection.interventions.kernels}  # type: ignore[union-attr]
+    for how in ("average", "max"):
+        with torch.no_grad(), intervene(model, how):
+            right = (model(inputs).argmax(1) == torch.arange(3)).float().mean()
+        assert rows[how].top1 == pytest.approx(float(right))
+    sizes = inspection.interventions.resolutions  # type: ignore[union-attr]
+    with torch.no_grad(), intervene(model, "average", resolutions=sizes[1:]):
+        right = (model(inputs).argmax(1) == torch.arange(3)).float().mean()
+    only_first = (True, *[False] * (len(sizes) - 1))
+    by_resolution = {row.enabled: row for row in inspection.interventions.by_resolution}  # type: ignore[union-attr]
+    assert by_resolution[only_first].top1 == pytest.approx(float(right))
 
 
 def test_the_rows_of_table_4_are_the_papers() -> None:

@@ -49,6 +49,7 @@ def test_the_page_has_the_data_of_the_inspection(found: Inspection) -> None:
         assert sample["picture"].startswith("data:image/jpeg;base64,")
         assert [len(weights) for weights in sample["weights"]] == [router["experts"] for router in data["routers"]]
     tops = data["routers"][-1]["top_classes"]
+    assert len(tops) == found.routers[-1].router.experts
     for expert, classes in enumerate(tops):
         for top in classes:
             assert data["samples"][top["sample"]]["label"] == top["label"]

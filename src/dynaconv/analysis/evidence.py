@@ -184,9 +184,14 @@ def part(name: str, studies: Studies) -> str:
 
 def rewritten(page: str, studies: Studies) -> str:
     """The page with every part between markers made anew."""
+    return replaced(page, lambda name: part(name, studies))
+
+
+def replaced(page: str, make: Callable[[str], str]) -> str:
+    """A page with what stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` replaced by ``make(NAME)``."""
 
     def made(match: re.Match[str]) -> str:
-        return f"{match[1]}\n{part(match[2], studies)}\n{match[3]}"
+        return f"{match[1]}\n{make(match[2])}\n{match[3]}"
 
     return re.sub(r"(<!-- begin (.+?) -->)\n.*?(<!-- end \2 -->)", made, page, flags=re.DOTALL)
 

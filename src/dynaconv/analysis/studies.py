@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from dynaconv.analysis.paper_studies import PAPERS
 from dynaconv.analysis.study import ADAM, ANNEALED, CHEN, CONDCONV, DYNAMIC, SMALL, STATIC, THIN, Study, StudyArm, fixed
@@ -127,7 +128,32 @@ UPGRADE = Study(
     training={**ADAM, **ANNEALED, "epochs": 30, "eval_every": 5},
 )
 
-STUDIES = {study.name: study for study in (EVIDENCE, WIDE, DEEP_TEMPERATURE, SIGMOID, UPGRADE, *PAPERS)}
+_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dropout": ("expert dropout 0.1", {"expert_dropout": 0.1}),
+    "balance": ("load balance 0.1", {"load_balance": 0.1}),
+    "diversity": ("expert diversity 0.1", {"expert_diversity": 0.1}),
+    "cosine": ("temperature falls as a cosine", {"temperature_schedule": "cosine"}),
+    "exponential": ("temperature falls exponentially", {"temperature_schedule": "exponential"}),
+}
+REGULARISATION = Study(
+    name="regularisation",
+    title="expert dropout, load balance, diversity of the experts, other temperature schedules",
+    claim="No paper's: does one of the options that keep experts alive and different help a thin network?",
+    network="small_resnet",
+    args=THIN,
+    arms=(
+        replace(DYNAMIC, against=""),
+        replace(STATIC, against="dynamic", direction=-1),
+        *(
+            replace(DYNAMIC, slug=slug, label=label, training=training, against="dynamic", direction=None)
+            for slug, (label, training) in _OPTIONS.items()
+        ),
+    ),
+    settings=SMALL,
+    training={**ADAM, **ANNEALED, "epochs": 30, "eval_every": 5},
+)
+
+STUDIES = {study.name: study for study in (EVIDENCE, WIDE, DEEP_TEMPERATURE, SIGMOID, UPGRADE, REGULARISATION, *PAPERS)}
 """Every study by its name."""
 
 

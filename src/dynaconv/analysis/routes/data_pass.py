@@ -77,27 +77,32 @@ class DataPass:
             device=self.accelerator.device,
         )
 
-    def logits(self, batches: Batches, what: str) -> Iterator[tuple[Tensor, NDArray[Any]]]:
-        """The network's outputs, and the numbers of the images."""
-        memory = torch.channels_last if self.settings.channels_last else torch.contiguous_format
+    def read(self, order: Sequence[int], batch_size: int, what: str) -> Iterator[tuple[Tensor, NDArray[Any]]]:
+        """Every batch of images in that order, with their numbers."""
+        batches = self.batches(order, batch_size)
         done = 0
         try:
-            with torch.no_grad(), self.accelerator.autocast():
-                for images, numbers in batches:
-                    yield self.model(images.contiguous(memory_format=memory)).float(), numbers.cpu().numpy()
-                    done += len(images)
-                    self.watch(what, done, len(self.source))
+            for images, numbers in batches:
+                yield images, numbers.cpu().numpy()
+                done += len(images)
+                self.watch(what, done, len(order))
         finally:
             batches.close()
+
+    def run(self, images: Tensor) -> Tensor:
+        """The network's outputs, float32."""
+        memory = torch.channels_last if self.settings.channels_last else torch.contiguous_format
+        with torch.no_grad(), self.accelerator.autocast():
+            outputs: Tensor = self.model(images.contiguous(memory_format=memory))
+        return outputs.float()
 
     def over(self, recording: Path) -> Inspection:
         right1 = right5 = 0
         read: list[int] = []
         classes = self.trained.classes
         with record_routing(self.model, recording) as recorder:
-            for logits, rows in self.logits(
-                self.batches(range(len(self.source)), self.settings.batch_size), "recording"
-            ):
+            for images, rows in self.read(range(len(self.source)), self.settings.batch_size, "recording"):
+                logits = self.run(images)
                 labels = self.labels[rows]
                 predicted = logits.argmax(dim=1).cpu().numpy()
                 recorder.note(
@@ -110,8 +115,7 @@ class DataPass:
                 one, five = right_of(logits, labels)
                 right1, right5 = right1 + one, right5 + five
                 read += rows.tolist()
-        images = len(read)
-        if not images:
+        if not read:
             raise UserError(f"{self.settings.data} has no image that could be read.")
         routers = [RouterReport(one, self.sums[one.name], self._similarity(one)) for one in recorder.routers]
         tables = None
@@ -119,10 +123,11 @@ class DataPass:
             tables = measure_interventions(
                 self.model,
                 [report.router for report in routers],
-                lambda order, size, what: self.logits(self.batches(order, size), what),
+                self.run,
+                self.read,
                 self.labels,
                 read,
-                (right1 / images, right5 / images),
+                (right1 / len(read), right5 / len(read)),
                 batch_size=self.settings.batch_size,
                 seed=self.settings.seed,
             )
@@ -131,10 +136,10 @@ class DataPass:
             weights=str(self.trained.path),
             settings=self.settings,
             classes=classes,
-            images=images,
+            images=len(read),
             skipped=dict(self.bad_images.reasons),
-            top1=right1 / images,
-            top5=right5 / images,
+            top1=right1 / len(read),
+            top5=right5 / len(read),
             routers=routers,
             names=self.source.name,
             samples=choose_samples(routers[-1].sums, self.labels, self.settings.shown),

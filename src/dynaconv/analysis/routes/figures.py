@@ -87,6 +87,7 @@ def distribution(found: Inspection) -> Figure:
             100 * every.T, origin="lower", aspect="auto", extent=(0.5, len(every) + 0.5, 0, 1), cmap="Blues"
         )
         right.set_xlabel("router, by depth")
+        right.xaxis.get_major_locator().set_params(integer=True)
         right.set_ylabel("routing weight")
         figure.colorbar(picture, ax=right, label="percent of the weights")
     return figure
@@ -135,14 +136,16 @@ def experts(found: Inspection) -> Figure:
 
 
 def depth(found: Inspection) -> Figure:
-    """By depth: the entropy of the routing with its standard deviation over images, and how class-specific it is."""
+    """By depth: the entropy of the routing with its standard deviation over images, cut off at 0 and 1, and how
+    class-specific it is."""
     with new_figure(8.4, 3.0) as figure:
         left, right = figure.subplots(1, 2)
         places = np.arange(1, len(found.routers) + 1)
         marker = "o" if len(places) <= MARKERS else ""
         entropy = np.array([report.sums.entropy_mean() for report in found.routers])
         deviation = np.nan_to_num([report.sums.entropy_deviation() for report in found.routers])
-        left.errorbar(places, entropy, yerr=deviation, color=style(1).colour, marker=marker, markersize=4, capsize=2)
+        bars = np.stack([np.minimum(deviation, entropy), np.minimum(deviation, 1 - entropy)]).clip(0)
+        left.errorbar(places, entropy, yerr=bars, color=style(1).colour, marker=marker, markersize=4, capsize=2)
         left.set_ylabel("entropy / log K")
         left.set_ylim(0, 1.05)
         share = [report.sums.class_share() for report in found.routers]
@@ -184,6 +187,7 @@ def similarity(found: Inspection) -> Figure:
             values = [(some.max() if word == "largest" else some.mean()) if len(some) else np.nan for some in pairs]
             right.plot(places, values, color=look.colour, linestyle=look.dash, marker=marker, markersize=3, label=word)
         right.set_xlabel("dynamic layer, by depth")
+        right.xaxis.get_major_locator().set_params(integer=True)
         right.set_ylabel("cosine of two experts")
         right.set_ylim(-1.05, 1.05)
         right.legend(frameon=False)

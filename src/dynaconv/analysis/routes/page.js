@@ -159,14 +159,20 @@
     [0, 0.25, 0.5, 0.75, 1].forEach(function (share) {
       var y = bottom - share * (bottom - top), value = low + share * (high - low);
       svg.append(draw("line", { x1: left, x2: right, y1: y, y2: y, stroke: "#e0e4e8" }));
-      svg.append(draw("text", { x: left - 5, y: y + 4, "text-anchor": "end" }, high > 10 ? value.toFixed(0) : value.toFixed(2)));
+      svg.append(draw("text", { x: left - 5, y: y + 4, "text-anchor": "end" }, high >= 4 ? String(Number(value.toFixed(1))) : value.toFixed(2)));
     });
     if (name) { svg.append(draw("text", { x: right, y: bottom + 30, "text-anchor": "end" }, name)); }
   }
 
+  /* The next number of which a quarter is easy to read. */
+  function nice(value) {
+    var unit = Math.pow(10, Math.floor(Math.log10(value)));
+    return unit * ([1, 2, 4, 6, 8].filter(function (times) { return times * unit >= value; })[0] || 10);
+  }
+
   function showHistogram(router) {
     var svg = draw("svg", { viewBox: "0 0 420 230", role: "img" }), bins = router.histogram, total = bins.reduce(function (a, b) { return a + b; }, 0) || 1;
-    var most = Math.max.apply(null, bins) / total * 100 || 1, width = 360 / bins.length;
+    var most = nice(Math.max.apply(null, bins) / total * 100 || 1), width = 360 / bins.length;
     axes(svg, 48, 408, 10, 185, 0, most, "routing weight");
     svg.append(draw("text", { x: 48, y: 222 }, "percent of the weights" + (router.outside ? "; " + router.outside + " outside of 0 to 1" : "")));
     bins.forEach(function (count, place) {
@@ -186,7 +192,7 @@
     var looks = [["#0a4f8f", -1], ["#d55e00", 1]], experts = router.experts, step = 360 / experts;
     var tops = [0.01];
     spreadOf.forEach(function (label) { router.class_mean[label].forEach(function (mean, expert) { tops.push(mean + (router.class_deviation[label][expert] || 0)); }); });
-    var high = Math.max.apply(null, tops) * 1.08;
+    var high = nice(Math.max.apply(null, tops));
     var svg = draw("svg", { viewBox: "0 0 420 230", role: "img" });
     axes(svg, 48, 408, 10, 185, 0, high, "expert");
     spreadOf.forEach(function (label, which) {
@@ -213,20 +219,22 @@
     var layers = Object.keys(router.similarity);
     if (!layers.length) { keepCaption("similarity", [make("p", { className: "note" }, ["No layer with a bank of its own uses this router."])]); return; }
     var names = router.mean.map(function (mean, expert) { return String(expert); });
-    var parts = [];
-    layers.forEach(function (layer) {
-      if (layers.length > 1) { parts.push(make("p", { className: "note" }, [layer])); }
-      parts.push(matrix(names, names, router.similarity[layer], true, "2rem"));
-    });
-    keepCaption("similarity", parts);
+    byId("similarity").className = layers.length > 1 ? "whole" : "";
+    keepCaption("similarity", [make("div", { className: "matrices" }, layers.map(function (layer) {
+      var name = layers.length > 1 ? make("p", { className: "note" }, [layer]) : null;
+      return make("div", {}, [name, matrix(names, names, router.similarity[layer], true, "2rem")]);
+    }))]);
   }
 
   function showExperts(router) {
+    var last = data.routers[data.routers.length - 1], shown = router === last;
+    byId("exemplars").textContent = shown ? "With the mean weight, and the image of the class that has the largest weight." :
+      "With the mean weight. Images are on the page for the last router (" + last.name + ") alone; inspect.json names all.";
     fill(byId("experts"), router.top_classes.map(function (tops, expert) {
       return make("div", { className: "expert" }, [
         make("div", {}, [make("b", {}, ["expert " + expert]), make("span", { className: "note" }, ["mean " + short(router.mean[expert])])]),
         make("div", { className: "tops" }, tops.map(function (top) {
-          var sample = data.samples[top.sample];
+          var sample = shown ? data.samples[top.sample] : null;
           return make("div", { className: "top", title: data.classes[top.label] + ", largest weight " + short(top.weight) },
             [sample ? make("img", { src: sample.picture, alt: "" }) : null, data.classes[top.label] + " " + short(top.mean)]);
         }))

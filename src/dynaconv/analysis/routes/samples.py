@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SIDE = 72  # pixels of a picture on the page
 FIGURE_EXPERTS, FIGURE_CLASSES = 4, 10  # CondConv, Figure 6
+PAGE_EXPERTS = 16  # of the last router: their exemplars are on the page; 160 pictures are about 300 KB
 
 
 @dataclass
@@ -63,7 +64,7 @@ def choose_samples(last: RoutingSums, labels: NDArray[Any], shown: int) -> list[
     means = last.class_mean()
     exemplars = [
         int(last.most_image[label, expert])
-        for expert in range(min(last.experts, FIGURE_EXPERTS))
+        for expert in range(min(last.experts, PAGE_EXPERTS))
         for label in top_classes(means, expert, FIGURE_CLASSES)
     ]
     extra = sorted(set(exemplars) - set(picked) - {-1})

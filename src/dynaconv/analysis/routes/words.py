@@ -58,8 +58,8 @@ def summary(found: Inspection) -> str:
     shares = [(report.sums.class_share(), report.router.name) for report in routers]
     known = [(share, name) for share, name in shares if share is not None]
     lines = [
-        f"{found.network} on {found.images} images of {data_name(found)}: top-1 {100 * found.top1:.2f} %, "
-        f"{len(routers)} routers, {experts} experts."
+        f"{found.network} on {_many(found.images, 'image')} of {data_name(found)}: top-1 {100 * found.top1:.2f} %, "
+        f"{_many(len(routers), 'router')}, {_many(experts, 'expert')}."
     ]
     if known:
         most, where = max(known)
@@ -77,6 +77,10 @@ def summary(found: Inspection) -> str:
             "nearly alike, whatever the image. A lower temperature sharpens them."
         )
     return "\n".join(lines)
+
+
+def _many(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def data_name(found: Inspection) -> str:
