@@ -112,7 +112,10 @@ def action_of(form: str, name: str, batch: int, size: int, trains: bool) -> Call
     import dynaconv.models
 
     torch.manual_seed(0)
-    network = timm.create_model(name, num_classes=100).to(memory_format=torch.channels_last)
+    network = timm.create_model(
+        name, num_classes=100, drop_rate=0.0, drop_path_rate=0.0
+    )  # rounds are equal
+    network.to(memory_format=torch.channels_last)
     x = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(batch)
     if not trains:
@@ -123,19 +126,14 @@ def action_of(form: str, name: str, batch: int, size: int, trains: bool) -> Call
         with kernels_of(form), torch.inference_mode():
             return frozen(x)
 
-    def step() -> torch.Tensor:  # no update: every round computes the same
+    def step() -> torch.Tensor:  # no update
         with kernels_of(form):
             network.zero_grad()
             loss = torch.nn.functional.cross_entropy(network(x), labels)
             loss.backward()
         return loss.detach()
 
-    if trains:
-        for module in network.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0
-        return step
-    return infer
+    return step if trains else infer
 
 
 def interval_of_median(values: Sequence[float]) -> tuple[float, float]:
