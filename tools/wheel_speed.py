@@ -112,9 +112,7 @@ def action_of(form: str, name: str, batch: int, size: int, trains: bool) -> Call
     import dynaconv.models
 
     torch.manual_seed(0)
-    network = timm.create_model(
-        name, num_classes=100, drop_rate=0.0, drop_path_rate=0.0
-    )  # rounds are equal
+    network = timm.create_model(name, num_classes=100, drop_rate=0.0, drop_path_rate=0.0)  # rounds are equal
     network.to(memory_format=torch.channels_last)
     x = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(batch)
