@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +18,17 @@ class RunError(RuntimeError):
     """A run that cannot go on though nothing was typed wrongly (disk full, loss not finite); printed alone, exit 1."""
 
     exit_code = 1
+
+
+DISK = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS))
+"""What can happen to a file that was named rightly."""
+
+
+def cannot_write(what: object, error: OSError) -> UserError | RunError:
+    """The error to raise for a file that cannot be written: the disk is at fault (exit 1), or the name is (exit 2)."""
+    if error.errno in DISK:
+        return RunError(f"Cannot write {what}: {os.strerror(error.errno)}. Make room, and repeat the command.")
+    return UserError(f"Cannot write {what}: {error.strerror or error}.")
 
 
 @contextmanager

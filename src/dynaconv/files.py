@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from dynaconv.errors import UserError
+
 TEMPORARY = ".tmp"
 CHECKSUM = ".sha256"
 SEAL = "sha256"
@@ -69,16 +71,44 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda file: file.write(text.encode()))
 
 
-def read_plain(path: Path) -> bytes:
-    """The content of an ordinary file.
+def write_output(path: Path, text: str) -> None:
+    """:func:`write_text` to a name that a user gave: a link is followed; a pipe or device stays, and gets the text."""
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+    else:
+        write_text(path.resolve(), text)
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Before hours of work: raise UserError if a file cannot get this name."""
+    folder = path.resolve().parent
+    if path.is_dir():
+        raise UserError(f"Cannot write {option} {path}: it is a folder.")
+    if not folder.is_dir():
+        raise UserError(f"Cannot write {option} {path}: there is no folder {folder}.")
+    if not os.access(path if path.exists() and not path.is_file() else folder, os.W_OK):
+        raise UserError(f"Cannot write {option} {path}: Permission denied.")
+
+
+def ordinary_file(path: str | Path) -> Path:
+    """``path``, where it is an ordinary file or a folder.
 
     Raises:
-        OSError: it cannot be read, or is none: a pipe would be waited for, and a device may never end.
+        OSError: there is nothing, or a pipe, which would be waited for, or a device, which may never end.
     """
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
-    return path.read_bytes()
+    return Path(path)
+
+
+def read_plain(path: Path) -> bytes:
+    """The content of an ordinary file.
+
+    Raises:
+        OSError: it cannot be read, or is none, see :func:`ordinary_file`.
+    """
+    return ordinary_file(path).read_bytes()
 
 
 def read_json(path: Path) -> Any:
@@ -96,7 +126,7 @@ def read_json(path: Path) -> Any:
 
 def sealed(content: dict[str, Any]) -> dict[str, Any]:
     """``content`` (of JSON types) with a checksum of itself under ``sha256``, for :func:`unsealed` to compare."""
-    return {**content, SEAL: _seal(content)}
+    return {**content, SEAL: checksum_of(content)}
 
 
 def unsealed(content: Any) -> dict[str, Any]:
@@ -108,12 +138,13 @@ def unsealed(content: Any) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get(SEAL) is None:
         raise ValueError("it has no checksum")
     plain = {name: value for name, value in content.items() if name != SEAL}
-    if content[SEAL] != _seal(plain):
+    if content[SEAL] != checksum_of(plain):
         raise ValueError("it does not match its checksum")
     return plain
 
 
-def _seal(content: dict[str, Any]) -> str:
+def checksum_of(content: Any) -> str:
+    """The sha256 of a value of JSON types, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -79,7 +79,7 @@ def test_every_arm_with_every_seed_once_seed_by_seed(done: tuple[Path, Ablation,
     assert notes.runs == [(label, seed) for seed in (0, 2) for label in ("sigmoid, K=4", "softmax, K=4")]
     assert [row.seeds for row in result.rows] == [(0, 2), (0, 2)]
     raw = json.loads((out / "raw.json").read_text())
-    assert set(raw) == {"format", "study", "facts", "arms", "measured", "results"}
+    assert set(raw) == {"format", "study", "facts", "arms", "measured", "results", "checksums"}
     assert {slug: list(by_seed) for slug, by_seed in raw["results"].items()} == {
         "sigmoid": ["0", "2"],
         "softmax": ["0", "2"],
@@ -167,7 +167,7 @@ def test_other_settings_are_refused_by_name(done: tuple[Path, Ablation, Notes]) 
 
 def test_results_from_before_an_option_had_its_default(done: tuple[Path, Ablation, Notes], tmp_path: Path) -> None:
     content = json.loads((done[0] / "raw.json").read_text())
-    del content["facts"]["mixup_prob"], content["facts"]["momentum"]
+    del content["facts"]["mixup_prob"], content["facts"]["momentum"], content["checksums"]
     (tmp_path / "raw.json").write_text(json.dumps(content))
     notes = Notes()
     assert scores(ablate(sigmoid(), tmp_path, watcher=notes)) == scores(done[1])
@@ -181,16 +181,63 @@ def test_results_from_before_an_option_had_its_default(done: tuple[Path, Ablatio
 def test_an_arm_that_is_another_one_is_refused(done: tuple[Path, Ablation, Notes], tmp_path: Path) -> None:
     content = json.loads((done[0] / "raw.json").read_text())
     content["arms"]["softmax"]["model"]["experts"] = 8
+    del content["checksums"]
     (tmp_path / "raw.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="have an arm softmax whose model is"):
         ablate(sigmoid(), tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": 1, "study": "sigmoid"}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"format": 1, "study": "sigmoid"}', '{"format": 1, "results": {}}', "[" * 100_000]
+)
 def test_spoilt_raw_results_are_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "raw.json").write_text(text)
     with pytest.raises(UserError, match=r"raw\.json"):
         ablate(sigmoid(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("named", "place", "value"),
+    [
+        ("results/softmax/2", ("results", "softmax", "2", "top1"), 99.0),
+        ("results/softmax/2", ("results", "softmax", "2"), None),
+        ("arms/sigmoid", ("arms", "sigmoid", "madds"), 1.0),
+        ("measured/sigmoid", ("measured", "sigmoid", "step", "ratio"), 0.5),
+        ("facts", ("facts", "seed_of_nothing"), 1),
+        ("results", ("results",), []),
+        ("checksums", ("checksums",), None),
+    ],
+)
+def test_changed_raw_results_are_named(
+    done: tuple[Path, Ablation, Notes], tmp_path: Path, named: str, place: tuple[str, ...], value: object
+) -> None:
+    """A digit that another hand or a bad disk changed would make another table in silence."""
+    content = json.loads((done[0] / "raw.json").read_text())
+    *inner, last = place
+    part = content
+    for name in inner:
+        part = part[name]
+    part[last] = value
+    (tmp_path / "raw.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"raw\.json is damaged: {named} "):
+        Raw(tmp_path / "raw.json", "sigmoid").read()
+
+
+@pytest.mark.parametrize("content", [{}, {"top1": 3.0}, {"top1": 3.0, "curve": [[0]]}])
+def test_a_result_without_checksum_must_be_one(
+    done: tuple[Path, Ablation, Notes], tmp_path: Path, content: object
+) -> None:
+    whole = json.loads((done[0] / "raw.json").read_text())
+    whole["results"]["softmax"]["3"] = content
+    (tmp_path / "raw.json").write_text(json.dumps(whole))
+    with pytest.raises(UserError, match="is damaged: results/softmax/3"):
+        Raw(tmp_path / "raw.json", "sigmoid").read()
+
+
+def test_raw_results_in_a_pipe_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "raw.json")
+    with pytest.raises(UserError, match=r"raw\.json cannot be read"):
+        Raw(tmp_path / "raw.json", "sigmoid").read()
 
 
 def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
@@ -221,6 +268,7 @@ def test_controls_are_widened_and_keep_their_width(tmp_path: Path) -> None:
     kept = content["arms"]["wide-time"]["width"]
     assert content["arms"]["wide-time"]["model"]["args"]["width_multiplier"] == kept["width_multiplier"]
     content["results"], content["measured"] = {}, {}
+    del content["checksums"]
     content["arms"]["wide-time"]["width"] = {"width_multiplier": 1.0, "ratio": 1.0}
     content["arms"]["wide-time"]["model"]["args"]["width_multiplier"] = 1.0
     (tmp_path / "raw.json").write_text(json.dumps(content))

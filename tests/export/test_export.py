@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 import dynaconv
 from dynaconv.cli import main
+from dynaconv.cli.export import read_classes
 from dynaconv.errors import UserError
 from dynaconv.export import ExportReport, export, load
 from tolerances import assert_close
@@ -420,3 +422,59 @@ def test_a_runs_weights_bring_their_classes_and_preprocessing(tmp_path: Path) ->
     mean, std = (torch.tensor(preprocess[name])[:, None, None] for name in ("mean", "std"))
     with torch.no_grad():
         assert_close(loaded.run(images)["logits"], network((images - mean) / std))
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("name", ["names.txt", "names.json"])
+def test_names_of_classes_that_cannot_be_read(name: str, tmp_path: Path) -> None:
+    """A pipe, a folder, bytes that are no text, JSON that does not end: in one line."""
+    path = tmp_path / name
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=f"--classes .*{name} cannot be read: .*no ordinary file"):
+        read_classes(path)
+    for content in (b"\xff\xfe\x00", b"[" * 100_000 if name == "names.json" else b"a\n\nb"):
+        path.unlink()
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=f"--classes .*{name}"):
+            read_classes(path)
+
+
+@pytest.mark.parametrize("name", ["x.onnx", "x.pt2"])
+def test_a_flipped_bit_of_an_exported_file_is_refused(name: str, tmp_path: Path) -> None:
+    """In a weight it would change the scores, in the metadata the name of a class, both in silence."""
+    path = tmp_path / name
+    to = {"x.onnx": "onnx", "x.pt2": "torch-export"}[name]
+    export(small(), path, to=to, image_size=16, classes=NAMES)
+    load(path)
+    whole = path.read_bytes()
+    for place in (len(whole) // 3, whole.rindex(NAMES[0].encode()), len(whole) - 200, len(whole) - 1):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(UserError, match=rf"{name} is damaged: it does not match its checksum"):
+            load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("batch", 0), ("batch", "2"), ("input_size", [3, 16]), ("classes", "cat"), ("outputs", []), ("task", "poetry")],
+)
+def test_what_a_file_says_about_itself_must_be_possible(
+    name: str, value: object, written: ExportReport, tmp_path: Path
+) -> None:
+    model = onnx.load(str(written.path))
+    (entry,) = (one for one in model.metadata_props if one.key == "dynaconv")
+    entry.value = json.dumps({**json.loads(entry.value), name: value})
+    kept = [one for one in model.metadata_props if one.key != "dynaconv.sha256"]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    onnx.save(model, str(tmp_path / "x.onnx"))
+    with pytest.raises(UserError, match=rf"x\.onnx does not say what it is \({name}"):
+        load(tmp_path / "x.onnx")
+
+
+def test_a_batch_that_no_memory_holds(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="batch is 100000; expected 1 to 65,536"):
+        export(small(), tmp_path / "x.onnx", batch=100_000)
+    with pytest.raises(UserError, match=r"image_size is \(8, 9223372036854775808\); expected sides from 1 to"):
+        export(small(), tmp_path / "x.onnx", image_size=(8, 2**63))

@@ -11,7 +11,8 @@ import hypothesis.strategies as st
 
 from faults import worlds
 from faults.damages import CONTENT, PLACE, change_tree
-from faults.files import FILES, Kind, damaged_path
+from faults.files import FILES, damaged_path
+from faults.kinds import Kind
 from faults.oracle import Fault, judge
 
 TREE = "tree"

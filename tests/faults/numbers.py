@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,9 +39,20 @@ COMMANDS: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "compare": (worlds.pictures, ("test_resnet", "--data", "{root}/data", "--quiet", "--image-size", "16")),
     "bench": (lambda root: None, ("test_resnet", "--size", "32", "--rounds", "1", "--warmup", "0", "--no-memory")),
     "cost": (lambda root: None, ("test_resnet", "--input", "3x32x32")),
+    "export": (lambda root: None, ("test_resnet", "--out", "{root}/x.onnx", "--image-size", "32")),
+    "serve": (worlds.weights, ("{root}/w.safetensors", "--port", "0")),
+    "inspect": (worlds.weights, ("{root}/w.safetensors", "--data", "{root}/data", "--workers", "0", "--device", "cpu")),
+    "ablate": (worlds.pictures, ("sigmoid", "--data", "{root}/data", "--width", "0.125", "--image-size", "32")),
 }
-OUT = {"train": ("--out", "{root}/out"), "compare": ("--out", "{root}/out")}
-TEXTS = ("--image-size", "--experts", "--seeds", "--values", "--input")  # typed as text, and numbers all the same
+OUT = dict.fromkeys(("train", "compare", "inspect", "ablate"), ("--out", "{root}/out"))
+TEXTS = (
+    "--image-size",
+    "--experts",
+    "--seeds",
+    "--values",
+    "--input",
+    "--batch",
+)  # numbers, typed as text
 
 
 class Enough(Exception):  # noqa: N818 - what happened
@@ -148,9 +160,13 @@ def _task_case(root: Path, task: str, given: str) -> bool:
 
 @contextmanager
 def _begun() -> Iterator[None]:
-    """Inside, training ends after some steps, a comparison before its measurements, and nothing is timed."""
+    """Inside, training ends after some steps, comparisons before they measure; nothing is timed, traced or served."""
 
     def enough(*_: Any, **__: Any) -> None:
+        raise Enough
+
+    def serving(_: Any, listening: socket.socket, *__: Any) -> None:
+        listening.close()
         raise Enough
 
     steps = iter(range(STEPS))
@@ -162,5 +178,9 @@ def _begun() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Loop, "train_step", step)
         patch.setattr("dynaconv.analysis.experiment._measure", enough)
+        patch.setattr("dynaconv.analysis.ablation._measured", enough)
+        patch.setattr("dynaconv.analysis.routes.write_inspection", enough)
         patch.setattr("dynaconv.bench.run.interleave", enough)
+        patch.setattr("dynaconv.export.exporting.trace", enough)
+        patch.setattr("dynaconv.serve.server.run", serving)
         yield

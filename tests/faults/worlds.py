@@ -43,7 +43,7 @@ COMPARISON = CompareSettings(
 
 
 @functools.cache
-def _home() -> Path:
+def home() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     folder.chmod(0o755)  # some cases read as another user
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -52,20 +52,20 @@ def _home() -> Path:
 
 def case_folder() -> Path:
     """The folder of the present case: always the same name, for results hold paths."""
-    folder = _home() / "case"
+    folder = home() / "case"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o755)
     return folder
 
 
-def _once(make: Callable[[Path], object]) -> Callable[[Path], None]:
+def once(make: Callable[[Path], object]) -> Callable[[Path], None]:
     """A function that copies into a folder what ``make`` writes; it is written the first time only."""
     name = make.__name__
 
     def copy(root: Path) -> None:
-        kept = _home() / name
+        kept = home() / name
         if not kept.exists():
-            part = _home() / f"{name}.part"
+            part = home() / f"{name}.part"
             part.mkdir()
             make(part)
             part.rename(kept)
@@ -80,13 +80,13 @@ def train(root: Path, *words: object) -> str:
     return command("train", *NETWORK, *given)
 
 
-@_once
+@once
 def pictures(root: Path) -> None:
     """Two classes, in ``data/train`` and ``data/val``."""
     write_folder(root / "data", train=4, held=3)
 
 
-@_once
+@once
 def run(root: Path) -> None:
     """A run that has one of its two epochs to do yet, beside its data; and a picture to predict."""
     pictures(root)
@@ -97,7 +97,7 @@ def run(root: Path) -> None:
         (root / "run" / path).unlink()
 
 
-@_once
+@once
 def weights(root: Path) -> None:
     """A finished run's weights and a picture in many formats."""
     pictures(root)
@@ -118,7 +118,7 @@ def weights(root: Path) -> None:
     picture.convert("CMYK").save(root / "cmyk.jpg")
 
 
-@_once
+@once
 def shards(root: Path) -> None:
     """WebDataset shards with names of classes."""
     weights(root)
@@ -137,13 +137,13 @@ def shards(root: Path) -> None:
     shutil.rmtree(root / "data")
 
 
-@_once
+@once
 def boxes(root: Path) -> None:
     """Annotation files for detection."""
     write_coco(root / "coco", train=3, held=2)
 
 
-@_once
+@once
 def keypoints(root: Path) -> None:
     """Annotation files for keypoints, and the boxes of a detector."""
     write_data(root / "coco")
@@ -158,7 +158,7 @@ def comparison(root: Path) -> Comparison:
     return compare(COMPARISON, root / "out")
 
 
-@_once
+@once
 def compared(root: Path) -> None:
     """A finished comparison."""
     rounds, measure.ROUNDS = measure.ROUNDS, measure.FEWEST
@@ -168,7 +168,7 @@ def compared(root: Path) -> None:
         measure.ROUNDS = rounds
 
 
-@_once
+@once
 def mnist(root: Path) -> None:
     """torchvision's layout: big-endian sizes, then bytes."""
     raw, random = root / "mnist" / "MNIST" / "raw", np.random.default_rng(0)
@@ -179,7 +179,7 @@ def mnist(root: Path) -> None:
         (raw / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, 6) + labels.tobytes())
 
 
-@_once
+@once
 def archive(root: Path) -> None:
     """A frozen network that ``dynaconv.save`` wrote."""
     import timm
@@ -190,7 +190,7 @@ def archive(root: Path) -> None:
     dynaconv.save(dynaconv.freeze(network), root / "network.safetensors")
 
 
-@_once
+@once
 def hub(root: Path) -> None:
     """A network of the zoo as the hub has it."""
     import timm

@@ -175,6 +175,22 @@ def test_one_layer_needs_no_factory(frozen: bool, tmp_path: Path) -> None:
     same(layer, loaded, torch.randn(2, 4, 9, 9))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("strategy", {}), ("strategy", "fastest"), ("bank_dtype", []), ("bank_dtype", "int3")]
+)
+def test_a_frozen_layer_of_an_unknown_kind_is_refused_when_it_is_read(name: str, value: object, tmp_path: Path) -> None:
+    """Whole and with the right checksum, but nothing that could run."""
+    from dynaconv.inference import archive_file
+
+    layer = freeze(dynaconv.CondConv2d(4, 6, 3, experts=3).eval(), input_size=(4, 9, 9))
+    description, tensors = archive_file.read(save(layer, tmp_path / "layer"))
+    [(_, described)] = description["structure"]["modules"]
+    described[name] = value
+    archive_file.write(tmp_path / "other", tensors, description)
+    with pytest.raises(ValueError, match=f"other.*({name}|unhashable)"):
+        load(tmp_path / "other")
+
+
 def test_layers_of_every_kind(tmp_path: Path) -> None:
     kinds = [kind for kind in dynaconv.__all__ if kind.startswith(("Dynamic", "Cond"))]
     assert len(kinds) == 16

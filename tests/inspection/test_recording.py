@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 import dynaconv
-from dynaconv.errors import UserError
+from dynaconv.errors import RunError, UserError
 from dynaconv.inspection import read_routing, routers_of
 from dynaconv.layers import DynamicConv2d
 from dynaconv.torch_private import hooks_of
@@ -195,7 +196,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
             for _ in range(200):
                 net(images(64))
 
-    with pytest.raises(UserError, match=r"Cannot write .*r\.parquet: "):
+    with pytest.raises(RunError, match=r"Cannot write .*r\.parquet: No space left on device\."):
         fill()
     assert list(tmp_path.iterdir()) == []
     assert hooks(net) == before
@@ -282,8 +283,35 @@ def test_what_cannot_be_recorded_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="give every pass the same"):
         other_columns()
     (tmp_path / "x.parquet").write_text("no such thing")
-    with pytest.raises(UserError, match="no recording"):
-        read_routing(tmp_path / "x.parquet")
+    os.mkfifo(tmp_path / "pipe.parquet")
+    for name in ("x", "pipe", "none"):
+        with pytest.raises(UserError, match="no recording"):
+            read_routing(tmp_path / f"{name}.parquet")
+
+
+def test_a_recording_of_which_one_bit_is_flipped_is_refused(tmp_path: Path) -> None:
+    """Every byte of the numbers and of what the file says about itself is under a checksum."""
+    path, net = tmp_path / "r.parquet", Net()
+    with dynaconv.record_routing(net, path) as recorder:
+        net(images(3))
+        recorder.note(label=["cat", "dog", "cat"])
+    before, whole = _all_of(path), path.read_bytes()
+    refused = 0
+    for place in range(4, len(whole), 7):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        try:
+            assert _all_of(path) == before
+        except UserError as error:
+            assert "r.parquet" in str(error)  # noqa: PT017 - a flip of what nobody reads changes nothing
+            refused += 1
+    assert refused > len(whole) / 7 / 4
+
+
+def _all_of(path: Path) -> list[object]:
+    routers, groups = read_routing(path)
+    return [routers, *((rows.columns, {name: one.tolist() for name, one in rows.weights.items()}) for rows in groups)]
 
 
 def test_routers_that_see_other_numbers_of_examples_are_refused() -> None:

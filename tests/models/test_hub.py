@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from dynaconv.errors import UserError
@@ -86,6 +87,15 @@ def test_static_weights_of_other_classes() -> None:
         load_weights(network, twin.state_dict())
     assert load_weights(network, twin.state_dict(), classifier=False) == ["fc.bias", "fc.weight"]
     assert torch.equal(network.layer1[0].conv1.weight[1], twin.layer1[0].conv1.weight)
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_weights_that_do_not_fit_are_named_by_their_file(static: bool, tmp_path: Path) -> None:
+    """One flipped bit in the name of a tensor is enough."""
+    state = {key.replace("bn1.bias", "bn1.biaq"): one for key, one in make(NAME, static=static).state_dict().items()}
+    save_file({key: one.contiguous().clone() for key, one in state.items()}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"model\.safetensors|" + tmp_path.name):
+        load_weights(make(NAME), tmp_path / "model.safetensors")
 
 
 def damage(folder: Path, name: str, content: bytes | None) -> None:

@@ -21,7 +21,7 @@ from dynaconv.train import TrainSettings, fit
 from dynaconv.train.progress import Silent
 from dynaconv.train.run_folder.checkpoint import CHECKSUM, read_checkpoint, write_checkpoint
 from dynaconv.train.run_folder.lock import FolderLock
-from dynaconv.train.run_folder.weights import read_weights, save_weights
+from dynaconv.train.run_folder.weights import load_trained, read_weights, save_weights
 from tasks.pictures import write_folder
 from train.tiny import Tiny, digits, newest, settings, tiny
 
@@ -59,6 +59,8 @@ def checkpoint_as_of(path: Path, change: Any) -> None:
         (lambda state: state.pop("facts"), "KeyError: 'facts'"),
         (lambda state: state.update(wings=2), "KeyError: 'unknown wings'"),
         (lambda state: state["optimizer"]["state"].update({0: 3.5}), "ValueError: the optimizer's state of a .*"),
+        (lambda state: state["optimizer"]["param_groups"][0].update(maximize=0.5), "ValueError: .*maximize is 0.5"),
+        (lambda state: state["optimizer"]["param_groups"][0].pop("lr"), "ValueError: .*lacks 'lr'"),
     ],
 )
 def test_checkpoint_with_other_keys_offers_the_older_one(tmp_path: Path, change: Any, named: str) -> None:
@@ -80,6 +82,20 @@ def test_checkpoint_of_another_version(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(UserError, match=r"another version of dynaconv wrote it \(its format is 2, expected 3\)"):
         fit(tiny(), digits(), settings(epochs=2), out=tmp_path, resume="auto")
     assert last.is_file()
+
+
+@pytest.mark.timeout(30)
+def test_a_pipe_in_the_place_of_run_json_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "run.json")
+    fit(tiny(), digits(), settings(epochs=1), out=tmp_path, resume="auto")
+    assert json.loads((tmp_path / "run.json").read_text())["recipe"]
+
+
+def test_what_weights_say_of_their_network_must_be_possible(tmp_path: Path) -> None:
+    model = {"name": "test_resnet", "args": [1, 2, 3]}
+    save_weights(tmp_path / "w.safetensors", nn.Linear(2, 2), {"classes": ["a", "b"], "model": model})
+    with pytest.raises(UserError, match=r"w\.safetensors cannot be used: .*args is \[1, 2, 3\]"):
+        load_trained(tmp_path / "w.safetensors")
 
 
 def test_binary_checksum_file_is_damage(tmp_path: Path) -> None:

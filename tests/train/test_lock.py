@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dynaconv.errors import UserError
-from dynaconv.train.run_folder.lock import FolderLock
+from dynaconv.train.run_folder.lock import FolderInUse, FolderLock
 
 
 def hold(folder: str, ready: Connection) -> None:
@@ -89,3 +90,16 @@ def test_other_folders_are_free(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     with FolderLock(tmp_path / "a"), FolderLock(tmp_path / "b"):
         assert (tmp_path / "a" / ".lock").is_file()
+
+
+def test_a_full_disk_is_no_lost_lock(tmp_path: Path) -> None:
+    """Who holds the lock cannot be noted then; the lock holds all the same, and the run itself speaks of the disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with FolderLock(tmp_path) as lock:
+            lock.check()
+            with pytest.raises(FolderInUse):
+                FolderLock(tmp_path).__enter__()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -12,10 +12,12 @@ from typing import Any
 from dynaconv.analysis.arms import Arm
 from dynaconv.analysis.runs import RunResult
 from dynaconv.errors import RunError, UserError, differences, shortened
-from dynaconv.files import write_whole
+from dynaconv.files import checksum_of, read_json, write_whole
 from dynaconv.train.run_folder.lock import FolderInUse, FolderLock
 
 FORMAT = 1
+CHECKSUMS = "checksums"
+PARTS = ("facts", "arms", "measured", "results", CHECKSUMS)
 LOCK_POLL = 0.2  # seconds
 
 
@@ -28,6 +30,7 @@ class Raw:
         arms             of every arm: label, model, training; parameters and multiply-adds; of a widened one its width
         measured         of every arm: time and memory, see :mod:`dynaconv.analysis.measure`
         results          by arm and seed: :class:`~dynaconv.analysis.runs.RunResult` and what computed it
+        checksums        of the facts, of every arm, measurement and result; what has none is not checked
 
     Args:
         path: of the file.
@@ -41,23 +44,30 @@ class Raw:
         """The whole content; that of an empty study where there is no file.
 
         Raises:
-            UserError: it is not such a file.
+            UserError: it is not such a file, or it was changed since it was written.
         """
-        empty = {"format": FORMAT, "study": self.study, "facts": {}, "arms": {}, "measured": {}, "results": {}}
-        if not self.path.is_file():
-            return empty
+        empty = {"format": FORMAT, "study": self.study, **{part: {} for part in PARTS}}
         try:
-            content = json.loads(self.path.read_text())
+            content = read_json(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            if self.path.is_symlink():
+                raise UserError(f"The raw results {self.path} are a link to nothing. Restore the file.") from None
+            return empty
         except (ValueError, OSError) as error:
             raise UserError(f"The raw results {self.path} cannot be read: {error}. Restore the file.") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT or "results" not in content:
             raise UserError(f"{self.path} is no file of raw results of 'dynaconv ablate'; choose another --raw.")
-        if self.study and content.get("study") != self.study:
+        study = content.get("study")
+        if self.study and study != self.study:
+            raise UserError(f"{self.path} holds the study {study!r}, and this is {self.study!r}; choose another --raw.")
+        content = {**empty, **content}
+        wrong = _changed(content)
+        if wrong:
             raise UserError(
-                f"{self.path} holds the study {content.get('study')!r}, and this is {self.study!r}; choose another "
-                "--raw."
+                f"{self.path} is damaged: {shortened(wrong)} cannot be as it was written. Restore the file. "
+                "(What you changed on purpose is not checked once its entry in 'checksums' is removed.)"
             )
-        return {**empty, **content}
+        return content
 
     def write(self, content: Mapping[str, Any]) -> None:
         """Write the whole file.
@@ -65,6 +75,7 @@ class Raw:
         Raises:
             RunError: the disk is full, or the folder is not writable.
         """
+        content = {**content, CHECKSUMS: {name: checksum_of(value) for name, value in _named_parts(content)}}
         text = json.dumps(content, indent=1, sort_keys=False) + "\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,6 +92,48 @@ class Raw:
             slug: [RunResult.of(_without_about(by_seed[seed])) for seed in sorted(by_seed, key=int)]
             for slug, by_seed in self.read()["results"].items()
         }
+
+    def result(self, slug: str, seed: int) -> RunResult | None:
+        """Of one run; None if it has not ended."""
+        plain = self.read()["results"].get(slug, {}).get(str(seed))
+        return None if plain is None else RunResult.of(_without_about(plain))
+
+
+def _named_parts(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What has a checksum of its own, so that processes of several versions can add to one file."""
+    yield "facts", content["facts"]
+    for part in ("arms", "measured"):
+        for slug, value in content[part].items():
+            yield f"{part}/{slug}", value
+    for slug, by_seed in content["results"].items():
+        for seed, value in by_seed.items():
+            yield f"results/{slug}/{seed}", value
+
+
+def _changed(content: Mapping[str, Any]) -> list[str]:
+    """Names of the parts that are of another type, or not what their checksum is of."""
+    tables = {**{part: content[part] for part in PARTS}, **_dictionary(content["results"])}
+    wrong = [name for name, value in tables.items() if not isinstance(value, dict)]
+    if wrong:
+        return wrong
+    parts, checksums = dict(_named_parts(content)), content[CHECKSUMS]
+    return [name for name, value in parts.items() if not _is_whole(name, value, checksums.get(name))]
+
+
+def _is_whole(name: str, value: Any, checksum: str | None) -> bool:
+    if not isinstance(value, dict) or (checksum is not None and checksum != checksum_of(value)):
+        return False
+    if not name.startswith("results/"):
+        return True
+    try:
+        RunResult.of(_without_about(value)).correctness()
+        return name.rpartition("/")[2].isdecimal()
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def _dictionary(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def take_known(content: dict[str, Any], path: Path, seeds: Sequence[int]) -> None:
@@ -144,8 +197,7 @@ class StudyFolder:
 
     def result(self, arm: Arm, seed: int) -> RunResult | None:
         """A finished run's result, whoever did it."""
-        plain = self.raw.read()["results"].get(arm.slug, {}).get(str(seed))
-        return None if plain is None else RunResult.of(_without_about(plain))
+        return self.raw.result(arm.slug, seed)
 
     def keep_result(self, arm: Arm, result: RunResult) -> None:
         """Add a result to the raw file."""

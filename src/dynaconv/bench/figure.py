@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dynaconv.bench.sweep import Point
+from dynaconv.errors import cannot_write
 from dynaconv.figures import FONT, new_figure, style, with_grid
+from dynaconv.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,8 +47,18 @@ def draw(points: Sequence[Point]) -> Figure:
 
 
 def save(points: Sequence[Point], path: Path) -> None:
-    """Draw into a file; its suffix, .png or .pdf, is the format."""
-    draw(points).savefig(path, dpi=200)
+    """Draw into a file, which is whole or not there; its suffix, .png or .pdf, is the format.
+
+    Raises:
+        RunError: the disk is full.
+        UserError: the file cannot be written.
+    """
+    picture = io.BytesIO()
+    draw(points).savefig(picture, dpi=200, format=path.suffix.removeprefix("."))
+    try:
+        write_whole(path, lambda file: file.write(picture.getvalue()))
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def _times(axes: Axes, points: Sequence[Point]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -14,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from dynaconv.cli import COMMANDS
 from dynaconv.cli.defaults import default_of
-from dynaconv.errors import RunError, UserError, suggest
+from dynaconv.errors import DISK, RunError, UserError, suggest
 
 INTERRUPTED = 130  # what a shell reports for SIGINT
 NO_MEMORY = re.compile("allocate memory|out of memory|Storage size calculation overflowed")
@@ -62,6 +64,7 @@ def run(words: list[str]) -> int:
     asked = ["--help"] if not words else [*words[1:2], "--help"] if words[0] == "help" else words
     try:
         code = _application().main(args=asked, prog_name="dynaconv", standalone_mode=False)
+        sys.stdout.flush()  # a full disk behind it is noticed here, and not when Python ends
     except SystemExit as leaving:  # completion, or a closed pipe
         code = leaving.code
     except UserError as error:
@@ -73,6 +76,9 @@ def run(words: list[str]) -> int:
     except MemoryError as error:
         return _complain(_memory(error), RunError.exit_code)
     except OSError as error:
+        if error.filename is None and error.errno in DISK:
+            _print_no_more()
+            return _complain(f"Cannot write a file, or what is printed: {error.strerror}.", RunError.exit_code)
         if error.filename is None:
             raise
         return _complain(f"{error.filename}: {error.strerror}.", RunError.exit_code)
@@ -206,6 +212,12 @@ def _sentence(error: Any) -> str:
 def _memory(error: Exception) -> str:
     what = (str(error).splitlines() or [""])[0][:200]
     return f"Not enough memory for this ({what}). A smaller --batch-size, --image-size or network may fit."
+
+
+def _print_no_more() -> None:
+    """What is left in the buffer would fail again when Python ends, with a message and exit code of its own."""
+    with contextlib.suppress(OSError, ValueError):  # no file of the system stands behind it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(error: object, code: int) -> int:

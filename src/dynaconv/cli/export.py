@@ -13,6 +13,7 @@ from dynaconv.cli import options
 from dynaconv.cli.options import assignments, choice
 from dynaconv.cli.terminal import prepare, sentences, width
 from dynaconv.errors import UserError
+from dynaconv.files import read_json, read_plain
 
 FORMATS = ("onnx", "torch-export", "aoti")
 FORMS = ("auto", "single", "scan", "products", "blocked")
@@ -90,8 +91,7 @@ def _batch(text: str) -> int | None:
 def read_classes(path: Path) -> list[str]:
     """Names of classes from a file: one in each line, or a list in JSON (.json)."""
     try:
-        text = path.read_text(encoding="utf-8")
-        names = json.loads(text) if path.suffix == ".json" else text.splitlines()
+        names = read_json(path) if path.suffix == ".json" else read_plain(path).decode().splitlines()
     except (OSError, ValueError) as error:
         raise UserError(f"--classes {path} cannot be read: {error}") from error
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name.strip() for name in names):

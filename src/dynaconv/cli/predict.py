@@ -15,7 +15,7 @@ from dynaconv.cli import options
 from dynaconv.cli.options import Given, assignments, choice, takes
 from dynaconv.cli.terminal import prepare
 from dynaconv.cli.trained import find_trained
-from dynaconv.errors import UserError, suggest
+from dynaconv.errors import UserError, cannot_write, suggest
 
 if TYPE_CHECKING:
     from dynaconv.tasks.task import Task
@@ -61,7 +61,7 @@ def predict(
 ) -> None:
     """Show images to a trained network; the result names every file and what was found in it."""
     from dynaconv.data import BadImages
-    from dynaconv.files import write_text
+    from dynaconv.files import check_writable, write_output
     from dynaconv.tasks import call_with_options
     from dynaconv.tasks.classification.prediction import find_images
     from dynaconv.tasks.task import TaskOptions
@@ -72,6 +72,8 @@ def predict(
     style = format or (out.suffix.lstrip(".") if out is not None else "csv")
     if style not in FORMATS:
         raise UserError(f"The format is {style!r}; expected csv or json. {suggest(style, FORMATS)}")
+    if out is not None:
+        check_writable(out, "--out")
     settings = LoopSettings.of(on)
     prepare(threads)
     paths = find_images(images)
@@ -119,9 +121,9 @@ def predict(
         print(text, end="")
         return
     try:
-        write_text(out, text)
+        write_output(out, text)
     except OSError as error:
-        raise UserError(f"Cannot write --out {out}: {error.strerror or error}.") from error
+        raise cannot_write(f"--out {out}", error) from error
 
 
 def _found(batches: Any, predict: Callable[[Any], list[list[Any]]]) -> dict[int, list[Any]]:
@@ -161,4 +163,4 @@ def _draw(folder: Path, paths: list[Path], found: list[list[Any]], reasons: list
             taken.add(name)
             task.draw(decode(path), predictions).save(folder / f"{name}.png")
     except OSError as error:
-        raise UserError(f"Cannot write into --draw {folder}: {error.strerror or error}.") from error
+        raise cannot_write(f"into --draw {folder}", error) from error

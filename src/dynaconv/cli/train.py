@@ -15,6 +15,7 @@ from typer import Argument, Option
 from dynaconv.cli import options
 from dynaconv.cli.options import Given, assignments, choice, takes
 from dynaconv.errors import UserError
+from dynaconv.files import read_json
 from dynaconv.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -219,8 +220,8 @@ def _file_behind(spec: ModelSpec, out: Path, resume: str) -> dict[str, Any]:
 
     if resume == "auto" and (out / "run.json").is_file():
         try:
-            before = json.loads((out / "run.json").read_text()).get("network_file")
-        except (ValueError, AttributeError):  # the run folder says what is wrong with it
+            before = read_json(out / "run.json").get("network_file")
+        except (OSError, ValueError, AttributeError):  # the run folder says what is wrong with it
             before = None
         changed_file(spec, before, "when this run began")
     found = file_of(spec)

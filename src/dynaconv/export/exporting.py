@@ -12,15 +12,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from dynaconv.errors import UserError, suggest
+from dynaconv.errors import UserError, cannot_write, suggest
 from dynaconv.export import check as checking
 from dynaconv.export.check import LARGEST_ERROR
 from dynaconv.export.prepared import check_input, example, frozen, quiet, with_plain_banks, with_preprocessing
 from dynaconv.export.runtimes import check_installed, load
+from dynaconv.export.seal import seal
 from dynaconv.export.source import Source, open_source
 from dynaconv.ops.strategies.operator import as_operators
 
 FORMATS = {"onnx": ".onnx", "torch-export": ".pt2", "aoti": ".pt2"}
+MOST_IMAGES = 65_536  # of a batch
 FORMS = ("auto", "single", "scan", "products", "blocked")
 
 
@@ -125,8 +127,8 @@ def export(
         raise UserError(f"The form is {form!r}. {suggest(str(form), FORMS)}")
     if to != "onnx" and (form != "auto" or nms):
         raise UserError(f"form and nms belong to ONNX, and the format is {to!r}.")
-    if batch is not None and batch < 1:
-        raise UserError(f"batch is {batch!r}; expected at least 1, or None for any.")
+    if batch is not None and not 1 <= batch <= MOST_IMAGES:
+        raise UserError(f"batch is {batch!r}; expected 1 to {MOST_IMAGES:,}, or None for any.")
     if form == "single" and batch != 1:
         raise UserError("The form 'single' is for batch 1; give batch=1, or choose 'scan' or 'products'.")
     if form == "blocked" and batch not in (None, 1):
@@ -197,6 +199,7 @@ def _write(
     part = Path(name)
     try:
         about, graph_madds = _convert(source, network, wanted, free_size, part)
+        seal(part)
         loaded = replace(load(part, runtime=wanted.to), path=wanted.path)
         report = ExportReport(
             path=wanted.path,
@@ -213,7 +216,7 @@ def _write(
     except BaseException as error:
         part.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise UserError(f"Cannot write {wanted.path}: {error.strerror or error}.") from error
+            raise cannot_write(wanted.path, error) from error
         raise
     return report, part
 

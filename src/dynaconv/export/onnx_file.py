@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from dynaconv.errors import UserError
-from dynaconv.export import onnx_blocked, onnx_forms, onnx_graph, onnx_layers
+from dynaconv.export import onnx_blocked, onnx_forms, onnx_graph, onnx_layers, seal
 from dynaconv.export.prepared import quiet
 
 log = logging.getLogger(__name__)
@@ -157,8 +157,9 @@ def write(model: Any, path: Path, about: dict[str, Any]) -> None:
     """
     import onnx
 
-    entry = model.metadata_props.add()
-    entry.key, entry.value = KEY, json.dumps(about, ensure_ascii=False)
+    for key, value in ((KEY, json.dumps(about, ensure_ascii=False)), (seal.ENTRY, seal.EMPTY)):
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
     if model.ByteSize() > MOST_BYTES:
         raise UserError(f"the network has {model.ByteSize() / 2**30:.1f} GiB; one ONNX file holds 2 GiB at most")
     onnx.checker.check_model(model)

@@ -7,17 +7,37 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from dynaconv.errors import UserError, suggest
+from dynaconv.export.seal import check_seal
 
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "torch-export": "torch", "aoti": "torch"}
 """What runs a file, and the package that is needed."""
 KEY = "dynaconv"
-EXTRA = "dynaconv.json"
+_Side = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class About(TypedDict):
+    """What a file must say about itself; it may say more."""
+
+    format: Literal["onnx", "torch-export", "aoti"]
+    task: Literal["classification", "detection", "keypoints"]
+    classes: list[str] | None
+    preprocessing: dict[str, Any]
+    input: Literal["normalised", "float", "uint8"]
+    input_size: tuple[_Side, _Side, _Side]
+    batch: Annotated[int, Field(ge=1)] | None
+    free_size: bool
+    outputs: Annotated[list[str], Field(min_length=1)]
+
+
+_ABOUT = TypeAdapter(About)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +135,7 @@ def load(path: str | Path, *, runtime: str | None = None, threads: int | None = 
         raise UserError(f"There is no file {path}.")
     if runtime is not None and runtime not in RUNTIMES:
         raise UserError(f"The runtime is {runtime!r}. {suggest(runtime, RUNTIMES)}")
+    check_seal(path)
     if path.suffix == ".onnx":
         runtime = runtime or "onnx"
         if runtime not in ("onnx", "openvino"):
@@ -140,12 +161,14 @@ def check_installed(runtime: str) -> None:
 
 def _read_about(text: str | None, path: Path) -> dict[str, Any]:
     try:
-        about: dict[str, Any] = json.loads(text or "")
-        wanted = ("format", "task", "classes", "preprocessing", "input", "input_size", "batch", "free_size", "outputs")
-        for name in wanted:
-            about[name]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} does not say what it is; expected a file written by 'dynaconv export'") from None
+        _ABOUT.validate_json(text or "", strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "all of it"
+        raise UserError(
+            f"{path} does not say what it is ({place}: {first['msg']}); expected a file written by 'dynaconv export'"
+        ) from None
+    about: dict[str, Any] = json.loads(text or "")
     return about
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dynaconv.counting.dry_run import independent_copy
+from dynaconv.data.opening import LARGEST_SIDE
 from dynaconv.errors import UserError, blame_input
 from dynaconv.inference.archive_file import is_archive
 from dynaconv.tasks.network import ModelSpec, build_model
@@ -68,6 +69,8 @@ def open_source(
         UserError: no such network or file; a list of classes of another length than the network's outputs.
     """
     about: dict[str, Any] = {}
+    if image_size is not None and not all(1 <= side <= LARGEST_SIDE for side in image_size):
+        raise UserError(f"image_size is {tuple(image_size)}; expected sides from 1 to {LARGEST_SIDE:,} pixels")
     if isinstance(model, nn.Module):
         network, name = independent_copy(model), type(model).__name__
     elif Path(model).exists():

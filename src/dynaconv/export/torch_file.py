@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Callable
@@ -41,8 +42,10 @@ def write(
     about["free_size"] = has_free_size(program)
     text = json.dumps(about, ensure_ascii=False)
     if to == "torch-export":
+        content = io.BytesIO()  # on a full disk torch's own writer says nothing of the disk
         with quiet():
-            torch.export.save(program, part, extra_files={EXTRA: text})
+            torch.export.save(program, content, extra_files={EXTRA: text})
+        part.write_bytes(content.getbuffer())
         return about, madds(program, source, input)
     hand_on_sums(program.graph)  # every layer gives the next router the sums over its output
     program.graph_module.recompile()

@@ -14,11 +14,13 @@ from torch import nn
 
 from dynaconv import layers
 from dynaconv.errors import UserError
-from dynaconv.inference.layer import FrozenLayer
+from dynaconv.inference.bank import check_bank_dtype
+from dynaconv.inference.layer import FROZEN, FrozenLayer
 from dynaconv.inference.router import FrozenRouter
 from dynaconv.kernels.cpu.arguments import Activation
 from dynaconv.layers import DynamicLayer
 from dynaconv.ops import Geometry
+from dynaconv.ops.plan import check_choice
 from dynaconv.routing import PooledRouter, Scope, ScopedRouter, SigmoidRouter, SoftmaxRouter, scopes_of
 
 Description = dict[str, Any]
@@ -144,6 +146,9 @@ def _build_dynamic(description: Description, router: nn.Module) -> nn.Module:
 
 def _build_frozen(description: Description, router: nn.Module) -> nn.Module:
     activation = description["activation"]
+    check_bank_dtype(description["bank_dtype"])
+    if description["strategy"] != FROZEN:
+        check_choice(description["strategy"])
     if activation is not None:
         kind, low, high = activation
         activation = Activation(kind, -math.inf if low is None else low, math.inf if high is None else high)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from dynaconv.errors import UserError
-from dynaconv.files import TEMPORARY
+from dynaconv.errors import UserError, cannot_write
+from dynaconv.files import TEMPORARY, ordinary_file, sealed, unsealed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dynaconv.inspection.recording import RecordedRouter
 
 KEY = b"dynaconv"
+FORMAT = 2  # with checksums: of what the file says about itself, and of every page of numbers
 GROUP = 256  # rows of a group at least: passes of one image would make a file of headers
 
 
@@ -62,9 +63,10 @@ class RoutingFile:
         self._waiting = []
         with _blame_disk(self.path):
             if self._writer is None:
-                about = json.dumps({"format": 1, "routers": [asdict(router) for router in self._routers]})
+                routers = [asdict(router) for router in self._routers]
+                about = json.dumps(sealed({"format": FORMAT, "routers": routers, "columns": table.schema.names}))
                 schema = table.schema.with_metadata({KEY: about.encode()})
-                self._writer = self._parquet.ParquetWriter(str(self._temporary), schema)
+                self._writer = self._parquet.ParquetWriter(str(self._temporary), schema, write_page_checksum=True)
             elif table.schema != self._writer.schema.remove_metadata():
                 raise ValueError(_other_columns(self._writer.schema, table.schema))
             self._writer.write_table(table.cast(self._writer.schema))
@@ -106,31 +108,39 @@ def read_routing(path: str | Path) -> tuple[list[RecordedRouter], Iterator[Routi
     """Read a recording: its routers, and its rows group by group, so that memory stays small.
 
     Raises:
-        UserError: there is no such file, or it is not one of ours.
+        UserError: there is no such file, it is not one of ours, or damaged; of the rows, when they are read.
     """
     from dynaconv.inspection.recording import RecordedRouter
 
     arrow, parquet = _pyarrow()
     try:
-        file = parquet.ParquetFile(str(path))
-        about = json.loads(file.schema_arrow.metadata[KEY])
+        file = parquet.ParquetFile(str(ordinary_file(path)), page_checksum_verification=True)
+        about = unsealed(json.loads(file.schema_arrow.metadata[KEY]))
+        if about["columns"] != file.schema_arrow.names:
+            raise ValueError("its columns are not those that it says")
         routers = [
             RecordedRouter(**{**one, "layers": tuple(one["layers"]), "resolution": tuple(one["resolution"])})
             for one in about["routers"]
         ]
     except (OSError, arrow.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is no recording of routing weights ({type(error).__name__}: {error}).") from error
-    return routers, _rows(file, [router.name for router in routers])
+        raise UserError(
+            f"{path} is no recording of routing weights, or a damaged one ({type(error).__name__}: {error})."
+        ) from error
+    return routers, _rows(file, [router.name for router in routers], path)
 
 
-def _rows(file: Any, names: list[str]) -> Iterator[RoutingRows]:
+def _rows(file: Any, names: list[str], path: str | Path) -> Iterator[RoutingRows]:
+    arrow, _ = _pyarrow()
     for group in range(file.num_row_groups):
-        table = file.read_row_group(group).combine_chunks()
-        weights = {}
-        for name in names:
-            chunk = table[name].chunk(0)
-            weights[name] = chunk.flatten().to_numpy().reshape(len(chunk), -1)
-        columns = {name: table[name].to_pylist() for name in table.column_names if name not in weights}
+        try:
+            table = file.read_row_group(group).combine_chunks()
+            weights = {}
+            for name in names:
+                chunk = table[name].chunk(0)
+                weights[name] = chunk.flatten().to_numpy().reshape(len(chunk), -1)
+            columns = {name: table[name].to_pylist() for name in table.column_names if name not in weights}
+        except (OSError, arrow.ArrowException, KeyError, IndexError, ValueError) as error:
+            raise UserError(f"{path} is damaged ({type(error).__name__}: {error}).") from error
         yield RoutingRows(columns, weights)
 
 
@@ -151,7 +161,7 @@ class _blame_disk:  # noqa: N801 - a context manager, called like a function
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, OSError):
-            raise UserError(f"Cannot write {self.path}: {error.strerror or error}.") from error
+            raise cannot_write(self.path, error) from error
 
 
 def _pyarrow() -> tuple[Any, Any]:

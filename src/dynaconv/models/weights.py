@@ -46,13 +46,15 @@ def load_weights(
         try:
             load_static(model, state, noise=noise, skip=pattern)
         except ValueError as error:
-            raise UserError(f"{_with_hint(str(error), model, classifier)}") from error
+            where = "" if isinstance(source, Mapping) else f"{source}: "
+            raise UserError(f"{where}{_with_hint(str(error), model, classifier)}") from error
         return left
     wanted = {key: tensor for key, tensor in model.state_dict().items() if not _skipped(key, pattern)}
     given = {key: tensor for key, tensor in state.items() if not _skipped(key, pattern)}
     problems = _problems(wanted, given)
     if problems:
-        raise UserError(_with_hint(f"the checkpoint does not fit: {shortened(problems)}", model, classifier))
+        what = "the checkpoint" if isinstance(source, Mapping) else str(source)
+        raise UserError(_with_hint(f"{what} does not fit: {shortened(problems)}", model, classifier))
     model.load_state_dict(given, strict=False)
     return left
 

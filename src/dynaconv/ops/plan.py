@@ -38,7 +38,7 @@ class Plan:
 
 def check_choice(strategy: str) -> None:
     """Raise ValueError unless ``strategy`` is ``"auto"``, ``"reference"`` or the name of a strategy."""
-    if strategy not in CHOICES:
+    if not isinstance(strategy, str) or strategy not in CHOICES:
         raise ValueError(f"strategy is {strategy!r}. {suggest(str(strategy), CHOICES)}")
 
 

@@ -45,12 +45,15 @@ def preprocessing_of(exported: Exported) -> Preprocess:
     if exported.input == "normalised" and not {"mean", "std"} <= set(known):
         raise UserError(f"{exported.path} does not say how its images are normalised; export it from a run.")
     inside = exported.input != "normalised"
-    return Preprocess(
-        image_size=height,
-        mean=(0.0, 0.0, 0.0) if inside else tuple(known["mean"]),
-        std=(1.0, 1.0, 1.0) if inside else tuple(known["std"]),
-        **{name: known[name] for name in ("interpolation", "crop_pct") if known.get(name)},
-    )
+    try:
+        return Preprocess(
+            image_size=height,
+            mean=(0.0, 0.0, 0.0) if inside else known["mean"],
+            std=(1.0, 1.0, 1.0) if inside else known["std"],
+            **{name: known[name] for name in ("interpolation", "crop_pct") if known.get(name)},
+        )
+    except UserError as error:
+        raise UserError(f"{exported.path} describes a preprocessing that cannot be: {error}") from error
 
 
 def load_exported(path: Path, classes: Sequence[str] | None) -> tuple[nn.Module, Classification, str]:

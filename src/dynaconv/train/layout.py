@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import TypeVar
@@ -10,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from dynaconv.files import read_json
 from dynaconv.layers import DynamicLayer
 from dynaconv.train.run_folder.folder import RECIPE
 from dynaconv.train.settings import LoopSettings
@@ -63,7 +63,7 @@ def _has_volumes(module: nn.Module) -> bool:
 def _kept(folder: Path) -> bool | None:
     """What the run in ``folder`` was begun with; None where there is none, or it cannot be read."""
     try:
-        kept = json.loads((folder / RECIPE).read_text(encoding="utf-8"))["recipe"]["settings"]["channels_last"]
+        kept = read_json(folder / RECIPE)["recipe"]["settings"]["channels_last"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return kept if isinstance(kept, bool) else None

@@ -84,6 +84,7 @@ class TrainState:
         self.model.load_state_dict(saved["model"])
         if self.ema is not None:
             self.ema.module.load_state_dict(saved["ema"])
+        check_groups(self.optimizer, saved["optimizer"]["param_groups"])
         self.optimizer.load_state_dict(saved["optimizer"])
         check_moments(self.optimizer)
         self.schedule.load_state_dict(saved["schedule"])
@@ -94,6 +95,26 @@ class TrainState:
             self.scaler.load_state_dict(saved["scaler"])
         self.position = Position(**saved["position"])
         self.history = [EpochRecord(**record) for record in saved["history"]]
+
+
+def check_groups(optimizer: Any, saved: Any) -> None:
+    """Raise ValueError where a setting of the optimizer is missing or of another kind; torch takes over anything."""
+    for number, (now, there) in enumerate(zip(optimizer.param_groups, saved, strict=True)):
+        for name, value in now.items():
+            if name == "params":
+                continue
+            if name not in there:
+                raise ValueError(f"the optimizer's group {number} lacks {name!r}")
+            if _kind_of(there[name]) != _kind_of(value):
+                raise ValueError(f"the optimizer's {name} is {there[name]!r}; expected {_kind_of(value)}, as {value!r}")
+
+
+def _kind_of(value: Any) -> str:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return "a number"
+    if isinstance(value, (list, tuple)):
+        return f"a list of {len(value)}"
+    return type(value).__name__
 
 
 def check_moments(optimizer: Any) -> None:

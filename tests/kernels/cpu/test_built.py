@@ -53,7 +53,11 @@ def test_the_best_library_that_the_processor_can_run(
     assert built.find(machine, flags) == (None if name is None else folder / name)
 
 
-@pytest.mark.parametrize("damage", ["library", "no library", "sources", "list", "no list", "list of another form"])
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "damage",
+    ["library", "no library", "sources", "list", "no list", "list of another form", "pipe as library", "pipe as list"],
+)
 def test_what_is_damaged_is_not_loaded(folder: Path, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if damage == "library":
         (folder / "x86_64-avx512.so").write_bytes(b"51")
@@ -65,6 +69,10 @@ def test_what_is_damaged_is_not_loaded(folder: Path, damage: str, monkeypatch: p
         (folder / "built.json").write_text('{"sources"', encoding="utf-8")
     elif damage == "no list":
         (folder / "built.json").unlink()
+    elif damage.startswith("pipe"):
+        place = folder / ("built.json" if damage == "pipe as list" else "x86_64-avx512.so")
+        place.unlink()
+        os.mkfifo(place)  # it would be waited for
     else:
         (folder / "built.json").write_text("[1]", encoding="utf-8")
     assert built.find("x86_64", AVX512) is None

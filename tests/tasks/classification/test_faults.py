@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ from data.test_decoding import png_header
 from dynaconv.data import BadImage, decode
 from dynaconv.data.tar import tar_members
 from dynaconv.errors import UserError
-from dynaconv.tasks.classification import open_data
+from dynaconv.tasks.classification import Preprocess, open_data
+from dynaconv.tasks.classification.prediction import find_images
 from tasks.classification.test_shards import add, write_shards
 from tasks.pictures import write_folder, write_pictures
 
@@ -142,6 +144,21 @@ def test_unreadable_class_folder() -> None:
         shutil.rmtree(root)
 
 
+def test_unreadable_folder_of_images_to_predict() -> None:
+    """Its images were left out in silence."""
+    root = Path(tempfile.mkdtemp())
+    root.chmod(0o755)
+    try:
+        write_folder(root)
+        assert len(find_images([root])) == len(list(root.rglob("*.png")))
+        (root / "train" / "cat").chmod(0)
+        with nobody(), pytest.raises(UserError, match=r"train/cat cannot be read: Permission denied"):
+            find_images([root])
+    finally:
+        (root / "train" / "cat").chmod(0o755)
+        shutil.rmtree(root)
+
+
 def test_pipe_named_like_an_image(tmp_path: Path) -> None:
     write_folder(tmp_path)
     pipe = tmp_path / "train" / "cat" / "pipe.png"
@@ -230,3 +247,9 @@ def test_torchvisions_folders_are_decoded_by_us(tmp_path: Path) -> None:
 def test_numbers_out_of_range(option: str, value: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         open_data("digits", **{option: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("mean", "std"), [((0.5,) * 3, (0.2, 0.0, 0.2)), ((0.5,) * 3, (-1.0,) * 3)])
+def test_a_normalisation_that_divides_by_nothing(mean: Any, std: Any) -> None:
+    with pytest.raises(UserError, match="expected finite numbers, and std above 0"):
+        Preprocess(image_size=32, mean=mean, std=std)

@@ -83,6 +83,7 @@ def test_detected_boxes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
         {"image_id": 2, "category_id": 3, "bbox": [1, 2, 10, 20], "score": 0.1},
         {"image_id": 2, "category_id": 1, "bbox": [1, 2, 10, 20], "score": 0.9},
         {"image_id": 99, "category_id": 3, "bbox": [1, 2, 10, 20], "score": 0.9},
+        {"image_id": [[]], "category_id": 3, "bbox": [1, 2, 10, 20], "score": 0.9},
         {"image_id": 1, "category_id": 3, "bbox": [1, 2, 0, 20], "score": 0.9},
         {"image_id": 1, "category_id": 3, "bbox": [100, 2, 5, 20], "score": 0.9},
         {"image_id": 1, "category_id": 3, "bbox": "here", "score": 0.9},
@@ -95,7 +96,7 @@ def test_detected_boxes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
     assert (person.picture.id, person.box, person.score) == (2, (1, 2, 11, 22), 0.5)
     assert not person.keypoints.any()
     assert caplog.text.count("left out a box of image id 1") == 4
-    assert "2 boxes are of other pictures or categories" in caplog.text
+    assert "3 boxes are of other pictures or categories" in caplog.text
 
 
 @pytest.mark.parametrize(

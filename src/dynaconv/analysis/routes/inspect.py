@@ -16,7 +16,7 @@ from dynaconv.analysis.routes.figures import draw_all
 from dynaconv.analysis.routes.page import page
 from dynaconv.analysis.routes.report import Inspection, InspectSettings
 from dynaconv.analysis.routes.samples import fill_samples
-from dynaconv.errors import UserError, blame_input, suggest
+from dynaconv.errors import UserError, blame_input, cannot_write, suggest
 from dynaconv.files import HashingFile, write_text, write_whole
 from dynaconv.inspection import routers_of
 from dynaconv.tasks.classification.prediction import evaluation_source
@@ -118,6 +118,7 @@ def write_inspection(found: Inspection, folder: Path) -> list[Path]:
 
     Raises:
         UserError: the folder cannot be written.
+        RunError: the disk is full.
     """
     written = [folder / "inspect.html", folder / "inspect.json", folder / RECORDING]
     try:
@@ -129,7 +130,7 @@ def write_inspection(found: Inspection, folder: Path) -> list[Path]:
                 write_whole(path, partial(_save, figure, ending))
                 written.append(path)
     except OSError as error:
-        raise UserError(f"Cannot write into {folder}: {error.strerror or error}.") from error
+        raise cannot_write(f"into {folder}", error) from error
     return written
 
 

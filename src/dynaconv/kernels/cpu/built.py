@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import json
 import platform
 import re
 from pathlib import Path
+
+from dynaconv.files import read_json, read_plain
 
 FOLDER = Path(__file__).parent / "built"
 
@@ -46,7 +47,7 @@ def find(machine: str | None = None, flags: frozenset[str] | None = None) -> Pat
     if not FOLDER.is_dir():
         return None
     try:
-        written = json.loads((FOLDER / "built.json").read_text(encoding="utf-8"))
+        written = read_json(FOLDER / "built.json")
         if written["sources"] != checksum_of_sources():
             return None
         machine = platform.machine() if machine is None else machine
@@ -54,7 +55,7 @@ def find(machine: str | None = None, flags: frozenset[str] | None = None) -> Pat
         for name, checksum in written["libraries"].items():
             path = FOLDER / f"{name}.so"
             if name.startswith(f"{machine}-") and TARGETS[name][1] <= flags:
-                return path if hashlib.sha256(path.read_bytes()).hexdigest() == checksum else None
+                return path if hashlib.sha256(read_plain(path)).hexdigest() == checksum else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # a damaged list of the libraries
     return None

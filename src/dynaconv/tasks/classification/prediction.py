@@ -10,7 +10,7 @@ from dynaconv.data import BadImages, Batches, EvaluationBatches, default_cap
 from dynaconv.errors import UserError
 from dynaconv.tasks.classification.batches import labelled_batches
 from dynaconv.tasks.classification.datasets import open_splits
-from dynaconv.tasks.classification.folder import EXTENSIONS, read_classes
+from dynaconv.tasks.classification.folder import EXTENSIONS, images_below, read_classes
 from dynaconv.tasks.classification.source import Source
 from dynaconv.tasks.classification.transforms import Preprocess, evaluation_transform
 
@@ -44,12 +44,12 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     """Files as they are named, and every image below folders; in order.
 
     Raises:
-        UserError: a path does not exist, or a folder holds no images.
+        UserError: a path does not exist; a folder holds no images, or cannot be read.
     """
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            below = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
+            below = sorted(Path(file) for file, _ in images_below(path))
             if not below:
                 raise UserError(f"{path} holds no images ({', '.join(EXTENSIONS)}).")
             found += below

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from typing_extensions import Self
 
 from dynaconv.data import BadImage, Frozen
 from dynaconv.data.opening import LARGEST_SIDE
@@ -32,6 +34,12 @@ class Preprocess(Frozen):
     std: tuple[float, float, float]
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
     crop_pct: float = Field(default=0.875, ge=LEAST_CROP, le=1)
+
+    @model_validator(mode="after")
+    def _can_be_computed(self) -> Self:
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise ValueError(f"mean is {self.mean} and std {self.std}; expected finite numbers, and std above 0")
+        return self
 
 
 class Augment(Frozen):

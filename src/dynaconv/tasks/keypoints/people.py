@@ -100,7 +100,8 @@ def detected(path: str | Path, coco: Coco, category: Category, least_score: floa
     nothing = np.zeros((len(category.skeleton.names), 3), np.float32)
     people, others = [], 0
     for record in read_results(path):
-        picture = pictures.get(record.get("image_id", -1))
+        number = record.get("image_id")
+        picture = pictures.get(number) if isinstance(number, int) else None
         if picture is None or record.get("category_id", category.id) != category.id:
             others += 1
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -72,8 +73,9 @@ class FolderLock:
             ) from None
         file.seek(0)
         file.truncate()
-        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}, file)
-        file.flush()
+        owner = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")})
+        with contextlib.suppress(OSError):  # a full disk, of which the run speaks in its own words
+            os.write(file.fileno(), owner.encode())
         self._file = file
         _held.add(self.path)
         return self

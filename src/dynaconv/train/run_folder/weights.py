@@ -60,7 +60,11 @@ def load_trained(path: Path, options: TaskOptions | None = None, model: str | No
         path = next((path / name for name in (BEST, LAST) if (path / name).is_file()), path / BEST)
     tensors, about = read_weights(path)
     if "model" in about:
-        spec = trusted(ModelSpec(**about["model"]), model, path)
+        try:
+            described = ModelSpec(**about["model"])
+        except (UserError, TypeError) as error:
+            raise UserError(f"The weights {path} cannot be used: they say of their network: {error}.") from error
+        spec = trusted(described, model, path)
         changed_file(spec, about.get("network_file"), f"that {path.name} was trained with")
         about = {**about, "model": spec.model_dump(mode="json")}
     try:
