@@ -17,10 +17,11 @@ from train.test_resume import assert_equal_runs
 from train.tiny import newest
 
 OFTEN = {"settings": {"checkpoint_every": 1, "keep": 3}, "data": {"batch_size": 8}}  # 72 steps
+PATIENCE = 300  # seconds: a loaded machine is slow, and no defect
 
 
 def wait_for_another_checkpoint(out: Path, process: BaseProcess, last: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while process.is_alive() and time.monotonic() < deadline:
         if any(path.name > last for path in out.glob("checkpoints/*.pt")):
             return
@@ -46,13 +47,13 @@ def kill_and_look(out: Path, last: str, moment: float) -> tuple[str, bool]:
 
 def finish(out: Path) -> None:
     process = start(out, **OFTEN)
-    process.join(100)
+    process.join(PATIENCE)
     assert process.exitcode == 0
     assert list(out.rglob("*.tmp")) == []
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_twenty_kills(tmp_path: Path) -> None:
     moments = random.Random(20191)
     finish(tmp_path / "unstopped")
@@ -71,22 +72,23 @@ def test_twenty_kills(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_killed_with_workers_and_begun_again_at_once(tmp_path: Path) -> None:
     """The orphaned workers live on for some seconds and must not hold the folder."""
     out = tmp_path / "run"
     options = {"data": {"workers": 2}, "settings": {"checkpoint_every": 1, "epochs": 30}}
     process = start(out, **options)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not list(out.glob("checkpoints/epoch_0001*.pt")) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join(60)
     before = newest(out).name
     again = start(out, **options)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while newest(out).name <= before and again.is_alive() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert newest(out).name > before
     os.kill(again.pid or 0, signal.SIGTERM)
-    again.join(60)
+    again.join(PATIENCE)
     assert again.exitcode == 143
