@@ -424,6 +424,13 @@ def test_a_runs_weights_bring_their_classes_and_preprocessing(tmp_path: Path) ->
         assert_close(loaded.run(images)["logits"], network((images - mean) / std))
 
 
+def test_names_of_classes_as_windows_writes_them(tmp_path: Path) -> None:
+    """A mark at the beginning of the file is no part of the first name, nor is a carriage return of any."""
+    (tmp_path / "names.txt").write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n")
+    (tmp_path / "names.json").write_bytes(b'\xef\xbb\xbf["cat", "dog"]')
+    assert read_classes(tmp_path / "names.txt") == read_classes(tmp_path / "names.json") == ["cat", "dog"]
+
+
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("name", ["names.txt", "names.json"])
 def test_names_of_classes_that_cannot_be_read(name: str, tmp_path: Path) -> None:

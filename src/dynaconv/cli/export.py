@@ -91,7 +91,7 @@ def _batch(text: str) -> int | None:
 def read_classes(path: Path) -> list[str]:
     """Names of classes from a file: one in each line, or a list in JSON (.json)."""
     try:
-        names = read_json(path) if path.suffix == ".json" else read_plain(path).decode().splitlines()
+        names = read_json(path) if path.suffix == ".json" else read_plain(path).decode("utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise UserError(f"--classes {path} cannot be read: {error}") from error
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name.strip() for name in names):

@@ -198,6 +198,22 @@ def test_wrong_names_beside_shards(tmp_path: Path, name: str, content: bytes, me
         open_data(f"wds/{shards}")
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("name", ["classes.json", "classes.txt"])
+@pytest.mark.parametrize("what", ["pipe", "folder", "link"])
+def test_names_of_classes_that_are_no_file(tmp_path: Path, name: str, what: str) -> None:
+    """They were passed over in silence, and the classes were called 0 and 1."""
+    shards = write_shards(tmp_path / "shards", write_folder(tmp_path / "pictures"))
+    if what == "pipe":
+        os.mkfifo(shards / name)
+    elif what == "folder":
+        (shards / name).mkdir()
+    else:
+        (shards / name).symlink_to("nowhere")
+    with pytest.raises(UserError, match=f"{name} cannot be read as names of classes"):
+        open_data(f"wds/{shards}")
+
+
 def test_class_number_of_a_billion(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "train-0.tar", "w") as archive:
         add(archive, "a.png", b"x")

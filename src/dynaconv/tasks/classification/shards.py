@@ -152,7 +152,7 @@ def _class_names(root: Path, *splits: Source) -> list[str]:
     count = 1 + max(max(split.labels) for split in splits)
     names = [str(number) for number in range(count)]
     for path in (root / "classes.json", root / "classes.txt"):
-        if path.is_file():
+        if path.exists() or path.is_symlink():  # a pipe, a folder, a link to nothing are said, not passed over
             names = _read_names(path)
             break
     if len(names) < count:
@@ -164,7 +164,7 @@ def _class_names(root: Path, *splits: Source) -> list[str]:
 
 def _read_names(path: Path) -> list[str]:
     try:
-        names = read_json(path) if path.suffix == ".json" else read_plain(path).decode().splitlines()
+        names = read_json(path) if path.suffix == ".json" else read_plain(path).decode("utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as names of classes: {error}.") from error
     if not isinstance(names, list) or not all(isinstance(name, (str, int)) for name in names):
