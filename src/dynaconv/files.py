@@ -11,8 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from dynaconv.errors import UserError
-
 TEMPORARY = ".tmp"
 CHECKSUM = ".sha256"
 SEAL = "sha256"
@@ -79,15 +77,19 @@ def write_output(path: Path, text: str) -> None:
         write_text(path.resolve(), text)
 
 
-def check_writable(path: Path, option: str) -> None:
-    """Before hours of work: raise UserError if a file cannot get this name."""
+def check_writable(path: Path) -> None:
+    """Before hours of work: whether a file can get this name.
+
+    Raises:
+        OSError: it is a folder, there is no folder for it, or no permission.
+    """
     folder = path.resolve().parent
     if path.is_dir():
-        raise UserError(f"Cannot write {option} {path}: it is a folder.")
+        raise OSError(errno.EISDIR, "it is a folder", str(path))
     if not folder.is_dir():
-        raise UserError(f"Cannot write {option} {path}: there is no folder {folder}.")
+        raise OSError(errno.ENOENT, f"there is no folder {folder}", str(path))
     if not os.access(path if path.exists() and not path.is_file() else folder, os.W_OK):
-        raise UserError(f"Cannot write {option} {path}: Permission denied.")
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 def ordinary_file(path: str | Path) -> Path:

@@ -18,7 +18,7 @@ from torch import nn
 from dynaconv.analysis.routes import inspect
 from dynaconv.bench import figure
 from dynaconv.cli import main
-from dynaconv.errors import RunError, UserError
+from dynaconv.errors import RunError
 from dynaconv.export import export
 from dynaconv.files import check_writable, write_output
 
@@ -66,11 +66,9 @@ def test_a_pipe_gets_the_text_and_a_link_is_followed(tmp_path: Path) -> None:
 
 def test_a_name_that_cannot_be_written_is_said_before_the_work(tmp_path: Path, capsys: Any) -> None:
     for path, reason in ((tmp_path, "it is a folder"), (tmp_path / "no" / "x.csv", "there is no folder")):
-        with pytest.raises(UserError, match=f"Cannot write --out .*: {reason}"):
-            check_writable(path, "--out")
         assert main(["predict", "no-run", str(tmp_path / "no.png"), "--out", str(path), "--format", "csv"]) == 2
-        assert reason in capsys.readouterr().err
-    check_writable(tmp_path / "x.csv", "--out")
+        assert f"Cannot write --out {path}: {reason}" in capsys.readouterr().err
+    check_writable(tmp_path / "x.csv")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

@@ -195,7 +195,7 @@ FILES: dict[str, Kind] = {
     "measured.json": Kind(
         "out/measured.json", worlds.compared, compared_again, JSON, checked=True, damages=tuple(CONTENT), share=0.5
     ),
-    "result.json": Kind("out/runs/dynamic-k2-seed1/result.json", worlds.compared, compared_again, JSON, checked=True),
+    "result.json": Kind("out/runs/dynamic-k2-seed0/result.json", worlds.compared, compared_again, JSON, checked=True),
     "tune cache": Kind("cache/strategies.json", tuned, tuned, JSON, checked=True, damages=tuple(CONTENT)),
     "compiled kernels": Kind("cache/kernels/*.so", loaded_kernels, loaded_kernels, checked=True),
     "MNIST pictures": Kind("mnist/MNIST/raw/t10k-images-idx3-ubyte", worlds.mnist, digits_in_files, named=("mnist",)),

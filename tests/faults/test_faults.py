@@ -22,7 +22,7 @@ from faults.files import FILES
 from faults.numbers import COMMANDS, run_number, words
 from faults.oracle import Fault, judge
 
-QUICK_FILES, QUICK_NUMBERS = 3, 14  # cases of a file whose share is 1, and of a command
+QUICK_FILES, QUICK_NUMBERS = 3, 12  # cases of a file whose share is 1, and of a command
 OF_NAME = {name: [word for word in words() if word.startswith(f"{name} ")] for name in [*COMMANDS, *TASKS]}
 
 

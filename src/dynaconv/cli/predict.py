@@ -73,7 +73,10 @@ def predict(
     if style not in FORMATS:
         raise UserError(f"The format is {style!r}; expected csv or json. {suggest(style, FORMATS)}")
     if out is not None:
-        check_writable(out, "--out")
+        try:
+            check_writable(out)
+        except OSError as error:
+            raise cannot_write(f"--out {out}", error) from error
     settings = LoopSettings.of(on)
     prepare(threads)
     paths = find_images(images)
