@@ -53,7 +53,7 @@ def test_a_device_stays_a_device(tmp_path: Path) -> None:
 def test_a_pipe_gets_the_text_and_a_link_is_followed(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     read: list[str] = []
-    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()))
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()), daemon=True)
     reader.start()
     write_output(tmp_path / "pipe", "text")
     reader.join(20)

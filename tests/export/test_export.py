@@ -276,7 +276,7 @@ def test_what_cannot_be_exported_is_named_and_leaves_no_file(kind: Any, message:
         ({"form": "group"}, "The form is 'group'"),
         ({"form": "single"}, "The form 'single' is for batch 1"),
         ({"form": "blocked", "batch": 2}, "The form 'blocked' is for batch 1 or a free batch"),
-        ({"batch": 0}, "batch is 0; expected at least 1"),
+        ({"batch": 0}, "batch is 0; expected 1 to 65,536"),
         ({"opset": 7}, "The opset is 7; expected 18 to 23"),
         ({"classes": ["a", "b"]}, "2 names of classes were given, and Small has 5 of them"),
         ({"input": "float"}, "mean and std of Small are not known"),

@@ -18,7 +18,7 @@ from dynaconv.errors import UserError
 ENTRY = "dynaconv.sha256"
 EMPTY = "0" * 64
 # Between the name and the digits stand two bytes of protobuf (field 2, 64 bytes long), or a colon in a comment.
-_PLACE = re.compile(rb"dynaconv\.sha256(?:\x12\x40|:)([0-9a-f]{64})")
+_PLACE = re.compile(rb"dynaconv\.sha256(?:\x12\x40|:)(.{64})", re.DOTALL)  # any 64 bytes: digits may be damaged too
 _END_OF_ZIP, _END_BYTES = b"PK\5\6", 22
 _PIECE = 1 << 20
 
@@ -53,8 +53,8 @@ def check_seal(path: Path) -> None:
             if place is None:
                 return
             file.seek(place)
-            expected = file.read(len(EMPTY)).decode()
-            found = _digest(file.fileno(), place)
+            expected = file.read(len(EMPTY))
+            found = _digest(file.fileno(), place).encode()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
     if found != expected:
