@@ -23,10 +23,13 @@ def settings(**more: Any) -> BenchSettings:
     return BenchSettings(**{"model": "small", "size": 8, "rounds": 2, "warmup": 0, **more})
 
 
-@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
-def test_times_ours_and_the_static_twin_in_one_runtime(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("runtime", "bank_dtype"), [("onnx", None), ("openvino", "int8")])
+def test_times_ours_and_the_static_twin_in_one_runtime(
+    runtime: str, bank_dtype: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(runtimes, "build", network)
-    result = runtimes.bench_runtime(settings(), runtime)
+    result = runtimes.bench_runtime(settings(bank_dtype=bank_dtype), runtime)
+    assert result.bank_dtype == bank_dtype
     first, *others = result.milliseconds
     assert first == f"static, {runtime}"
     assert list(result.ratio_to_static) == others

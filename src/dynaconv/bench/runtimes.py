@@ -28,9 +28,10 @@ class RuntimeResult:
     """Medians of milliseconds, and of the ratios to the static twin within a round.
 
     Attributes:
+        bank_dtype: of our networks, None for float32; the static twin's kernels are float32.
         milliseconds: by form; the first is the static twin that the ratios refer to.
         ratio_to_static, quartiles: of every other form.
-        errors: the largest difference from the network in PyTorch, relative to the largest output.
+        errors: the largest difference from the network in PyTorch with the same banks, relative to the largest output.
         left: forms that the network or the processor does not have, and why.
     """
 
@@ -45,6 +46,7 @@ class RuntimeResult:
     errors: dict[str, float]
     left: dict[str, str]
     environment: dict[str, Any]
+    bank_dtype: str | None = None
 
     def plain(self) -> dict[str, Any]:
         """The keys of ``dynaconv bench --runtime ... --json``."""
@@ -77,6 +79,8 @@ def bench_runtime(settings: BenchSettings, runtime: str) -> RuntimeResult:
 def _bench(settings: BenchSettings, runtime: str, folder: Path) -> RuntimeResult:
     x = make_input(settings)
     static, ours = (build(settings, static=kind).eval() for kind in (True, False))
+    frozen = freeze(ours, examples=x[:2], bank_dtype=settings.bank_dtype)
+    reference = ours if settings.bank_dtype is None else frozen
     steps: dict[str, Callable[[], Tensor]] = {}
     errors: dict[str, float] = {}
     left: dict[str, str] = {}
@@ -92,6 +96,7 @@ def _bench(settings: BenchSettings, runtime: str, folder: Path) -> RuntimeResult
     def exported(network: nn.Module, kind: str, **options: Any) -> Callable[[], Tensor]:
         suffix = ".pt2" if kind == "aoti" else ".onnx"
         path = folder / f"{len(steps)}{suffix}"
+        options["bank_dtype"] = settings.bank_dtype if network is ours else None
         export(network, path, to="aoti" if kind == "aoti" else "onnx", image_size=x.shape[-1], **options)
         loaded = load(path, runtime=kind, threads=None if kind == "aoti" else settings.threads)
         return lambda: loaded.run(x)["logits"]
@@ -100,25 +105,25 @@ def _bench(settings: BenchSettings, runtime: str, folder: Path) -> RuntimeResult
     enter(f"static, {base}", exported(static, base, batch=settings.batch), static)
     if runtime == "aoti":
         enter("static, aoti", exported(static, "aoti", batch=settings.batch), static)
-        enter("ours, aoti", exported(ours, "aoti", batch=settings.batch), ours)
+        enter("ours, aoti", exported(ours, "aoti", batch=settings.batch), reference)
     else:
-        enter(f"ours, {runtime}, any batch", exported(ours, runtime), ours)
-        enter(f"ours, {runtime}, any batch, products", exported(ours, runtime, form="products"), ours)
-        enter(f"ours, {runtime}, batch {settings.batch}", exported(ours, runtime, batch=settings.batch), ours)
+        enter(f"ours, {runtime}, any batch", exported(ours, runtime), reference)
+        enter(f"ours, {runtime}, any batch, products", exported(ours, runtime, form="products"), reference)
+        enter(f"ours, {runtime}, batch {settings.batch}", exported(ours, runtime, batch=settings.batch), reference)
     for batch in ((None, 1) if settings.batch == 1 else (None,)) if runtime == "onnx" else ():
         name = f"ours, onnx, {'any batch' if batch is None else 'batch 1'}, blocked"
         try:
-            enter(name, exported(ours, "onnx", batch=batch, form="blocked"), ours)
+            enter(name, exported(ours, "onnx", batch=batch, form="blocked"), reference)
         except UserError as error:  # no such layout here, or no layer that it is for
             left[name] = str(error)
-    frozen, channels_last = freeze(ours, examples=x[:2]), x.to(memory_format=torch.channels_last)
+    channels_last = x.to(memory_format=torch.channels_last)
 
     def in_torch() -> Tensor:
         with torch.no_grad():
             y: Tensor = frozen(channels_last)
         return y
 
-    enter("ours, frozen in PyTorch", in_torch, ours)
+    enter("ours, frozen in PyTorch", in_torch, reference)
     times = dict(
         zip(
             steps,
@@ -141,5 +146,6 @@ def _bench(settings: BenchSettings, runtime: str, folder: Path) -> RuntimeResult
         quartiles={name: quartiles(own) for name, own in against.items()},
         errors=errors,
         left=left,
+        bank_dtype=settings.bank_dtype,
         environment={**environment(), "rounds": settings.rounds, "clock": settings.clock},
     )

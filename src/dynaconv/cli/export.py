@@ -40,6 +40,15 @@ def export(
     ] = None,
     nms: Annotated[bool, Option("--nms", help="A detector's file also drops overlapping boxes (ONNX).")] = False,
     opset: Annotated[int, Option(help="Of ONNX.")] = 20,
+    bank_dtype: Annotated[
+        str | None, choice("bfloat16", "int8", help="Store the experts as bfloat16 or int8: a smaller file.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        Option(
+            help="Images on which the file and the float32 network are compared: a folder of classes, or as in eval."
+        ),
+    ] = None,
     arg: options.Arg = None,
     weights: options.Weights = None,
     function: options.Model = None,
@@ -61,12 +70,15 @@ def export(
         classes=None if classes is None else read_classes(classes),
         nms=nms,
         opset=opset,
+        bank_dtype=bank_dtype,
+        data=data,
         arguments=assignments("--arg", arg),
         weights=weights,
         function=function,
     )
     if as_json:
-        print(json.dumps({**asdict(report), "path": str(report.path), "error": report.error}, indent=2))
+        whole = {"path": str(report.path), "error": report.error, "reduction_error": report.reduction_error}
+        print(json.dumps({**asdict(report), **whole}, indent=2))
     else:
         print(sentences(str(report), width()))
 

@@ -5,7 +5,8 @@
 >>> load("network.onnx").run(images)["logits"]  # doctest: +SKIP
 """
 
-from dynaconv.export.exporting import FORMATS, ExportReport, export
+from dynaconv.export.exporting import FORMATS, export
+from dynaconv.export.report import ExportReport
 from dynaconv.export.runtimes import RUNTIMES, Exported, load
 
 __all__ = ["FORMATS", "RUNTIMES", "ExportReport", "Exported", "export", "load"]

@@ -36,8 +36,8 @@ def error(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     return worst
 
 
-def check(loaded: Exported, network: nn.Module, source: Source) -> dict[str, float]:
-    """The error of the file, for every batch size and image size that was tried: ``{"batch 2, 224x224": 1e-6}``.
+def check(loaded: Exported, networks: Sequence[nn.Module], source: Source) -> list[dict[str, float]]:
+    """For each network the error of the file, by batch size and image size: ``{"batch 2, 224x224": 1e-6}``.
 
     Where the image size is free, two other sizes are tried, one of them odd: an exported graph may have kept a fact of
     the size that it was traced with, such as that it is even. A size that the network itself does not take is left out.
@@ -48,16 +48,17 @@ def check(loaded: Exported, network: nn.Module, source: Source) -> dict[str, flo
     cases = [(batch, own) for batch in batches]
     if loaded.free_size:
         cases += [(batches[-1], (height + 32, width + 32)), (batches[0], (height + 33, width + 7))]
-    errors = {}
+    errors: list[dict[str, float]] = [{} for _ in networks]
     for number, (batch, size) in enumerate(cases):
         images = example(source, loaded.input, batch, size, seed=number)
         try:
-            expected = outputs_of(network, images)
+            expected = [outputs_of(network, images) for network in networks]
         except Exception:
             if size == own:
                 raise
             continue  # the network does not take this size either
-        errors[f"batch {batch}, {size[0]}x{size[1]}"] = _error_of(loaded, images, expected)
+        for own_errors, wanted in zip(errors, expected, strict=True):
+            own_errors[f"batch {batch}, {size[0]}x{size[1]}"] = _error_of(loaded, images, wanted)
     return errors
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from collections.abc import Sequence
@@ -14,62 +15,20 @@ from torch import nn
 
 from dynaconv.errors import UserError, cannot_write, suggest
 from dynaconv.export import check as checking
+from dynaconv.export.agreement import agreement, open_images
+from dynaconv.export.banks import reduce_banks, with_plain_banks
 from dynaconv.export.check import LARGEST_ERROR
-from dynaconv.export.prepared import check_input, example, frozen, quiet, with_plain_banks, with_preprocessing
-from dynaconv.export.runtimes import check_installed, load
+from dynaconv.export.prepared import check_input, example, frozen, quiet, with_preprocessing
+from dynaconv.export.report import ExportReport
+from dynaconv.export.runtimes import Exported, check_installed, load
 from dynaconv.export.seal import seal
 from dynaconv.export.source import Source, open_source
+from dynaconv.inference.bank import check_bank_dtype
 from dynaconv.ops.strategies.operator import as_operators
 
 FORMATS = {"onnx": ".onnx", "torch-export": ".pt2", "aoti": ".pt2"}
 MOST_IMAGES = 65_536  # of a batch
 FORMS = ("auto", "single", "scan", "products", "blocked")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportReport:
-    """What :func:`export` wrote.
-
-    Attributes:
-        path: of the file.
-        format: a key of :data:`FORMATS`.
-        form: how dynamic convolutions are written (ONNX).
-        batch: that the file is fixed to; None where it is free.
-        free_size: whether height and width are free.
-        errors: of the file that was written, by batch and image size, relative to the largest output.
-        madds, graph_madds: multiply-adds for one image, of the network and of the graph.
-        megabytes: of the file, 2**20 bytes each.
-    """
-
-    path: Path
-    format: str
-    form: str | None
-    batch: int | None
-    free_size: bool
-    errors: dict[str, float]
-    madds: float | None
-    graph_madds: float | None
-    megabytes: float
-
-    @property
-    def error(self) -> float:
-        """The largest of the errors."""
-        return max(self.errors.values())
-
-    def __str__(self) -> str:
-        sizes = "any image size" if self.free_size else "this image size only"
-        batch = "any batch size" if self.batch is None else f"batches of {self.batch}"
-        lines = [f"{self.path}: {self.megabytes:.1f} MB, {self.format}, {batch}, {sizes}"]
-        if self.form is not None:
-            lines.append(f"  dynamic convolutions: {self.form}")
-        if self.madds and self.graph_madds:
-            ratio = self.graph_madds / self.madds
-            lines.append(
-                f"  multiply-adds: {self.graph_madds / 1e6:.1f} M in the graph, {self.madds / 1e6:.1f} M in the "
-                f"network ({ratio:.3f}x)"
-            )
-        lines.append(f"  the file was run: largest relative error {self.error:.1e} ({', '.join(self.errors)})")
-        return "\n".join(lines)
 
 
 def export(
@@ -84,6 +43,8 @@ def export(
     classes: Sequence[str] | None = None,
     nms: bool = False,
     opset: int = 20,
+    bank_dtype: str | None = None,
+    data: str | None = None,
     arguments: dict[str, Any] | None = None,
     weights: Path | None = None,
     function: str | None = None,
@@ -110,6 +71,10 @@ def export(
         nms: a detector's file also suppresses overlapping boxes (ONNX): a third output ``selected``, ``(n, 3)``, has
             the numbers of image, class and box.
         opset: of ONNX.
+        bank_dtype: None; ``"bfloat16"`` or ``"int8"`` stores the experts in fewer bytes, as :func:`dynaconv.freeze`
+            does. The file is then held against the network with such banks in PyTorch.
+        data: images on which the file and the network in float32 choose their classes: a folder of classes, or a data
+            set's name. How often they agree is in the report.
         arguments: of ``timm.create_model`` or of the function, where ``model`` is a name.
         weights: a local file, where ``model`` is a name.
         function: ``path/to/file.py:function`` that builds a run's network, where it is one of your own.
@@ -127,6 +92,10 @@ def export(
         raise UserError(f"The form is {form!r}. {suggest(str(form), FORMS)}")
     if to != "onnx" and (form != "auto" or nms):
         raise UserError(f"form and nms belong to ONNX, and the format is {to!r}.")
+    try:
+        check_bank_dtype(bank_dtype)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     if batch is not None and not 1 <= batch <= MOST_IMAGES:
         raise UserError(f"batch is {batch!r}; expected 1 to {MOST_IMAGES:,}, or None for any.")
     if form == "single" and batch != 1:
@@ -142,8 +111,9 @@ def export(
     check_input(input, source)
     if nms and source.task != "detection":
         raise UserError(f"nms is for detectors, and {source.name} is a network for {source.task}.")
-    wanted = _Wanted(path=path, to=to, batch=batch, form=form, input=input, nms=nms, opset=opset)
-    return _write_checked(source, wanted)
+    images = None if data is None else open_images(data, source)
+    wanted = _Wanted(path=path, to=to, batch=batch, form=form, input=input, nms=nms, opset=opset, bank_dtype=bank_dtype)
+    return _write_checked(source, wanted, images)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +125,7 @@ class _Wanted:
     input: str
     nms: bool
     opset: int
+    bank_dtype: str | None
 
 
 def _target(path: Path, suffix: str) -> Path:
@@ -165,10 +136,14 @@ def _target(path: Path, suffix: str) -> Path:
     return path
 
 
-def _write_checked(source: Source, wanted: _Wanted) -> ExportReport:
+def _write_checked(source: Source, wanted: _Wanted, images: Any) -> ExportReport:
     """With a free image size first; if the file is off at another size only, with the fixed one."""
     network = frozen(source)
-    expected = with_preprocessing(source.network, source, wanted.input)
+    expected = [with_preprocessing(source.network, source, wanted.input)]
+    if wanted.bank_dtype is not None:
+        if not reduce_banks(network, wanted.bank_dtype):
+            raise UserError(f"{source.name} has no bank that could be stored in {wanted.bank_dtype}; leave it away.")
+        expected.insert(0, with_preprocessing(copy.deepcopy(network), source, wanted.input))
     for free_size in (True, False):
         if free_size and source.fixed_size:
             continue
@@ -177,6 +152,9 @@ def _write_checked(source: Source, wanted: _Wanted) -> ExportReport:
             own = f"{source.input_size[1]}x{source.input_size[2]}"
             wrong = {case: error for case, error in report.errors.items() if not error <= LARGEST_ERROR}
             if not wrong:
+                if images is not None:
+                    found = agreement(_load(part, wanted), expected[-1], images, source.classes)
+                    report = replace(report, agreement=found)
                 os.replace(part, wanted.path)
                 return report
             if not report.free_size or any(case.endswith(own) for case in wrong):
@@ -191,7 +169,7 @@ def _write_checked(source: Source, wanted: _Wanted) -> ExportReport:
 
 
 def _write(
-    source: Source, network: nn.Module, expected: nn.Module, wanted: _Wanted, free_size: bool
+    source: Source, network: nn.Module, expected: list[nn.Module], wanted: _Wanted, free_size: bool
 ) -> tuple[ExportReport, Path]:
     """Write under another name in the same folder, and measure the error; the caller removes the file."""
     handle, name = tempfile.mkstemp(dir=wanted.path.parent, prefix=f".{wanted.path.stem}-", suffix=wanted.path.suffix)
@@ -200,17 +178,19 @@ def _write(
     try:
         about, graph_madds = _convert(source, network, wanted, free_size, part)
         seal(part)
-        loaded = replace(load(part, runtime=wanted.to), path=wanted.path)
+        errors, *reduction_errors = checking.check(_load(part, wanted), expected, source)
         report = ExportReport(
             path=wanted.path,
             format=wanted.to,
             form=about.get("form"),
             batch=wanted.batch,
             free_size=about["free_size"],
-            errors=checking.check(loaded, expected, source),
+            errors=errors,
             madds=_madds(source),
             graph_madds=graph_madds,
             megabytes=part.stat().st_size / 2**20,
+            bank_dtype=wanted.bank_dtype,
+            reduction_errors=reduction_errors[0] if reduction_errors else None,
         )
         os.chmod(part, 0o644)
     except BaseException as error:
@@ -219,6 +199,11 @@ def _write(
             raise cannot_write(wanted.path, error) from error
         raise
     return report, part
+
+
+def _load(part: Path, wanted: _Wanted) -> Exported:
+    """The file under its other name, with the name that messages shall have."""
+    return replace(load(part, runtime=wanted.to), path=wanted.path)
 
 
 def _convert(
@@ -233,13 +218,15 @@ def _convert(
         "input": wanted.input,
         "input_size": list(source.input_size),
         "batch": wanted.batch,
+        "bank_dtype": wanted.bank_dtype,
+        **source.facts,
         "outputs": [*source.outputs, *["selected"] * wanted.nms],
     }
     if wanted.to == "onnx":
         from dynaconv.export import onnx_cost, onnx_file, onnx_nms
 
         onnx_file.check_opset(wanted.opset)
-        plain = with_preprocessing(with_plain_banks(network), source, wanted.input)
+        plain = with_preprocessing(with_plain_banks(network, as_operators=True), source, wanted.input)
         blocked = wanted.form == "blocked"  # written for one image, see onnx_blocked
         with as_operators():
             program = trace(plain, source, wanted.input, 1 if blocked else wanted.batch, free_size)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from dynaconv.export.onnx_banks import Bank, bank_of
 from dynaconv.export.onnx_blocked_maps import DOMAIN, keep_blocks, padded
 from dynaconv.export.onnx_graph import Nodes, activation_of, readers_of, set_nodes, settings_of
 from dynaconv.export.onnx_layers import Layer, layers_of, put_back
@@ -55,29 +56,32 @@ def why_not(layer: Layer, bank: Any, width: int) -> str | None:
     return None if bank is not None else "its kernels are no mixture of a constant bank"
 
 
-def in_blocks(bank: np.ndarray, layer: Layer, width: int) -> np.ndarray:
-    """A bank ``(K, out * in/groups * taps)`` in the layout of ONNX Runtime's kernels, zeros in the filled channels.
+def in_blocks(bank: Bank, layer: Layer, width: int) -> Bank:
+    """A bank in the layout of ONNX Runtime's kernels, ``(K, out / w, n, w)``, zeros in the filled channels.
 
     Depthwise ``[out / w][taps][w]``; else ``[out / w][in / w][taps][w of in][w of out]``.
     """
-    experts, (out, inputs), taps = len(bank), layer.kernel[:2], layer.taps[0] * layer.taps[1]
-    kernels = bank.reshape(experts, out, inputs, taps)
+    experts, (out, inputs), taps = len(bank.stored), layer.kernel[:2], layer.taps[0] * layer.taps[1]
+    kernels = bank.stored.reshape(experts, out, inputs, taps)
     more_in = 0 if layer.groups > 1 else padded(inputs, width) - inputs
     kernels = np.pad(kernels, ((0, 0), (0, padded(out, width) - out), (0, more_in), (0, 0)))
     if layer.groups > 1:
         blocks = kernels.reshape(experts, -1, width, taps).transpose(0, 1, 3, 2)
     else:
         blocks = kernels.reshape(experts, -1, width, kernels.shape[2] // width, width, taps).transpose(0, 1, 3, 5, 4, 2)
-    return np.ascontiguousarray(blocks.reshape(experts, -1))
+    scale = bank.scale
+    if scale is not None:
+        scale = np.pad(scale, ((0, 0), (0, padded(out, width) - out), (0, 0))).reshape(experts, -1, 1, width)
+    return Bank(np.ascontiguousarray(blocks).reshape(experts, padded(out, width) // width, -1, width), scale)
 
 
-def write(layer: Layer, bank: np.ndarray, routing: str, bias: np.ndarray | None, width: int, prefix: str) -> Nodes:
+def write(layer: Layer, bank: Bank, routing: str, bias: np.ndarray | None, width: int, prefix: str) -> Nodes:
     """The nodes of a layer for one image: mix, reorder the map, convolve, reorder it back."""
     made = Nodes(prefix)
     out = padded(layer.out, width)
     groups = out if layer.groups > 1 else 1
     inputs = 1 if layer.groups > 1 else padded(layer.inputs, width)
-    mixed = made.add("MatMul", routing, made.constant(in_blocks(bank, layer, width), np.float32))
+    mixed = made.add("MatMul", routing, in_blocks(bank, layer, width).write(made))
     kernel = made.add("Reshape", mixed, made.constant([out, inputs, *layer.taps]))
     tensors = [made.add("ReorderInput", layer.x, domain=DOMAIN), kernel]
     if bias is not None:
@@ -211,11 +215,10 @@ def replace(graph: Any, width: int, rest: Callable[[Layer, str], Nodes]) -> int:
     return count
 
 
-def _mixture(layer: Layer, producers: dict[str, Any], constants: dict[str, Any]) -> tuple[str, np.ndarray | None]:
+def _mixture(layer: Layer, producers: dict[str, Any], constants: dict[str, Any]) -> tuple[str, Bank | None]:
     """The routing weights and the constant bank of which a layer's kernels are the product; no bank if they are not."""
     reshape = producers.get(layer.kernels)
     mixing = None if reshape is None or reshape.op_type != "Reshape" else producers.get(reshape.input[0])
-    constant = None if mixing is None or mixing.op_type != "MatMul" else constants.get(mixing.input[1])
-    if mixing is None or constant is None:
+    if mixing is None or mixing.op_type != "MatMul":
         return "", None
-    return str(mixing.input[0]), numpy_helper.to_array(constant)
+    return str(mixing.input[0]), bank_of(mixing.input[1], producers, constants, layer.kernel[0])

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from dynaconv.errors import UserError
-from dynaconv.export import onnx_blocked, onnx_forms, onnx_graph, onnx_layers, seal
+from dynaconv.export import onnx_banks, onnx_blocked, onnx_forms, onnx_graph, onnx_layers, seal
 from dynaconv.export.prepared import quiet
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,10 @@ def convert(
                 input_names=["images"],
                 output_names=list(outputs),
                 opset_version=opset,
-                custom_translation_table={torch.ops.dynaconv.convolve_each.default: _translate},
+                custom_translation_table={
+                    torch.ops.dynaconv.convolve_each.default: _translate_layer,
+                    torch.ops.dynaconv.bank_values.default: _translate_bank,
+                },
                 verbose=False,
             )
         except Exception as error:  # torch raises its own kinds, and wraps those of others
@@ -58,6 +61,7 @@ def convert(
         _write_in_blocks(model)
     else:
         onnx_forms.replace(model.graph, form)
+    onnx_banks.replace_all(model.graph)
     _forget_own_domain(model)
     _name_dimensions(model.graph)
     if over_examples:
@@ -87,7 +91,7 @@ def _cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
-def _translate(
+def _translate_layer(
     x: Any,
     kernels: Any,
     biases: Any,
@@ -106,6 +110,27 @@ def _translate(
     settings = {"stride": stride, "padding": padding, "dilation": dilation, "output_padding": output_padding}
     lists = {name: [int(value) for value in numbers] for name, numbers in settings.items()}
     return node(*inputs, **lists, groups=int(groups), transposed=int(transposed))
+
+
+def _translate_bank(bank: Any, scale: Any) -> Any:
+    """The node that :mod:`~dynaconv.export.onnx_banks` replaces."""
+    from onnx.defs import OpSchema
+    from onnxscript import values
+
+    def tensor(name: str, kind: str, **more: Any) -> Any:
+        return OpSchema.FormalParameter(name, kind, **more)
+
+    optional = OpSchema.FormalParameterOption.Optional
+    schema = OpSchema(
+        onnx_banks.OPERATOR,
+        onnx_banks.DOMAIN,
+        1,
+        inputs=[tensor("bank", "S"), tensor("scale", "T", param_option=optional)],
+        outputs=[tensor("values", "T")],
+        type_constraints=[("S", ["tensor(int8)", "tensor(bfloat16)"], ""), ("T", ["tensor(float)"], "")],
+    )
+    node = values.Op(values.Opset(onnx_banks.DOMAIN, 1), onnx_banks.OPERATOR, schema)
+    return node(bank) if scale is None else node(bank, scale)
 
 
 def _schema() -> Any:

@@ -28,6 +28,12 @@ class Nodes:
         self.constants.append(numpy_helper.from_array(np.asarray(values, dtype=dtype), name))
         return name
 
+    def cast(self, x: str, dtype: int) -> str:
+        """``x`` as ``dtype`` (``TensorProto``'s)."""
+        name = f"{self.prefix}/Cast_{len(self.nodes)}"
+        self.nodes.append(helper.make_node("Cast", [x], [f"{name}:y"], name=name, to=dtype))
+        return f"{name}:y"
+
     def add(self, kind: str, *inputs: str, to: str | None = None, **attributes: Any) -> str:
         name = f"{self.prefix}/{kind}_{len(self.nodes)}"
         made = to or f"{name}:y"
@@ -81,13 +87,21 @@ def _limits(node: NodeProto, constants: Any) -> tuple[float, float] | None:
 
 
 def over_examples(graph: GraphProto) -> None:
-    """Give a graph for one image a free batch: ``Scan`` runs all of it for one image after the other."""
+    """Give a graph for one image a free batch: ``Scan`` runs all of it for one image after the other.
+
+    What reads constants alone (a reduced bank that is cast) stays outside, and is computed once.
+    """
     image = graph.input[0]
     kind, (_, *shape) = image.type.tensor_type.elem_type, list(image.type.tensor_type.shape.dim)
     made, inner = Nodes("dynaconv_batch"), Nodes("dynaconv_batch/image")
     names = {image.name: f"{image.name}/one"} | {output.name: f"{output.name}/one" for output in graph.output}
     inner.add("Unsqueeze", f"{image.name}/inner", made.constant([0]), to=names[image.name])
+    fixed = {constant.name for constant in graph.initializer}
     for node in graph.node:
+        if node.input and fixed.issuperset(node.input):
+            fixed.update(node.output)
+            made.nodes.append(node)
+            continue
         copy = type(node).FromString(node.SerializeToString())
         for several in (copy.input, copy.output):
             for number, name in enumerate(several):

@@ -1,4 +1,4 @@
-"""The network as it goes into the file: frozen, its banks as plain matrices, preprocessing in front."""
+"""The network as it goes into the file: frozen, preprocessing in front."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dynaconv.errors import UserError, suggest
 from dynaconv.export.source import Source
-from dynaconv.inference import FrozenLayer, freeze
+from dynaconv.inference import freeze
 from dynaconv.torch_private import EXPORT_LOGGERS
 
 INPUTS = ("normalised", "float", "uint8")
@@ -52,15 +52,6 @@ def frozen(source: Source) -> nn.Module:
         return freeze(source.network, examples=examples)
     except RuntimeError as error:
         raise UserError(f"{source.name} cannot be exported: {error}") from error
-
-
-def with_plain_banks(network: nn.Module) -> nn.Module:
-    """Change the banks of frozen layers, in place, to ``(K, out * in/groups * taps)``, as every format reads them."""
-    for layer in network.modules():
-        if isinstance(layer, FrozenLayer):
-            bank = layer.weight.detach().flatten(1).contiguous()
-            layer.layout, layer.bank, layer.scale, layer.bank_dtype = "rows", bank, None, None
-    return network
 
 
 def with_preprocessing(network: nn.Module, source: Source, kind: str) -> nn.Module:

@@ -16,6 +16,7 @@ from dynaconv.errors import UserError, blame_input
 from dynaconv.inference.archive_file import is_archive
 from dynaconv.tasks.network import ModelSpec, build_model
 
+SUPPRESSION = ("score_thresh", "nms_thresh", "detections_per_img", "topk_candidates")
 OUTPUTS = {"classification": ("logits",), "detection": ("boxes", "scores"), "keypoints": ("heatmaps",)}
 
 
@@ -33,6 +34,8 @@ class Source:
         preprocessing: ``mean`` and ``std`` of the normalisation, and how training scaled and cropped a picture.
         fixed_size: the outputs are right for this image size alone.
         original: the network as it was, whose cost is counted.
+        facts: what else a program that uses the file must know: a detector's ``suppression`` (torchvision's four
+            numbers), the ``pose`` of a keypoint network that was trained.
     """
 
     network: nn.Module
@@ -44,6 +47,7 @@ class Source:
     preprocessing: dict[str, Any] = field(default_factory=dict)
     fixed_size: bool = False
     original: nn.Module | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def open_source(
@@ -104,11 +108,16 @@ def _as_images_to_tensors(
     network: nn.Module, about: dict[str, Any], name: str, image_size: Sequence[int] | None
 ) -> Source:
     task = about.get("task") or _task_of(network)
+    if "pose" in about:
+        from dynaconv.tasks.keypoints.pose import PoseSpec
+
+        about = {**about, "pose": PoseSpec(**about["pose"]).model_dump(mode="json")}  # with what it leaves to defaults
     known = _preprocessing(network, about)
     size = tuple(image_size) if image_size is not None else _own_size(network, known)
     channels = _channels(network)
     common: dict[str, Any] = {"name": name, "task": task, "classes": about.get("classes"), "outputs": OUTPUTS[task]}
     common["input_size"] = (channels, *size)
+    common["facts"] = {"pose": about["pose"]} if "pose" in about else {}
     if task == "detection":
         return _detector(network, common, known, image_size)
     # timm's layers with TensorFlow's padding compute it in Python from the size of the map, which fixes that size. To
@@ -201,6 +210,7 @@ def _detector(network: Any, common: dict[str, Any], known: dict[str, Any], image
     common["input_size"] = (3, *size)
     with blame_input():
         outputs = DetectorOutputs(network, common["input_size"]).eval()
+    common["facts"] = {"suppression": {name: getattr(network, name) for name in SUPPRESSION}}
     if common["classes"] is not None:
         common["classes"] = ["background", *common["classes"]]
     return Source(network=outputs, preprocessing=known, fixed_size=True, original=network.raw(), **common)

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from dynaconv.errors import UserError
-from dynaconv.export.prepared import quiet, with_plain_banks, with_preprocessing
+from dynaconv.export.banks import with_plain_banks
+from dynaconv.export.prepared import quiet, with_preprocessing
 from dynaconv.export.source import Source
 from dynaconv.inference import FrozenLayer
 from dynaconv.inference.compiled import hand_on_sums
