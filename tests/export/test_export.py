@@ -148,6 +148,22 @@ def test_a_program_of_torch(network: nn.Module, tmp_path: Path) -> None:
     assert_close(loaded.run(images)["logits"], network(images))
 
 
+def test_a_layer_that_sees_the_image_itself_keeps_our_kernel() -> None:
+    from dynaconv.export import torch_file
+    from dynaconv.export.exporting import trace
+    from dynaconv.export.prepared import frozen
+    from dynaconv.export.source import open_source
+    from dynaconv.kernels import cpu
+
+    if cpu.why_not() is not None:
+        pytest.skip(f"the kernels are not available: {cpu.why_not()}")
+    source = open_source(dynaconv.DynamicConv2d(3, 4, 3).eval(), image_size=(8, 8))
+    program = trace(torch_file.with_own_kernels(frozen(source)), source, "normalised", None, True)
+    assert [node for node in program.graph.nodes if node.target == torch.ops.dynaconv.frozen_layer.default]
+    images = torch.randn(2, 3, 8, 8)  # not in channels_last
+    assert_close(program.module()(images), source.network(images))
+
+
 @pytest.mark.slow
 def test_a_compiled_program_has_our_kernels_and_a_free_batch(network: nn.Module, tmp_path: Path) -> None:
     from dynaconv.export import torch_file
@@ -215,8 +231,9 @@ def test_onnx_runtimes_own_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert free.error < 1e-4
 
     monkeypatch.setattr(onnx_blocked, "block_width", lambda: 24 - width)  # 8 for 16: the file of another processor
+    layer = dynaconv.DynamicConv2d(16, 16, 1, bias=False).eval()
     with pytest.raises(UserError, match=r"the file differs .*: inf"):
-        export(network, tmp_path / "other.onnx", image_size=16, batch=1, form="blocked")
+        export(layer, tmp_path / "other.onnx", image_size=16, batch=1, form="blocked")
     assert not (tmp_path / "other.onnx").exists()
 
 

@@ -47,7 +47,8 @@ def why_not_compiled(x: Tensor, asked: bool) -> str | None:
         return "an exported graph must run where this library is not installed"
     if x.dtype != torch.float32 or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return "it computes in float32 on a CPU"
-    if x.dim() != 4 or not x.is_contiguous(memory_format=torch.channels_last):
+    # An exporter has no choice of layout, and the operator converts.
+    if x.dim() != 4 or not (is_exporting() or x.is_contiguous(memory_format=torch.channels_last)):
         return "the input is no map in channels_last"
     if x.shape[0] == 0:
         return "the batch is empty"
