@@ -16,6 +16,7 @@ from dynaconv.analysis.routes import Inspection, figures, inspect_run, write_ins
 from dynaconv.analysis.routes.interventions import patterns
 from dynaconv.analysis.routes.page import page_data
 from dynaconv.analysis.routes.statistics import RoutingSums
+from dynaconv.analysis.routes.words import summary
 from dynaconv.errors import UserError
 from dynaconv.inspection import intervene, read_routing
 from dynaconv.tasks.classification.folder import Folder
@@ -216,7 +217,10 @@ def test_one_image_and_images_that_are_all_the_same(tmp_path: Path) -> None:
         weights(tmp_path / "c.safetensors", router=0.0), tmp_path / "constant", settings(data, intervene=True)
     )
     assert page_data(constant)["routers"][0]["class_share"] is None
+    assert f"{len(constant.routers)} of {len(constant.routers)} routers return the same weights" in summary(constant)
+    assert "same weights" not in summary(one)
     for report in constant.routers:
+        assert report.constant()
         assert report.sums.class_share() is None
         np.testing.assert_allclose(report.sums.mean(), 0.5)  # sigmoid(0)
         assert report.sums.entropy_mean() == pytest.approx(1)

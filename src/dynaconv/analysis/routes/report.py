@@ -12,6 +12,7 @@ import numpy as np
 from dynaconv.analysis.routes.interventions import InterventionTables
 from dynaconv.analysis.routes.samples import Sample
 from dynaconv.analysis.routes.statistics import (
+    STILL,
     RoutingSums,
     dead_experts,
     mutual_information,
@@ -77,6 +78,10 @@ class RouterReport:
     def dead(self) -> list[int]:
         return dead_experts(self.sums.share_most)
 
+    def constant(self) -> bool:
+        """Whether every image has the same weights, up to rounding: the router does not look at the image any more."""
+        return self.sums.images > 1 and bool((self.sums.deviation() < STILL).all())
+
     def twins(self) -> dict[str, list[tuple[int, int]]]:
         """By layer the pairs of experts with nearly equal kernels; layers without any are left out."""
         found = {layer: twin_experts(matrix) for layer, matrix in self.similarity.items()}
@@ -100,6 +105,7 @@ class RouterReport:
             "entropy_deviation": number(sums.entropy_deviation()),
             "class_share": number(sums.class_share()),
             "mutual_information": number(mutual_information(sums.favourites)),
+            "constant": self.constant(),
             "dead": self.dead(),
             "twins": {layer: [list(pair) for pair in pairs] for layer, pairs in self.twins().items()},
             "histogram": sums.histogram.tolist(),

@@ -64,12 +64,20 @@ def summary(found: Inspection) -> str:
     if known:
         most, where = max(known)
         first, last = known[0], known[-1]
+        place = "first layer" if len(known) == len(shares) else "first layer where they vary"
         lines.append(
-            f"Of the variance of the routing weights, {share_text(first[0])} lies between the classes in the first "
-            f"layer ({first[1]}), {share_text(last[0])} in the last ({last[1]}), at most {share_text(most)} ({where})."
+            f"Of the variance of the routing weights, {share_text(first[0])} lies between the classes in the {place} "
+            f"({first[1]}), {share_text(last[0])} in the last ({last[1]}), at most {share_text(most)} ({where})."
         )
     else:
         lines.append("How class-specific the routing is cannot be said: too few images, or weights that do not vary.")
+    constant = [report.router.name for report in routers if report.constant()]
+    if constant:
+        names = ", ".join(constant[:4]) + (" ..." if len(constant) > 4 else "")
+        lines.append(
+            f"{len(constant)} of {_many(len(routers), 'router')} {'returns' if len(constant) == 1 else 'return'} the "
+            f"same weights for every image ({names}), as when all units of a router's hidden layer are 0."
+        )
     lines.append(f"Dead experts: {dead}. Pairs of experts with nearly equal kernels: {twins}.")
     if flat:
         lines.append(
