@@ -127,7 +127,7 @@ def _parts(path: Path) -> dict[str, Any]:
     known = ("softmax", "sigmoid")  # others are of no arm
     found |= {f"results/{arm}/{seed}": runs[arm, seed] for arm, seed in runs if arm in known and seed in "01"}
     kept = {name: value for name, value in found.items() if name.split("/")[1] in known}
-    return {"facts": content["facts"], **kept}
+    return {**({"facts": content["facts"]} if path.exists() else {}), **kept}
 
 
 @worlds.once

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -102,6 +105,23 @@ def test_a_file_that_cannot_be_imported(file: str, text: str, message: str) -> N
     Path("broken_of_tests.py").write_text(text)
     with pytest.raises(UserError, match=message):
         find_function("broken_of_tests.py:build")
+
+
+def test_a_file_that_may_not_be_read() -> None:
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    (folder / "net.py").write_text("def build(): ...")
+    (folder / "net.py").chmod(0)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)  # root may read everything
+    try:
+        with pytest.raises(UserError, match=r"net\.py cannot be read: Permission denied"):
+            find_function(f"{folder / 'net.py'}:build")
+    finally:
+        if root:
+            os.seteuid(0)
+        shutil.rmtree(folder)
 
 
 def test_names_of_functions() -> None:

@@ -146,7 +146,10 @@ def _run_file(path: Path) -> ModuleType:
         beside = [each.name for each in path.parent.glob("*.py")] if path.parent.is_dir() else []
         hint = suggest(path.name, beside) if beside else f"There is no Python file in {path.parent}."
         raise UserError(f"There is no file {path} (looked for in {Path.cwd()}). {hint}")
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
     digest = hashlib.sha256(content).hexdigest()
     key = (str(path.resolve()), digest)
     if key in _MODULES:

@@ -84,8 +84,9 @@ class TrainState:
         self.model.load_state_dict(saved["model"])
         if self.ema is not None:
             self.ema.module.load_state_dict(saved["ema"])
-        check_groups(self.optimizer, saved["optimizer"]["param_groups"])
+        groups = [dict(group) for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(saved["optimizer"])
+        check_groups(groups, self.optimizer.param_groups)
         check_moments(self.optimizer)
         self.schedule.load_state_dict(saved["schedule"])
         self.temperature.load_state_dict(saved["temperature"])
@@ -97,9 +98,14 @@ class TrainState:
         self.history = [EpochRecord(**record) for record in saved["history"]]
 
 
-def check_groups(optimizer: Any, saved: Any) -> None:
-    """Raise ValueError where a setting of the optimizer is missing or of another kind; torch takes over anything."""
-    for number, (now, there) in enumerate(zip(optimizer.param_groups, saved, strict=True)):
+def check_groups(before: list[dict[str, Any]], loaded: list[dict[str, Any]]) -> None:
+    """Raise ValueError where a setting of the optimizer is missing or of another kind; torch takes over anything.
+
+    Args:
+        before: the settings as the optimizer was built.
+        loaded: as they were loaded; what an older version of torch did not write, torch has filled in.
+    """
+    for number, (now, there) in enumerate(zip(before, loaded, strict=True)):
         for name, value in now.items():
             if name == "params":
                 continue
