@@ -201,7 +201,7 @@ FILES: dict[str, Kind] = {
     "MNIST pictures": Kind("mnist/MNIST/raw/t10k-images-idx3-ubyte", worlds.mnist, digits_in_files, named=("mnist",)),
     "MNIST labels": Kind("mnist/MNIST/raw/t10k-labels-idx1-ubyte", worlds.mnist, digits_in_files, named=("mnist",)),
     "archive": Kind("network.safetensors", worlds.archive, archived, ARCHIVE, checked=True, share=2),
-    "config.json": Kind("hub/config.json", worlds.hub, from_hub, JSON, share=0.5),
+    "config.json": Kind("hub/config.json", worlds.hub, from_hub, JSON, share=0.5, named=("case/hub",)),
     "model.safetensors": Kind("hub/model.safetensors", worlds.hub, from_hub, share=0.5, named=("hub",)),
     **PRODUCTS,
 }
