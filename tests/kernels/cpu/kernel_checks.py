@@ -19,7 +19,8 @@ from dynaconv.kernels.cpu import build, convolve, depthwise, experts, inference
 from dynaconv.kernels.cpu.arguments import Activation
 
 # batch, experts, in, out, height, width, kernel, stride, padding, dilation: less than a vector, less than a panel, more
-# than a pair of panels; kernels mixed whole, and in blocks; tiles that are cut off; maps smaller than the kernel
+# than a pair of panels; kernels mixed whole, and in blocks; tiles that are cut off; maps smaller than the kernel; a tap
+# over several groups of examples; outputs that read padding alone
 DENSE = [
     (1, 1, 1, 1, 1, 1, (1, 1), (1, 1), (0, 0), (1, 1)),
     (5, 3, 7, 19, 5, 9, (3, 2), (2, 1), (1, 0), (1, 2)),
@@ -30,6 +31,8 @@ DENSE = [
     (2, 2, 31, 65, 9, 4, (2, 2), (3, 3), (0, 1), (2, 1)),
     (3, 2, 90, 70, 1, 1, (3, 3), (1, 1), (1, 1), (1, 1)),
     (3, 2, 3, 70, 30, 31, (3, 3), (1, 1), (1, 1), (1, 1)),
+    (2, 2, 5, 20, 24, 25, (1, 1), (1, 1), (0, 0), (1, 1)),
+    (4, 2, 70, 40, 1, 2, (1, 1), (3, 1), (1, 0), (1, 1)),
 ]
 DEPTHWISE = [
     (1, 1, 1, 1, (1, 1), (1, 1), (0, 0), (1, 1)),

@@ -125,6 +125,7 @@ static void pack_block(const Product *product, const float *bank, int64_t column
 {
     const Job *job = product->job;
     int64_t taps = job->g.taps, column_step = product->column_step, channel_step = product->channel_step, next;
+    if (!job->used) return; /* every pixel reads padding: there is no room to pack into */
     if (columns < width) memset(to, 0, job->used * channels * width * sizeof *to);
     for (int64_t column = 0; column < columns; column = next) {
         next = minimum(column + LINE, columns);
