@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import dynaconv
 import dynaconv.models
 from dynaconv.inference import FrozenLayer, freeze
-from dynaconv.inference.bank import lay_out
+from dynaconv.inference.bank import lay_out, reduce_bank
 from dynaconv.inference.router import FrozenRouter
 from tolerances import assert_close
 
@@ -225,6 +225,17 @@ def test_int8_weights_are_off_by_half_a_scale_at_most() -> None:
     made = freeze(layer, bank_dtype="int8", input_size=(6, 5, 5))[0]
     off = (made.bank * made.scale - lay_out(layer[0].weight, "panels")).abs()
     assert (off <= made.scale * 0.5001).all()
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float16, 5e-4), (torch.bfloat16, 1e-3), (torch.float32, 2e-43)])
+def test_int8_weights_keep_their_signs_where_scales_are_subnormal(dtype: torch.dtype, size: float) -> None:
+    """A scale that is rounded down by more than 1/254 would make 128 steps of the largest weight, in int8 -128."""
+    weights = torch.linspace(size / 2, size, 41).to(dtype).expand(2, 1, 41)
+    bank = weights * torch.linspace(0.5, 1, 2 * 60).reshape(2, 60, 1).to(dtype)
+    steps, scale = reduce_bank(bank, "int8", along=2)
+    assert scale is not None
+    assert (steps > 0).all()
+    assert (steps * scale.double() - bank).abs().max() <= (size / 100 if size > 1e-30 else size / 2)
 
 
 def test_saves_loads_copies_and_is_a_plain_module(mobile: nn.Module, frozen_mobile: nn.Module) -> None:

@@ -83,9 +83,11 @@ def reduce_bank(bank: Tensor, bank_dtype: str | None, along: int) -> tuple[Tenso
         return bank, None
     if bank_dtype == "bfloat16":
         return bank.to(torch.bfloat16), None
-    scale = (bank.abs().amax(dim=along, keepdim=True) / 127).float()  # as the kernel reads it
+    scale = bank.abs().amax(dim=along, keepdim=True).float() / 127  # as the kernel reads it
     steps = bank / torch.where(scale > 0, scale, 1.0)
-    return steps.round().to(torch.int8), scale
+    return steps.round().clamp(-127, 127).to(
+        torch.int8
+    ), scale  # a subnormal scale is rounded by a large part of itself
 
 
 def mix_bank(bank: Tensor, scale: Tensor | None, routing: Tensor, dtype: torch.dtype) -> Tensor:
