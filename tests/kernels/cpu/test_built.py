@@ -119,3 +119,16 @@ def test_the_wheel_is_fast_without_a_compiler(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert ran.stdout.strip() in ("avx512", "avx2")
     assert not (tmp_path / "cache").exists()
+
+
+def test_the_openmp_library_is_found_in_any_folder() -> None:
+    """A path of ``/proc/self/maps`` may have spaces, and stands there once for every part of the library."""
+    library = "/home/a user/venv/lib/python3.12/site-packages/torch/lib/libgomp-24e2ab19.so.1"
+    mapped = (
+        "55d0c0000000-55d0c0001000 r--p 00000000 fe:01 11  /usr/bin/python3.12\n"
+        f"7f10c0000000-7f10c0001000 r--p 00000000 fe:01 12                  {library}\n"
+        f"7f10c0001000-7f10c0002000 r-xp 00001000 fe:01 12                  {library}\n"
+        "7f10c0003000-7f10c0004000 rw-p 00000000 00:00 0\n"
+        "7f10c0004000-7f10c0005000 rw-p 00000000 00:00 0                   [heap]\n"
+    )
+    assert built.openmp_in(mapped) == [library]

@@ -83,6 +83,12 @@ def share_openmp() -> None:
         mapped = Path("/proc/self/maps").read_text(encoding="utf-8")
     except OSError:
         return
-    for path in dict.fromkeys(re.findall(r"(/\S*/lib(?:gomp|iomp5|omp)\b\S*)", mapped)):
+    for path in openmp_in(mapped):
         ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
         return
+
+
+def openmp_in(mapped: str) -> list[str]:
+    """The OpenMP libraries in a text of ``/proc/self/maps``, where the path is the rest of a line, spaces included."""
+    paths = (line.split(maxsplit=5)[5] for line in mapped.splitlines() if "/" in line)
+    return [path for path in dict.fromkeys(paths) if re.match(r"lib(gomp|iomp5|omp)\b", path.rpartition("/")[2])]
