@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from dynaconv import DynamicConv2d
+from dynaconv import DynamicConv2d, DynamicConv3d
 from dynaconv.errors import UserError
 from dynaconv.train import TrainSettings
 from dynaconv.train.layout import faster_in_channels_last, with_layout
@@ -43,6 +43,7 @@ def test_on_cuda_it_depends_on_the_precision(amp: str, expected: bool) -> None:
 
 def test_networks_over_volumes_stay_contiguous() -> None:
     assert chosen(TrainSettings(), CPU, nn.Sequential(nn.Conv3d(1, 2, 3))) is False
+    assert chosen(TrainSettings(), CPU, nn.Sequential(DynamicConv3d(1, 2, 3))) is False
     has_a_bank_of_five_dimensions = DynamicConv2d(1, 2, 3)
     assert chosen(TrainSettings(), CPU, nn.Sequential(has_a_bank_of_five_dimensions)) is True
 

@@ -55,9 +55,10 @@ def faster_in_channels_last(device: torch.device, amp: str = "no") -> bool:
 
 
 def _has_volumes(module: nn.Module) -> bool:
-    """Whether it has weights of five dimensions; a bank of kernels over images has five too, and stays as it is."""
-    weights = module.parameters(recurse=False)
-    return not isinstance(module, DynamicLayer) and any(weight.dim() == 5 for weight in weights)
+    """Whether it is a layer over volumes: of five dimensions are its weights, but a bank over images has five too."""
+    if isinstance(module, DynamicLayer):
+        return module.geometry.dims == 3
+    return any(weight.dim() == 5 for weight in module.parameters(recurse=False))
 
 
 def _kept(folder: Path) -> bool | None:
