@@ -160,6 +160,16 @@ def test_every_padding(mode: str, padding: int | str) -> None:
         assert_close(freeze(network, input_size=(6, 9, 11))(x), network(x), scale=4)
 
 
+def test_paddings_that_follow_from_the_size_are_kept_apart() -> None:
+    """Maps of 7 are padded by the kernel (1, 1), maps of 6 before it (0, 1): the kernel sees maps of 7 both times."""
+    network = nn.Sequential(DynamicConv2d(6, 8, 3, padding="same", stride=2)).eval()
+    frozen = freeze(network, input_size=(6, 9, 9))
+    with torch.no_grad():
+        for side in (7, 6, 7):
+            x = pictures(2, 6, side)
+            assert_close(frozen(x), network(x), scale=4)
+
+
 @pytest.mark.parametrize("layout", ["contiguous", "strided", "float64", "autocast", "gradient"])
 def test_what_the_kernels_cannot_read_runs_by_torch(layout: str, calls: list[str]) -> None:
     network = nn.Sequential(DynamicConv2d(4, 20, 1)).eval()

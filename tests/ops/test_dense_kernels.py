@@ -102,6 +102,27 @@ def test_nothing_is_kept_for_the_backward_pass_but_the_arguments(strategy: str) 
     assert (8, 40, 6, 7) in kept
 
 
+@pytest.mark.parametrize("strategy", ["auto", "tiled", "experts"])
+@pytest.mark.parametrize("experts", [1, 4])
+def test_outputs_that_read_padding_alone_are_the_bias(strategy: str, experts: int) -> None:
+    """A 1x1 kernel with padding and a stride may miss the map: no expert is used, and nothing may be packed."""
+    leaves = call(130, 70, batch=4, experts=experts, kernel=(1, 1), space=(1, 5))
+    check(leaves, Geometry(dims=2, padding=(1, 0), stride=(3, 1)), strategy)
+    with torch.no_grad():
+        y = mix(*leaves, geometry=Geometry(dims=2, padding=1, stride=(3, 1)), strategy=strategy)
+    assert_close(y, (leaves[2] @ leaves[3])[:, :, None, None].expand_as(y))
+
+
+@pytest.mark.parametrize("strategy", ["auto", "experts", "matmul", "loop"])
+def test_a_linear_layer_over_no_rows_has_gradients_of_zeros(strategy: str) -> None:
+    leaves = [torch.randn(5, 0, 60), torch.randn(3, 40, 60), torch.rand(5, 3), torch.randn(3, 40)]
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    y = mix(*leaves, geometry=Geometry(dims=0), strategy=strategy)
+    assert y.shape == (5, 0, 40)
+    for leaf, gradient in zip(leaves, torch.autograd.grad(y.sum(), leaves), strict=True):
+        assert torch.equal(gradient, torch.zeros_like(leaf))
+
+
 @pytest.mark.parametrize("groups", [2, 8])
 def test_refuses_groups(groups: int) -> None:
     x = torch.randn(2, 8, 9, 9).to(memory_format=torch.channels_last)

@@ -37,7 +37,9 @@ def _linear(x: Tensor, bank: Tensor, routing: Tensor, biases: Tensor | None) -> 
     """``(B, *, in) -> (B, *, out)``. The rows are a channels_last map of height 1; this view needs no copy."""
     rows = math.prod(x.shape[1:-1])
     if rows == 0:  # a convolution wants one pixel at least
-        return x.new_zeros(*x.shape[:-1], bank.shape[1]) + 0 * (x.sum() + bank.sum() + routing.sum()).to(x.dtype)
+        inputs = [x, bank, routing] if biases is None else [x, bank, routing, biases]
+        nothing = sum(tensor.sum().to(x.dtype) for tensor in inputs)  # so that every input has a gradient, of zeros
+        return x.new_zeros(*x.shape[:-1], bank.shape[1]) + 0 * nothing
     maps = x.reshape(x.shape[0], 1, rows, x.shape[-1]).permute(0, 3, 1, 2)
     moves = (1, 1), (0, 0), (1, 1)
     y = operators.experts_conv2d(maps, bank[..., None, None], routing.float(), biases, *moves)
