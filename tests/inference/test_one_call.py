@@ -160,6 +160,21 @@ def test_every_padding(mode: str, padding: int | str) -> None:
         assert_close(freeze(network, input_size=(6, 9, 11))(x), network(x), scale=4)
 
 
+def test_what_is_changed_after_a_call_is_seen_by_the_next() -> None:
+    """What is prepared for a size holds addresses and the activation."""
+    frozen = freeze(nn.Sequential(DynamicConv2d(4, 20, 1)).eval(), input_size=(4, 8, 8))
+    layer, x = frozen[0], pictures(2, 4, 8)
+    with torch.no_grad():
+        before = frozen(x)
+        kept = layer.bank, layer.biases  # so that their memory is not used again
+        layer.bank, layer.biases = 3 * layer.bank, 3 * layer.biases
+        assert_close(frozen(x), 3 * before, scale=4)
+        layer.activation = Activation(low=0.0)
+        assert_close(frozen(x), 3 * before.clamp(min=0), scale=4)
+    assert (before < 0).any()
+    assert len(kept) == 2
+
+
 def test_paddings_that_follow_from_the_size_are_kept_apart() -> None:
     """Maps of 7 are padded by the kernel (1, 1), maps of 6 before it (0, 1): the kernel sees maps of 7 both times."""
     network = nn.Sequential(DynamicConv2d(6, 8, 3, padding="same", stride=2)).eval()

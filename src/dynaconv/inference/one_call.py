@@ -92,7 +92,7 @@ def call(prepared: Prepared, x: Tensor, routing: Tensor | None, known: Tensor | 
 
 def _of(layer: Frozen, x: Tensor, geometry: Geometry) -> Prepared:
     sizes = _prepared.setdefault(layer, {})
-    key = (*x.shape[2:], geometry.padding)
+    key = (*x.shape[2:], geometry.padding, layer.activation)
     addresses = tuple(None if tensor is None else tensor.data_ptr() for tensor in tensors_of(layer))
     found = sizes.get(key)
     if found is None or found.addresses != addresses:

@@ -92,7 +92,7 @@ def _linear(x: Tensor, kernels: Tensor, biases: Tensor | None) -> Tensor:
     y = x.reshape(x.shape[0], -1, x.shape[-1]) @ kernels.transpose(1, 2)
     if biases is not None:
         y = y + biases.to(y.dtype).unsqueeze(1)
-    return y.reshape(*x.shape[:-1], -1)
+    return y.reshape(*x.shape[:-1], kernels.shape[1])
 
 
 def _visited(x: Tensor, geometry: Geometry) -> Tensor:
