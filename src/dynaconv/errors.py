@@ -55,7 +55,7 @@ def suggest(word: str, known: Iterable[str], limit: int = 12) -> str:
     'Known: sigmoid, softmax.'
     """
     words = sorted(set(known))
-    near = difflib.get_close_matches(word, words, n=3, cutoff=0.6)
+    near = difflib.get_close_matches(str(word), words, n=3, cutoff=0.6)
     if near:
         return "Did you mean " + " or ".join(repr(name) for name in near) + "?"
     shown = ", ".join(words[:limit])

@@ -187,7 +187,9 @@ FILES: dict[str, Kind] = {
     ),
     "annotations": Kind("coco/instances_train.json", worlds.boxes, annotations, JSON, named=COCO, share=3),
     "known annotations": Kind("coco/instances_val.json", worlds.boxes, annotated_folder, JSON, named=COCO),
-    "keypoints": Kind("coco/keypoints_train.json", worlds.keypoints, people(boxes=False), JSON, named=COCO, share=3),
+    "keypoints": Kind(
+        "coco/keypoints_train.json", worlds.keypoints, people(boxes=False), JSON, named=(*COCO, "sigmas"), share=3
+    ),
     "detected boxes": Kind("boxes.json", worlds.keypoints, people(boxes=True), JSON, share=2),
     "settings.json": Kind(
         "out/settings.json", worlds.compared, compared_again, JSON, checked=True, share=0.5, named=("case/out",)

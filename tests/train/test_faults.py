@@ -98,6 +98,13 @@ def test_what_weights_say_of_their_network_must_be_possible(tmp_path: Path) -> N
         load_trained(tmp_path / "w.safetensors")
 
 
+@pytest.mark.parametrize("task", [0.5, [1, 2], None])
+def test_a_task_of_weights_that_is_no_word(tmp_path: Path, task: object) -> None:
+    save_weights(tmp_path / "w.safetensors", nn.Linear(2, 2), {"classes": ["a", "b"], "task": task})
+    with pytest.raises(UserError, match=r"w\.safetensors cannot be used"):
+        load_trained(tmp_path / "w.safetensors")
+
+
 def test_binary_checksum_file_is_damage(tmp_path: Path) -> None:
     fit(tiny(), digits(), settings(epochs=1), out=tmp_path)
     path = newest(tmp_path)

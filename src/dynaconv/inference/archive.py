@@ -22,6 +22,7 @@ from dynaconv.inference import archive_file
 from dynaconv.inference.archive_file import FORMAT
 from dynaconv.inference.description import is_described
 from dynaconv.inference.freezing import FreezeReport
+from dynaconv.inference.layer import FrozenLayer
 from dynaconv.inference.origin import Factory, Origin, build, find_origin
 from dynaconv.inference.structure import Structure, apply_structure, find_structure
 from dynaconv.torch_private import hooks_of
@@ -177,6 +178,8 @@ def _fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         else:
             unknown.append(name)
     missing = [name for name, _ in _tensors(network) if name not in tensors]
+    frozen = ((name, module) for name, module in network.named_modules() if isinstance(module, FrozenLayer))
+    missing += [f"{name}.bank".removeprefix(".") for name, module in frozen if module.bank is None]
     problems = _list("it lacks", unknown), _list("the file lacks", missing), _list("of other shapes are", unlike)
     if any(problems):
         raise UserError(

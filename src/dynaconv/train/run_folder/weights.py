@@ -69,7 +69,7 @@ def load_trained(path: Path, options: TaskOptions | None = None, model: str | No
         about = {**about, "model": spec.model_dump(mode="json")}
     try:
         task, network = task_class(about.get("task", "classification")).of_weights(about, options)
-    except UserError as error:
+    except (UserError, TypeError) as error:  # a value of another type, such as a list as the task's name
         raise UserError(f"The weights {path} cannot be used: {error}.") from error
     wrong = differences(network, tensors)
     if wrong:
