@@ -66,6 +66,7 @@ def test_equals_the_reference(strategy: str, data: st.DataObject) -> None:
         (300, 520, 6, 1, 7),  # several blocks of channels and pairs of panels, each for a group of examples
         (130, 129, 5, 3, 9),  # blocks of one tap
         (32, 16, 1, 1, 40),  # one pair, so that threads share the pixels, and their sums
+        (20, 40, 3, 1, 24),  # a 1x1 kernel over several groups of examples, whose bank gradients are added
         (520, 300, 2, 3, 2),  # more blocks than pixels
         (300, 130, 41, 3, 5),  # more pixels than one group of examples has
         (5, 40, 2, 7, 50),  # many taps in a block, more than one stretch and chunk of pixels

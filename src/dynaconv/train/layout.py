@@ -55,7 +55,7 @@ def faster_in_channels_last(device: torch.device, amp: str = "no") -> bool:
 
 
 def _has_volumes(module: nn.Module) -> bool:
-    """Whether it is a layer over volumes: of five dimensions are its weights, but a bank over images has five too."""
+    """Whether it is a layer over volumes. Their weights have five dimensions, as a bank of kernels over images has."""
     if isinstance(module, DynamicLayer):
         return module.geometry.dims == 3
     return any(weight.dim() == 5 for weight in module.parameters(recurse=False))
