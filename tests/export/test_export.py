@@ -408,6 +408,24 @@ def test_mistakes_on_the_command_line_exit_2(
     assert [path.name for path in tmp_path.iterdir()] == ["broken.safetensors"]
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["saved", "--arg", "experts=3"], "arguments and weights belong to a name"),
+        (["saved", "--weights", "saved"], "arguments and weights belong to a name"),
+        (["x.onnx"], "x.onnx is an exported file already. Give the run"),
+    ],
+)
+def test_what_does_not_belong_to_a_file_is_refused(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    dynaconv.save(dynaconv.DynamicConv2d(3, 4, 3).eval(), Path("saved"))
+    Path("x.onnx").write_bytes(b"1")
+    assert main(["export", *words, "--out", "y.onnx"]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_command_exports_a_saved_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "network.safetensors"
     layer = dynaconv.DynamicConv2d(3, 4, 3).eval()

@@ -95,6 +95,7 @@ def test_finds_what_the_network_finds(
         ("keypoints", {"pose": {"names": ["a"]}}, "does not say its keypoints"),
         ("keypoints", {"input_size": [3, 96, 64]}, "takes crops of 96x64, and its keypoints were trained on 64x64"),
         ("classification", {"classes": None}, "does not say the names of its classes"),
+        ("classification", {"classes": ["a", "b"]}, r"2 classes are named, and the network of x\.onnx has 4 outputs"),
     ],
 )
 def test_what_a_file_does_not_say_is_named(

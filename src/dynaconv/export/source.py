@@ -75,14 +75,14 @@ def open_source(
     about: dict[str, Any] = {}
     if image_size is not None and not all(1 <= side <= LARGEST_SIDE for side in image_size):
         raise UserError(f"image_size is {tuple(image_size)}; expected sides from 1 to {LARGEST_SIDE:,} pixels")
+    if (arguments or weights) and (isinstance(model, nn.Module) or Path(model).exists()):
+        raise UserError("arguments and weights belong to a name; a file or a module is a network with its own")
     if isinstance(model, nn.Module):
         network, name = independent_copy(model), type(model).__name__
     elif Path(model).exists():
         network, about, name = _read(Path(model), function)
     else:
         network, name = _build(str(model), arguments or {}, weights), str(model)
-    if arguments and about:
-        raise UserError("arguments build a network by name; weights know the network that they belong to")
     source = _as_images_to_tensors(network.eval(), about, name, image_size)
     return _with_outputs(source, classes)
 
@@ -95,6 +95,8 @@ def _read(path: Path, function: str | None) -> tuple[nn.Module, dict[str, Any], 
     """The network of a run folder, of its weights, or of a file of ``dynaconv.save``."""
     from dynaconv.train.run_folder.weights import load_trained
 
+    if path.suffix in (".onnx", ".pt2"):
+        raise UserError(f"{path} is an exported file already. Give the run, or what it was exported from.")
     if path.is_file() and is_archive(path):
         from dynaconv.inference import load
 

@@ -73,7 +73,11 @@ def _classifier(exported: Exported, path: Path, classes: Sequence[str] | None) -
     names = classes or exported.classes
     if names is None:
         raise UserError(f"{path} does not say the names of its classes. Give --classes FILE with one name a line.")
-    return ExportedNetwork(exported), Classification(list(names), preprocess=preprocessing_of(exported))
+    preprocess, network = preprocessing_of(exported), ExportedNetwork(exported)
+    count = network(torch.zeros(1, *exported.input_size)).shape[-1]
+    if count != len(names):
+        raise UserError(f"{len(names)} classes are named, and the network of {path} has {count} outputs.")
+    return network, Classification(list(names), preprocess=preprocess)
 
 
 def _detector(exported: Exported, path: Path, classes: Any) -> tuple[nn.Module, Task]:
