@@ -2,8 +2,8 @@
 
 from dynaconv.inspection.intervention import INTERVENTIONS, intervene
 from dynaconv.inspection.observing import RouterPlace, routers_of
-from dynaconv.inspection.parquet import RoutingRows, read_routing
-from dynaconv.inspection.recording import RecordedRouter, RoutingRecorder, record_routing
+from dynaconv.inspection.parquet import RecordedRouter, RoutingRows, read_routing
+from dynaconv.inspection.recording import RoutingRecorder, record_routing
 
 __all__ = [
     "INTERVENTIONS",

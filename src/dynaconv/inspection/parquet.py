@@ -17,11 +17,29 @@ from dynaconv.files import TEMPORARY, ordinary_file, sealed, unsealed
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dynaconv.inspection.recording import RecordedRouter
-
 KEY = b"dynaconv"
 FORMAT = 2  # with checksums: of what the file says about itself, and of every page of numbers
 GROUP = 256  # rows of a group at least: passes of one image would make a file of headers
+
+
+@dataclass(frozen=True)
+class RecordedRouter:
+    """One column of a recording.
+
+    Attributes:
+        name: of the layer, or of the block whose layers share the routing weights. A router that runs several times in
+            a pass has a column for every call: ``name``, ``name#2`` ...
+        layers: names of the layers that use the weights.
+        experts: K.
+        kind: ``"softmax"``, ``"sigmoid"``, or the name of the router's class.
+        resolution: the size of the router's input, without batch and channels; of the first pass.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    experts: int
+    kind: str
+    resolution: tuple[int, ...]
 
 
 class RoutingFile:
@@ -110,8 +128,6 @@ def read_routing(path: str | Path) -> tuple[list[RecordedRouter], Iterator[Routi
     Raises:
         UserError: there is no such file, it is not one of ours, or damaged; of the rows, when they are read.
     """
-    from dynaconv.inspection.recording import RecordedRouter
-
     arrow, parquet = _pyarrow()
     try:
         file = parquet.ParquetFile(str(ordinary_file(path)), page_checksum_verification=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from dynaconv.inspection.observing import RouterPlace, factors_of, routers_of, uncompiled, unwrapped
-from dynaconv.inspection.parquet import RoutingFile
+from dynaconv.inspection.parquet import RecordedRouter, RoutingFile
 from dynaconv.torch_private import is_wrapped
-
-
-@dataclass(frozen=True)
-class RecordedRouter:
-    """One column of a recording.
-
-    Attributes:
-        name: of the layer, or of the block whose layers share the routing weights. A router that runs several times in
-            a pass has a column for every call: ``name``, ``name#2`` ...
-        layers: names of the layers that use the weights.
-        experts: K.
-        kind: ``"softmax"``, ``"sigmoid"``, or the name of the router's class.
-        resolution: the size of the router's input, without batch and channels; of the first pass.
-    """
-
-    name: str
-    layers: tuple[str, ...]
-    experts: int
-    kind: str
-    resolution: tuple[int, ...]
 
 
 class RoutingRecorder:
