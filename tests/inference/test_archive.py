@@ -191,14 +191,15 @@ def test_a_frozen_layer_of_an_unknown_kind_is_refused_when_it_is_read(name: str,
         load(tmp_path / "other")
 
 
-def test_a_frozen_layer_without_its_bank_is_refused_when_it_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["bank", "router.fc_weight"])
+def test_a_frozen_layer_without_its_bank_is_refused_when_it_is_read(name: str, tmp_path: Path) -> None:
     from dynaconv.inference import archive_file
 
     layer = freeze(dynaconv.CondConv2d(4, 6, 3, experts=3).eval(), input_size=(4, 9, 9))
     description, tensors = archive_file.read(save(layer, tmp_path / "layer"))
-    del tensors["bank"]
+    del tensors[name]
     archive_file.write(tmp_path / "other", tensors, description)
-    with pytest.raises(ValueError, match=r"other.*the file lacks bank"):
+    with pytest.raises(ValueError, match=f"other.*the file lacks {name}"):
         load(tmp_path / "other")
 
 

@@ -24,6 +24,7 @@ from dynaconv.inference.description import is_described
 from dynaconv.inference.freezing import FreezeReport
 from dynaconv.inference.layer import FrozenLayer
 from dynaconv.inference.origin import Factory, Origin, build, find_origin
+from dynaconv.inference.router import FrozenRouter
 from dynaconv.inference.structure import Structure, apply_structure, find_structure
 from dynaconv.torch_private import hooks_of
 
@@ -178,8 +179,10 @@ def _fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         else:
             unknown.append(name)
     missing = [name for name, _ in _tensors(network) if name not in tensors]
-    frozen = ((name, module) for name, module in network.named_modules() if isinstance(module, FrozenLayer))
-    missing += [f"{name}.bank".removeprefix(".") for name, module in frozen if module.bank is None]
+    for name, module in network.named_modules():  # buffers that are None until they are filled
+        needed = "bank" if isinstance(module, FrozenLayer) else "fc_weight" if isinstance(module, FrozenRouter) else ""
+        if needed and getattr(module, needed) is None:
+            missing.append(f"{name}.{needed}".removeprefix("."))
     problems = _list("it lacks", unknown), _list("the file lacks", missing), _list("of other shapes are", unlike)
     if any(problems):
         raise UserError(
