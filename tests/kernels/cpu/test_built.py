@@ -123,7 +123,7 @@ def test_the_wheel_is_fast_without_a_compiler(tmp_path: Path) -> None:
 
 def test_the_openmp_library_is_found_in_any_folder() -> None:
     """A path of ``/proc/self/maps`` may have spaces, and stands there once for every part of the library."""
-    library = "/home/a user/venv/lib/python3.12/site-packages/torch/lib/libgomp-24e2ab19.so.1"
+    library = "/opt/a user/venv/lib/python3.12/site-packages/torch/lib/libgomp-24e2ab19.so.1"
     mapped = (
         "55d0c0000000-55d0c0001000 r--p 00000000 fe:01 11  /usr/bin/python3.12\n"
         f"7f10c0000000-7f10c0001000 r--p 00000000 fe:01 12                  {library}\n"
