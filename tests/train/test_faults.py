@@ -50,6 +50,12 @@ def checkpoint_as_of(path: Path, change: Any) -> None:
     write_checkpoint(path, state)
 
 
+def forget_a_moment(of_a_parameter: dict[str, Any]) -> None:
+    """Of the first parameter alone: torch stops in the next step then, with a TypeError."""
+    name = next(name for name, value in of_a_parameter.items() if getattr(value, "ndim", 0))
+    of_a_parameter[name] = None
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -61,6 +67,7 @@ def checkpoint_as_of(path: Path, change: Any) -> None:
         (lambda state: state["optimizer"]["state"].update({0: 3.5}), "ValueError: the optimizer's state of a .*"),
         (lambda state: state["optimizer"]["param_groups"][0].update(maximize=0.5), "ValueError: .*maximize is 0.5"),
         (lambda state: state["optimizer"]["param_groups"][0].pop("lr"), "ValueError: .*lacks 'lr'"),
+        (lambda state: forget_a_moment(state["optimizer"]["state"][0]), "ValueError: .* is empty for 1 of .*"),
     ],
 )
 def test_checkpoint_with_other_keys_offers_the_older_one(tmp_path: Path, change: Any, named: str) -> None:

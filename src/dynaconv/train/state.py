@@ -135,6 +135,10 @@ def check_moments(optimizer: Any) -> None:
                     f"the optimizer's {name} is {tuple(getattr(found, 'shape', ()))} for a parameter of "
                     f"{tuple(parameter.shape)}"
                 )
+    for name in LIKE_THE_PARAMETER:
+        held = [state[name] is not None for state in optimizer.state.values() if name in state]
+        if any(held) and not all(held):
+            raise ValueError(f"the optimizer's {name} is empty for {held.count(False)} of {len(held)} parameters")
 
 
 def weights_are_finite(model: nn.Module) -> bool:
