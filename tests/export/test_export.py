@@ -513,6 +513,16 @@ def test_what_a_file_says_about_itself_must_be_possible(
         load(tmp_path / "x.onnx")
 
 
+def test_metadata_that_is_no_text(written: ExportReport, tmp_path: Path) -> None:
+    """Where the name of the checksum is damaged too, the file counts as one that never had any."""
+    whole = bytearray(written.path.read_bytes())
+    for key, place in ((b"dynaconv.sha256", 0), (b'"outputs"', 1)):
+        whole[whole.rindex(key) + place] = 0xF9 if place else ord("e")
+    (tmp_path / "x.onnx").write_bytes(whole)
+    with pytest.raises(UserError, match=r"x\.onnx cannot be opened by ONNX Runtime: 'utf-8' codec"):
+        load(tmp_path / "x.onnx")
+
+
 def test_a_batch_that_no_memory_holds(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="batch is 100000; expected 1 to 65,536"):
         export(small(), tmp_path / "x.onnx", batch=100_000)

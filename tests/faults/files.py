@@ -168,7 +168,8 @@ FILES: dict[str, Kind] = {
     ),
     "checkpoint to fine-tune": Kind("c.pt", worlds.weights, finetune("c.pt"), CHECKPOINT, checked=True, share=0.3),
     "recipe shown": Kind("run/run.json", worlds.run, recipe("--show"), JSON, named=("recipe",)),
-    "recipe": Kind("run/run.json", worlds.run, recipe(), JSON, share=0.5),
+    # arguments that the network does not take are said by its name
+    "recipe": Kind("run/run.json", worlds.run, recipe(), JSON, share=0.5, named=("test_resnet",)),
     "checkpoint": Kind(LAST, worlds.run, go_on, CHECKPOINT, checked=True, share=2, named=("run/checkpoints",)),
     "checksum": Kind(f"{LAST}{CHECKSUM}", worlds.run, go_on, checked=True, share=0.5, named=("run/checkpoints",)),
     "run.json": Kind("run/run.json", worlds.run, go_on, checked=True, share=0.3),

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dynaconv.cli import main
 from dynaconv.errors import RunError, UserError
 from dynaconv.files import TEMPORARY
@@ -81,6 +83,7 @@ def judge(
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
+        torch.set_grad_enabled(True)  # an alarm inside a block without gradients leaves them off for the cases to come
         raise Fault(f"traceback: {type(error).__name__}: {str(error)[:1000]}") from error
     else:
         differences = same(after, before)

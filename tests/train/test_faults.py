@@ -67,7 +67,7 @@ def forget_a_moment(of_a_parameter: dict[str, Any]) -> None:
         (lambda state: state["optimizer"]["state"].update({0: 3.5}), "ValueError: the optimizer's state of a .*"),
         (lambda state: state["optimizer"]["param_groups"][0].update(maximize=0.5), "ValueError: .*maximize is 0.5"),
         (lambda state: state["optimizer"]["param_groups"][0].pop("lr"), "ValueError: .*lacks 'lr'"),
-        (lambda state: forget_a_moment(state["optimizer"]["state"][0]), "ValueError: .* is empty for 1 of .*"),
+        (lambda state: forget_a_moment(state["optimizer"]["state"][0]), "ValueError: .* is missing for 1 of .*"),
     ],
 )
 def test_checkpoint_with_other_keys_offers_the_older_one(tmp_path: Path, change: Any, named: str) -> None:

@@ -181,9 +181,10 @@ def _open_onnx(path: Path, threads: int | None) -> tuple[dict[str, Any], Callabl
         options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # every failure has a class of its own there
+        metadata = session.get_modelmeta().custom_metadata_map
+    except Exception as error:  # every failure has a class of its own there; metadata may be no text
         raise UserError(f"{path} cannot be opened by ONNX Runtime: {str(error).splitlines()[0]}") from error
-    about = _read_about(session.get_modelmeta().custom_metadata_map.get(KEY), path)
+    about = _read_about(metadata.get(KEY), path)
 
     def call(images: Tensor) -> list[Tensor]:
         made = session.run(None, {"images": images.numpy(force=True)})
