@@ -66,8 +66,9 @@ class RunResult:
         """``correct`` as zeros and ones."""
         if self.correct is None:
             return None
-        bits = np.unpackbits(np.frombuffer(bytes.fromhex(self.correct), dtype=np.uint8), count=self.test_images)
-        return [int(bit) for bit in bits]
+        packed = np.frombuffer(bytes.fromhex(self.correct), dtype=np.uint8)
+        bits: list[int] = np.unpackbits(packed, count=self.test_images).tolist()
+        return bits
 
     def plain(self) -> dict[str, Any]:
         """As a dictionary of plain types; ``value`` is called by the metric's name."""
