@@ -12,7 +12,7 @@ from typing import Any
 from dynaconv.analysis.arms import Arm
 from dynaconv.analysis.runs import RunResult
 from dynaconv.errors import RunError, UserError, differences, shortened
-from dynaconv.files import checksum_of, read_json, write_whole
+from dynaconv.files import checksum_of, read_json, write_text
 from dynaconv.train.run_folder.lock import FolderInUse, FolderLock
 
 FORMAT = 1
@@ -79,7 +79,7 @@ class Raw:
         text = json.dumps(content, indent=1, sort_keys=False) + "\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self.path, lambda file: file.write(text.encode()))
+            write_text(self.path, text)
         except OSError as error:
             raise RunError(
                 f"Cannot write {self.path}: {error.strerror or error}. Make room, and repeat the command: it goes on "

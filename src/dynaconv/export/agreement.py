@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +75,13 @@ def as_input(images: Tensor, exported: Exported) -> Tensor:
     return images.mul(255).round().to(torch.uint8) if exported.input == "uint8" else images
 
 
+def normalisation_of(exported: Exported) -> tuple[Any, Any]:
+    """Mean and standard deviation of every colour, for values from 0 to 1; 0 and 1 where the file normalises itself."""
+    if exported.input == "normalised":
+        return exported.preprocessing["mean"], exported.preprocessing["std"]
+    return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
+
 def preprocessing_of(exported: Exported) -> Preprocess:
     """How pictures become what the network of the file takes: a file that normalises itself gets values from 0 to 1."""
     known, (_, height, width) = exported.preprocessing, exported.input_size
@@ -81,12 +89,12 @@ def preprocessing_of(exported: Exported) -> Preprocess:
         raise UserError(f"{exported.path} takes images of {height}x{width} pixels; expected squares.")
     if exported.input == "normalised" and not {"mean", "std"} <= set(known):
         raise UserError(f"{exported.path} does not say how its images are normalised; export it from a run.")
-    inside = exported.input != "normalised"
+    mean, std = normalisation_of(exported)
     try:
         return Preprocess(
             image_size=height,
-            mean=(0.0, 0.0, 0.0) if inside else known["mean"],
-            std=(1.0, 1.0, 1.0) if inside else known["std"],
+            mean=mean,
+            std=std,
             **{name: known[name] for name in ("interpolation", "crop_pct") if known.get(name)},
         )
     except UserError as error:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dynaconv.errors import UserError
 from dynaconv.export import Exported, load
-from dynaconv.export.agreement import ExportedNetwork, preprocessing_of
+from dynaconv.export.agreement import ExportedNetwork, normalisation_of, preprocessing_of
 from dynaconv.export.source import SUPPRESSION
 from dynaconv.tasks.task import Task
 
@@ -28,12 +28,7 @@ class ExportedDetector(nn.Module):
         limits = exported.about["suppression"]
         self.network, self.score, self.overlap = ExportedNetwork(exported), limits["score_thresh"], limits["nms_thresh"]
         self.most, self.candidates = limits["detections_per_img"], limits["topk_candidates"]
-        known = exported.preprocessing
-        inside = exported.input != "normalised"
-        self.mean, self.std = (
-            torch.tensor(plain if inside else known[name]).view(-1, 1, 1)
-            for name, plain in (("mean", [0.0]), ("std", [1.0]))
-        )
+        self.mean, self.std = (torch.tensor(value).view(-1, 1, 1) for value in normalisation_of(exported))
 
     def forward(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         inputs = (torch.stack(list(images)) - self.mean) / self.std
