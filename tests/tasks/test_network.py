@@ -262,3 +262,20 @@ def test_weights_of_timm_with_another_head_into_a_twin(tmp_path: Path, caplog: p
         twin.get_parameter(f"{name}.weight").mean(0), static.get_parameter(f"{name}.weight"), atol=1e-6
     )
     assert number_of_outputs(static, (16, 16), "x") == 7
+
+
+@pytest.mark.parametrize(("router", "hidden", "widths"), [
+    (None, None, {2, 4}), (None, 8, {8}), (None, 0, set()), ("sigmoid", 3, {3}), ("sigmoid", 0, set())
+])  # fmt: skip
+def test_the_width_of_the_routers_hidden_layer(router: Any, hidden: int | None, widths: set[int]) -> None:
+    args = {"width_multiplier": 0.5, "blocks": [1, 1]}
+    spec = ModelSpec(name="small_resnet", method="dynamic", router=router, hidden=hidden, args=args)
+    assert ModelSpec(**spec.model_dump()) == spec
+    assert ("hidden" in spec.model_dump()) == (hidden is not None)  # as in specs of before there was one
+    network = build_model(spec, 10, image_size=16)
+    made = [module for name, module in network.named_modules() if name.endswith("router.hidden")]
+    assert {
+        layer.out_features for layer in made if isinstance(layer, nn.Linear)
+    } == widths  # layers of 8 and 16 channels
+    with pytest.raises(ValueError, match="router and hidden are for dynamic layers"):
+        ModelSpec(name="small_resnet", hidden=8)

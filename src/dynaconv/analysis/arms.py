@@ -114,7 +114,7 @@ class Arm:
                 method=self.model.method,
                 experts=self.model.experts,
                 share=self.model.share,
-                router=self.model.router,
+                router=self.model.router_factory(),
                 input_size=(3, *height_and_width(data.image_size)),
                 inplace=True,
             )

@@ -22,7 +22,7 @@ class StudyArm:
     Attributes:
         slug, label: its name in files, and for people.
         args: arguments of the network, laid over the study's.
-        method, experts, share, router: make the network's convolutions dynamic, see
+        method, experts, share, router, hidden: make the network's convolutions dynamic, see
             :class:`~dynaconv.tasks.network.ModelSpec`.
         training: settings laid over the study's.
         published: what the paper prints of it, in percent.
@@ -42,6 +42,7 @@ class StudyArm:
     experts: int | None = None
     share: Literal["layer", "block"] | None = None
     router: Literal["softmax", "sigmoid"] | None = None
+    hidden: int | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     published: float | None = None
     against: str = ""

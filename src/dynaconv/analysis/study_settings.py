@@ -154,5 +154,6 @@ def _model_of(study: Study, arm: StudyArm, settings: StudySettings) -> ModelSpec
         experts=arm.experts,
         share=arm.share,
         router=arm.router,
+        hidden=arm.hidden,
         args=args,
     )

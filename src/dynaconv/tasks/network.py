@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -14,6 +16,9 @@ from typing_extensions import Self
 from dynaconv.data.frozen import Frozen
 from dynaconv.errors import UserError, blame_input
 from dynaconv.tasks.sources import digest_of, make_network, number_of_outputs, source_of
+
+if TYPE_CHECKING:
+    from dynaconv.conversion.method import RouterFactory
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +36,8 @@ class ModelSpec(Frozen):
         experts: K of the layers that the method makes; its own (4 and 8) if ``None``.
         share: ``layer`` or ``block``: the layers that share one router's weights; the method's own if ``None``.
         router: ``softmax`` or ``sigmoid``: what computes the routing weights; the method's own if ``None``.
+        hidden: width of the routers' hidden layer, 0 for none; the router's own if ``None`` (softmax: a quarter of the
+            channels, which is 2 units in a layer of 8).
         dropout: before the classifier.
         drop_path: timm's stochastic depth.
         args: passed on to ``timm.create_model``, or to the function.
@@ -41,26 +48,37 @@ class ModelSpec(Frozen):
     experts: int | None = Field(default=None, ge=1, le=MOST_EXPERTS)
     share: Literal["layer", "block"] | None = None
     router: Literal["softmax", "sigmoid"] | None = None
+    hidden: int | None = Field(default=None, ge=0)
     dropout: float | None = Field(default=None, ge=0, lt=1)
     drop_path: float | None = Field(default=None, ge=0, lt=1)
     args: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.method is None and (self.experts or self.share or self.router):
+        if self.method is None and (self.experts or self.share or self.router or self.hidden is not None):
             raise ValueError(
-                f"experts, share and router are for dynamic layers, and {self.name} is built as it is: choose a "
-                "method, 'dynamic' or 'condconv'. The papers' networks take experts as an argument (args)"
+                f"experts, share, router and hidden are for dynamic layers, and {self.name} is built as it is: choose "
+                "a method, 'dynamic' or 'condconv'. The papers' networks take experts as an argument (args)"
             )
         return self
 
     @model_serializer(mode="wrap")
-    def _without_router(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave ``router`` out where it was not chosen, as specs that were saved before there was one."""
+    def _without_later_fields(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave ``router`` and ``hidden`` out where they were not chosen, as specs saved before there were these."""
         values: dict[str, Any] = plain(self)
-        if values.get("router") is None:
-            values.pop("router", None)
-        return values
+        return {name: value for name, value in values.items() if value is not None or name not in ("router", "hidden")}
+
+    def router_factory(self) -> RouterFactory | str | None:
+        """What :func:`~dynaconv.conversion.dynamize` takes as ``router``."""
+        if self.hidden is None or self.method is None:
+            return self.router
+        from dynaconv.conversion import METHODS
+        from dynaconv.routing import SigmoidRouter, find_router
+
+        made: Callable[..., nn.Module] = find_router(self.router) if self.router else METHODS[self.method].router
+        if made is SigmoidRouter and self.hidden == 0:
+            return made  # it has no hidden layer as it is
+        return partial(made, hidden=self.hidden)
 
 
 def build_model(
@@ -128,7 +146,7 @@ def _dynamic(
             method=spec.method,
             experts=experts,
             share=spec.share,
-            router=spec.router,
+            router=spec.router_factory(),
             donors=donors,
             input_size=None if image_size is None else (3, *height_and_width(image_size)),
             inplace=True,
