@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dynaconv.analysis.evidence import answer, part, progress, read_studies, rewritten
+from dynaconv.analysis.evidence import answer, part, progress, read_studies, rewritten, study_of
 from dynaconv.analysis.studies import STUDIES
 from dynaconv.analysis.study_report import Ablation, summarise_study
 from dynaconv.errors import UserError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "evidence.md"
-RAW = [path for path in sorted(PAGE.with_suffix("").glob("*.json")) if path.stem in STUDIES]
+RAW = [path for path in sorted(PAGE.with_suffix("").glob("*.json")) if study_of(path.stem)]
 MOST_BYTES = 2_000_000
 
 
@@ -31,12 +31,14 @@ def test_the_page_is_that_of_its_raw_results() -> None:
 @pytest.mark.parametrize("path", RAW, ids=lambda path: path.stem)
 def test_tables_by_hand(path: Path) -> None:
     """Means and intervals from the raw file by numpy and scipy, without the code that made the page."""
-    raw, page = json.loads(path.read_text()), PAGE.read_text()
+    raw, page, study = json.loads(path.read_text()), PAGE.read_text(), study_of(path.stem)
     assert path.stat().st_size < MOST_BYTES
-    assert raw["study"] == path.stem
-    for arm in STUDIES[path.stem].arms:
+    assert study is not None
+    assert raw["study"] == study.name
+    table = page.partition(f"<!-- begin {path.stem} table -->")[2].partition("<!-- end")[0].splitlines()
+    for arm in study.arms:
         runs = raw["results"].get(arm.slug, {})
-        line = next(line for line in page.splitlines() if line.startswith(f"| {arm.label} |"))
+        line = next(line for line in table if line.startswith(f"| {arm.label} |"))
         cells = [cell.strip() for cell in line.split("|")][1:-1]
         assert cells[6] == str(len(runs))
         if not runs:
@@ -45,7 +47,8 @@ def test_tables_by_hand(path: Path) -> None:
         seeds = sorted(runs, key=int)
         top1 = np.array([runs[seed]["top1"] for seed in seeds])
         for seed in seeds:
-            bits = np.unpackbits(np.frombuffer(bytes.fromhex(runs[seed]["correct"]), dtype=np.uint8), count=10_000)
+            packed = np.frombuffer(bytes.fromhex(runs[seed]["correct"]), dtype=np.uint8)
+            bits = np.unpackbits(packed, count=runs[seed]["test_images"])
             assert 100 * bits.mean() == pytest.approx(runs[seed]["top1"])
         assert cells[5].startswith(f"{top1.mean():.2f}")
         common = [seed for seed in seeds if seed in raw["results"].get(arm.against, {})]
@@ -83,25 +86,49 @@ def study(**right: list[int]) -> dict[str, Ablation]:
 
 def test_the_answer_without_results_is_that_nothing_is_known() -> None:
     assert answer({}) == ["Nothing is known yet: no run is done."]
-    helps, helps_not, costs = answer(study())
-    assert "whether dynamic K=4 is better than the static network of the same width is not known yet" in helps
-    assert "not known yet" in helps_not
+    helps, others, costs = answer(study())
+    assert helps == "**When it helps:** No gain is shown."
+    assert "whether dynamic K=4 is better than the static network of the same width is not known yet" in others
+    assert "widened to the same time is not known yet" in others
     assert "dynamic K=4 has 4.0 times the static network's parameters and 1.10 times its multiply-adds" in costs
     assert "the cost of CondConv K=8 is not known yet" in costs
 
 
 def test_one_pair_of_runs_is_not_known_either() -> None:
-    helps, *_ = answer(study(static=[700], dynamic=[900]))
-    assert "better than the static network of the same width is not known yet (one pair of runs done)" in helps
+    helps, others, _ = answer(study(static=[700], dynamic=[900]))
+    assert "No gain is shown" in helps
+    assert "better than the static network of the same width is not known yet (one pair of runs done)" in others
 
 
 def test_the_answer_says_better_worse_and_not_shown() -> None:
-    helps, helps_not, _ = answer(
+    helps, others, _ = answer(
         study(static=[700, 701, 702], dynamic=[720, 722, 721], condconv=[690, 712, 702], wide_time=[740, 741, 743])
     )
     assert "dynamic K=4 is better than the static network of the same width (+2.00 points, 95 % interval" in helps
-    assert "no difference between CondConv K=8 and the static network of the same width is shown" in helps
-    assert "dynamic K=4 is worse than a static network widened to the same time (-2.03 points" in helps_not
+    assert "no difference between CondConv K=8 and the static network of the same width is shown" in others
+    assert "dynamic K=4 is worse than a static network widened to the same time (-2.03 points" in others
+
+
+def test_the_answer_names_each_place() -> None:
+    here = study(static=[700, 701], dynamic=[720, 721])["evidence"]
+    wide = summarise_study(STUDIES["wide"], {**content(static=[700, 701], dynamic=[650, 652]), "study": "wide"})
+    helps, others, _ = answer({"evidence": here, "evidence-imagenette": here, "wide": wide})
+    assert "On CIFAR-10 at 32 pixels with a ResNet of 1.00 M multiply-adds, 30 epochs and equal recipes" in helps
+    assert "On Imagenette at 32 pixels" in helps
+    assert "On 5,000 images of CIFAR-10 at 32 pixels" not in helps
+    told = others.partition("On 5,000 images of CIFAR-10")[2]
+    assert "dynamic K=4 is worse than the static network of the same width (-4.95 points" in told
+    assert "same time" not in told  # a control that has not begun is left out
+
+
+def test_results_on_other_data_lie_beside_the_first(tmp_path: Path) -> None:
+    for stem in ("evidence", "evidence-imagenette", "cells"):
+        (tmp_path / f"{stem}.json").write_text((PAGE.with_suffix("") / "evidence.json").read_text())
+    studies = read_studies(tmp_path)
+    assert sorted(studies) == ["evidence", "evidence-imagenette"]
+    assert study_of("temperature") is STUDIES["temperature"]
+    assert study_of("deep-temperature-64") is STUDIES["deep-temperature"]
+    assert "- `evidence`" not in part("open", studies)
 
 
 def test_progress_counts_runs_and_wide_intervals() -> None:

@@ -13,23 +13,37 @@ from pathlib import Path
 
 from dynaconv.analysis.raw import Raw
 from dynaconv.analysis.studies import STUDIES
+from dynaconv.analysis.study import Study
 from dynaconv.analysis.study_report import Ablation, ArmRow, Pair, markdown, sentence, summarise_study
 from dynaconv.analysis.verdicts import NOT_RUN, NOT_SHOWN, ONE_SEED
 from dynaconv.errors import UserError
 from dynaconv.figures import short_number
 
 Studies = Mapping[str, Ablation]
+METHODS = ("condconv", "dynamic")
+COMPARISONS = {
+    "evidence": "on CIFAR-10",
+    "evidence-imagenette": "on Imagenette",
+    "wide": "on 5,000 images of CIFAR-10",
+}
+"""The comparisons of static, CondConv and Dynamic that the answer is made of, and where they were made."""
 HALF_WIDTH = 0.5  # points: the main comparison goes on until its intervals are no wider to either side
 
 
 def read_studies(folder: Path) -> dict[str, Ablation]:
-    """Every study whose raw results lie in a folder as ``STUDY.json``, by its name."""
+    """Every study whose raw results lie in a folder as ``STUDY.json``, or as ``STUDY-MORE.json`` on other data."""
     found = {}
-    for name in STUDIES:
-        path = folder / f"{name}.json"
-        if path.is_file():
-            found[name] = summarise_study(STUDIES[name], Raw(path, name).read())
+    for path in sorted(folder.glob("*.json")):
+        study = study_of(path.stem)
+        if study is not None:
+            found[path.stem] = summarise_study(study, Raw(path, study.name).read())
     return found
+
+
+def study_of(stem: str) -> Study | None:
+    """The study of a raw file of that name; None where it is no study's."""
+    names = [name for name in STUDIES if stem == name or stem.startswith(f"{name}-")]
+    return STUDIES[max(names, key=len)] if names else None
 
 
 def answer(studies: Studies) -> list[str]:
@@ -38,17 +52,44 @@ def answer(studies: Studies) -> list[str]:
     if main is None:
         return ["Nothing is known yet: no run is done."]
     static = next(row for row in main.rows if row.slug == "static")
-    where = (
-        f"on CIFAR-10 with a ResNet of {short_number(static.madds or 0)} multiply-adds, "
-        f"{main.facts['epochs']} epochs and equal recipes"
-    )
-    own = [row.pair for row in main.rows if row.pair and row.slug in ("condconv", "dynamic")]
-    wider = [pair for pair in main.further if pair.against.startswith("wide-")]
+    helps: list[str] = []
+    others: list[str] = []
+    for name in (name for name in COMPARISONS if name in studies):
+        study = studies[name]
+        pairs = _compared(study)
+        better = [pair for pair in pairs if _is_better(pair)]
+        for said, chosen in ((helps, better), (others, [pair for pair in pairs if pair not in better])):
+            if chosen:
+                said.append(f"{_where(name, study)}, {_and([_finding(study, pair) for pair in chosen])}")
     return [
-        f"**When it helps:** {where}, {_and([_finding(main, pair) for pair in own])}.",
-        f"**When it does not:** {_and([_finding(main, pair) for pair in wider])}.",
-        f"**What it costs:** {_and([_cost(row, static) for row in main.rows if row.slug in ('condconv', 'dynamic')])}.",
+        f"**When it helps:** {'. '.join(map(_capital, helps)) or 'No gain is shown'}.",
+        f"**When it does not, or nothing is shown:** {'. '.join(map(_capital, others)) or 'No such comparison'}.",
+        f"**What it costs:** {_and([_cost(row, static) for row in main.rows if row.slug in METHODS])}.",
     ]
+
+
+def _compared(study: Ablation) -> list[Pair]:
+    """Each method against the static network, then against wider ones; where a control has not begun, nothing."""
+    own = [row.pair for row in study.rows if row.pair and row.slug in METHODS]
+    wider = [pair for pair in study.further if pair.against.startswith("wide-")]
+    return own + [pair for pair in wider if study.study == "evidence" or pair.difference is not None]
+
+
+def _is_better(pair: Pair) -> bool:
+    found = pair.difference
+    return found is not None and pair.verdict not in (NOT_RUN, ONE_SEED, NOT_SHOWN) and found.mean > 0
+
+
+def _where(name: str, study: Ablation) -> str:
+    static = next(row for row in study.rows if row.slug == "static")
+    return (
+        f"{COMPARISONS[name]} at {study.facts['image_size']} pixels with a ResNet of "
+        f"{short_number(static.madds or 0)} multiply-adds, {study.facts['epochs']} epochs and equal recipes"
+    )
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _finding(study: Ablation, pair: Pair) -> str:
@@ -168,7 +209,8 @@ def part(name: str, studies: Studies) -> str:
     if name == "answer":
         return "\n\n".join(answer(studies))
     if name == "open":
-        missing = [study for study in STUDIES.values() if study.name not in studies]
+        done = {study.study for study in studies.values()}
+        missing = [study for study in STUDIES.values() if study.name not in done]
         return "\n".join(f"- `{study.name}`: {study.title} ({study.source or 'ours'})" for study in missing) or "None."
     study, _, what = name.partition(" ")
     makers: dict[str, Callable[[Ablation], str]] = {

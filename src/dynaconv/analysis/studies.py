@@ -79,7 +79,7 @@ DEEP_TEMPERATURE = Study(
     ),
     further=(("annealed", "temperature-30", 1),),
     settings=SMALL,
-    training={**ADAM, **ANNEALED, "epochs": 15, "eval_every": 5},
+    training={**ADAM, **ANNEALED, "epochs": 8, "eval_every": 5},
 )
 
 SIGMOID = Study(
