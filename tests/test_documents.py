@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import timm
 
-from dynaconv.cli.app import Commands, load
+from dynaconv.cli import load
+from dynaconv.cli.app import Commands
 from dynaconv.counting import formulas
 from dynaconv.ops import measured
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dynaconv.cli import COMMANDS, main, options
-from dynaconv.cli.app import SYNONYMS, load, nearest
+from dynaconv.cli import COMMANDS, load, main, options
+from dynaconv.cli.app import SYNONYMS, nearest
 from dynaconv.cli.defaults import find_default, find_defaults
 
 SOURCES = Path(__file__).resolve().parents[2] / "src"

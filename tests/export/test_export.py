@@ -150,9 +150,9 @@ def test_a_program_of_torch(network: nn.Module, tmp_path: Path) -> None:
 
 def test_a_layer_that_sees_the_image_itself_keeps_our_kernel() -> None:
     from dynaconv.export import torch_file
-    from dynaconv.export.exporting import trace
     from dynaconv.export.prepared import frozen
     from dynaconv.export.source import open_source
+    from dynaconv.export.tracing import trace
     from dynaconv.kernels import cpu
 
     if cpu.why_not() is not None:
@@ -167,9 +167,9 @@ def test_a_layer_that_sees_the_image_itself_keeps_our_kernel() -> None:
 @pytest.mark.slow
 def test_a_compiled_program_has_our_kernels_and_a_free_batch(network: nn.Module, tmp_path: Path) -> None:
     from dynaconv.export import torch_file
-    from dynaconv.export.exporting import trace
     from dynaconv.export.prepared import frozen
     from dynaconv.export.source import open_source
+    from dynaconv.export.tracing import trace
     from dynaconv.kernels import cpu
 
     source = open_source(network, image_size=(16, 16))

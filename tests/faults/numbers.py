@@ -17,7 +17,7 @@ from typing import Any, cast, get_args
 import pytest
 import torch
 
-from dynaconv.cli.app import load
+from dynaconv.cli import load
 from dynaconv.tasks import TASKS, task_class
 from dynaconv.train.loop import Loop
 from dynaconv.train.run_folder.weights import read_weights

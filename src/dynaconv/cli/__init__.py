@@ -11,8 +11,12 @@ stop (exit 1); both are printed as one paragraph without a traceback.
 
 from __future__ import annotations
 
+import importlib
 import sys
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from dynaconv.errors import UserError, suggest
 
 
 class CommandPlace(NamedTuple):
@@ -36,6 +40,19 @@ COMMANDS: dict[str, CommandPlace] = {
     "tables": CommandPlace("tables:tables", "Print the papers' tables beside our own counts."),
     "bench": CommandPlace("bench:bench", "Time layers and networks against their static twins."),
 }
+
+
+def load(name: str) -> Callable[..., Any]:
+    """Import one command's function.
+
+    Raises:
+        UserError: there is no such command.
+    """
+    if name not in COMMANDS:
+        raise UserError(f"There is no command {name!r}. {suggest(name, COMMANDS)} 'dynaconv --help' lists them.")
+    module, function = COMMANDS[name].target.split(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(f"dynaconv.cli.{module}"), function)
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:

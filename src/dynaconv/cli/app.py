@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from dynaconv.cli import COMMANDS
+from dynaconv.cli import COMMANDS, load
 from dynaconv.cli.defaults import default_of
-from dynaconv.errors import DISK, RunError, UserError, suggest
+from dynaconv.errors import DISK, RunError, UserError
 
 INTERRUPTED = 130  # what a shell reports for SIGINT
 NO_MEMORY = re.compile("allocate memory|out of memory|Storage size calculation overflowed")
@@ -96,19 +95,6 @@ def run(words: list[str]) -> int:
     if isinstance(code, int):
         return 2 if not words else code
     return 0 if words else 2
-
-
-def load(name: str) -> Callable[..., Any]:
-    """Import one command's function.
-
-    Raises:
-        UserError: there is no such command.
-    """
-    if name not in COMMANDS:
-        raise UserError(f"There is no command {name!r}. {suggest(name, COMMANDS)} 'dynaconv --help' lists them.")
-    module, function = COMMANDS[name].target.split(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(f"dynaconv.cli.{module}"), function)
-    return found
 
 
 class Command(TyperCommand):

@@ -13,6 +13,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from dynaconv.cli import COMMANDS, load
+
 
 def default_of(place: str, name: str) -> Any:
     """A setting's default.
@@ -36,9 +38,6 @@ def find_default(place: str, name: str) -> Any:
 
 def find_defaults() -> dict[str, dict[str, Any]]:
     """Every default that the help of a command shows, by place and name."""
-    from dynaconv.cli import COMMANDS
-    from dynaconv.cli.app import load
-
     found: dict[str, dict[str, Any]] = {}
     for command in COMMANDS:
         for name, place in getattr(load(command), "defaults", {}).items():

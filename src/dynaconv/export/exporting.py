@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from dynaconv.errors import UserError, cannot_write, suggest
@@ -18,11 +17,12 @@ from dynaconv.export import check as checking
 from dynaconv.export.agreement import agreement, open_images
 from dynaconv.export.banks import reduce_banks, with_plain_banks
 from dynaconv.export.check import LARGEST_ERROR
-from dynaconv.export.prepared import check_input, example, frozen, quiet, with_preprocessing
+from dynaconv.export.prepared import check_input, frozen, with_preprocessing
 from dynaconv.export.report import ExportReport
 from dynaconv.export.runtimes import Exported, check_installed, load
 from dynaconv.export.seal import seal
 from dynaconv.export.source import Source, open_source
+from dynaconv.export.tracing import has_free_size, trace
 from dynaconv.inference.bank import check_bank_dtype
 from dynaconv.ops.strategies.operator import as_operators
 
@@ -246,38 +246,6 @@ def _convert(
     from dynaconv.export import torch_file
 
     return torch_file.write(source, network, wanted.to, wanted.input, wanted.batch, free_size, part, about)
-
-
-def trace(
-    network: nn.Module, source: Source, input: str, batch: int | None, free_size: bool
-) -> torch.export.ExportedProgram:
-    """The program of a network, with a free batch if ``batch`` is None and, where the network allows, a free size.
-
-    Raises:
-        UserError: it cannot be traced, or only for one batch size.
-    """
-    images = example(source, input, 3 if batch is None else batch)
-    free = torch.export.Dim
-    side = free.AUTO if free_size else free.STATIC
-    shapes = {0: free.DYNAMIC if batch is None else free.STATIC, 1: free.STATIC, 2: side, 3: side}
-    with quiet(), torch.no_grad():
-        try:
-            return torch.export.export(network, (images,), dynamic_shapes=(shapes,))
-        except Exception as error:  # torch raises its own kinds, and the network's
-            first = str(error).strip().splitlines()
-            raise UserError(
-                f"{source.name} cannot be traced by torch.export{' with a free batch' if batch is None else ''}: "
-                f"{type(error).__name__}: {first[0] if first else ''}"
-            ) from error
-
-
-def has_free_size(program: torch.export.ExportedProgram) -> bool:
-    """Whether both sides of the image are free in a program."""
-    [images] = [node for node in program.graph.nodes if node.op == "placeholder" and node.name == "images"] or [None]
-    if images is None:
-        user = set(program.graph_signature.user_inputs)
-        images = next(node for node in program.graph.nodes if node.op == "placeholder" and node.name in user)
-    return all(not isinstance(side, int) for side in images.meta["val"].shape[2:])
 
 
 def _madds(source: Source) -> float | None:

@@ -14,8 +14,9 @@ from torch import nn
 
 from dynaconv.errors import UserError
 from dynaconv.export.banks import with_plain_banks
-from dynaconv.export.prepared import quiet, with_preprocessing
+from dynaconv.export.prepared import example, quiet, with_preprocessing
 from dynaconv.export.source import Source
+from dynaconv.export.tracing import has_free_size, program_batch, trace
 from dynaconv.inference import FrozenLayer
 from dynaconv.inference.compiled import hand_on_sums
 from dynaconv.inference.layer import FROZEN
@@ -36,8 +37,6 @@ def write(
     about: dict[str, Any],
 ) -> tuple[dict[str, Any], float | None]:
     """Trace the network and write it; returns what was written about it, and the multiply-adds of the program."""
-    from dynaconv.export.exporting import has_free_size, trace
-
     ready = with_plain_banks(network) if to == "torch-export" else with_own_kernels(network)
     program = trace(with_preprocessing(ready, source, input), source, input, batch, free_size)
     about["free_size"] = has_free_size(program)
@@ -57,22 +56,12 @@ def write(
 def madds(program: torch.export.ExportedProgram, source: Source, input: str) -> float | None:
     """Multiply-adds of a program's operations for one image; None where one of them is not known to the counter."""
     from dynaconv.counting import cost
-    from dynaconv.export.prepared import example
 
+    batch = program_batch(program)
     try:
-        return cost(program.module(), inputs=example(source, input, program_batch(program))).total / program_batch(
-            program
-        )
+        return cost(program.module(), inputs=example(source, input, batch)).total / batch
     except (ValueError, RuntimeError):
         return None
-
-
-def program_batch(program: torch.export.ExportedProgram) -> int:
-    """The batch that a program is fixed to; 1 where it is free."""
-    user = set(program.graph_signature.user_inputs)
-    images = next(node for node in program.graph.nodes if node.op == "placeholder" and node.name in user)
-    batch = images.meta["val"].shape[0]
-    return batch if isinstance(batch, int) else 1
 
 
 def with_own_kernels(network: nn.Module) -> nn.Module:
