@@ -19,7 +19,8 @@ from dynaconv.analysis.ablation import ablate
 from dynaconv.analysis.engine import Nobody
 from dynaconv.analysis.raw import Raw, StudyFolder
 from dynaconv.analysis.studies import STUDIES, find_study
-from dynaconv.analysis.study_report import Ablation, markdown, summarise_study
+from dynaconv.analysis.study_report import markdown
+from dynaconv.analysis.study_result import Ablation, summarise_study
 from dynaconv.analysis.study_settings import StudySettings, arm_of
 from dynaconv.analysis.verdicts import NOT_RUN
 from dynaconv.errors import RunError, UserError

@@ -13,7 +13,7 @@ from scipy import stats
 
 from dynaconv.analysis.evidence import answer, part, progress, read_studies, rewritten, study_of
 from dynaconv.analysis.studies import STUDIES
-from dynaconv.analysis.study_report import Ablation, summarise_study
+from dynaconv.analysis.study_result import Ablation, summarise_study
 from dynaconv.errors import UserError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "evidence.md"

@@ -20,7 +20,8 @@ from dynaconv.analysis.raw import Raw, StudyFolder, take_known
 from dynaconv.analysis.runs import open_for
 from dynaconv.analysis.studies import find_study
 from dynaconv.analysis.study import Study, StudyArm
-from dynaconv.analysis.study_report import Ablation, summarise_study, write_study
+from dynaconv.analysis.study_report import write_study
+from dynaconv.analysis.study_result import Ablation, summarise_study
 from dynaconv.analysis.study_settings import StudySettings, arm_of, fitting
 from dynaconv.analysis.widths import Width, at_width, width_for_parameters, width_for_time, width_of
 from dynaconv.errors import UserError, differences, shortened

@@ -14,7 +14,8 @@ from pathlib import Path
 from dynaconv.analysis.raw import Raw
 from dynaconv.analysis.studies import STUDIES
 from dynaconv.analysis.study import Study
-from dynaconv.analysis.study_report import Ablation, ArmRow, Pair, markdown, sentence, summarise_study
+from dynaconv.analysis.study_report import markdown, sentence
+from dynaconv.analysis.study_result import Ablation, ArmRow, Pair, summarise_study
 from dynaconv.analysis.verdicts import NOT_RUN, NOT_SHOWN, ONE_SEED
 from dynaconv.errors import UserError
 from dynaconv.figures import short_number

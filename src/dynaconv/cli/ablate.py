@@ -15,7 +15,7 @@ from dynaconv.cli.terminal import prepare, sentences, table, width
 from dynaconv.errors import UserError
 
 if TYPE_CHECKING:
-    from dynaconv.analysis.study_report import Ablation
+    from dynaconv.analysis.study_result import Ablation
     from dynaconv.analysis.study_settings import StudySettings
 
 
