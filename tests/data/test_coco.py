@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from dynaconv.data import BadImage
-from dynaconv.data.coco import Coco, read_coco
+from dynaconv.data.coco import Coco
+from dynaconv.data.coco_file import read_coco
 from dynaconv.data.coco_splits import open_coco, open_coco_part
 from dynaconv.data.skeleton import PERSON, PERSON_SIGMAS, mirrored
 from dynaconv.errors import UserError

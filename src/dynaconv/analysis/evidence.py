@@ -14,7 +14,7 @@ from pathlib import Path
 from dynaconv.analysis.raw import Raw
 from dynaconv.analysis.studies import STUDIES
 from dynaconv.analysis.study import Study
-from dynaconv.analysis.study_report import markdown, sentence
+from dynaconv.analysis.study_report import markdown
 from dynaconv.analysis.study_result import Ablation, ArmRow, Pair, summarise_study
 from dynaconv.analysis.verdicts import NOT_RUN, NOT_SHOWN, ONE_SEED
 from dynaconv.errors import UserError
@@ -237,12 +237,6 @@ def replaced(page: str, make: Callable[[str], str]) -> str:
         return f"{match[1]}\n{make(match[2])}\n{match[3]}"
 
     return re.sub(r"(<!-- begin (.+?) -->)\n.*?(<!-- end \2 -->)", made, page, flags=re.DOTALL)
-
-
-def sentences_of(study: Ablation) -> list[str]:
-    """Every pair of a study in one sentence."""
-    pairs = [row.pair for row in study.rows if row.pair] + list(study.further)
-    return [sentence(study, pair) for pair in pairs]
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from dynaconv.data.coco import Category, Coco, read_coco
+from dynaconv.data.coco import Category, Coco
+from dynaconv.data.coco_file import read_coco
 from dynaconv.errors import UserError
 
 TRAIN_WORDS = ("train", "training")

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dynaconv.data.coco import Coco, read_coco
+from dynaconv.data.coco import Coco
+from dynaconv.data.coco_file import read_coco
 from dynaconv.tasks.keypoints.metrics import STATS, Truth
 from dynaconv.tasks.keypoints.people import annotated, category_with_keypoints
 from dynaconv.tasks.keypoints.pose import make_pose

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from dynaconv.data.coco import Coco, read_coco
+from dynaconv.data.coco import Coco
+from dynaconv.data.coco_file import read_coco
 from dynaconv.errors import UserError
 from dynaconv.tasks.keypoints import open_data
 from dynaconv.tasks.keypoints.people import annotated, category_with_keypoints, detected, in_files

@@ -6,7 +6,8 @@
 torch.Size([32, 3, 32, 32])
 """
 
-from dynaconv.tasks.classification.datasets import ImageData, open_data, open_splits
+from dynaconv.tasks.classification.datasets import open_data, open_splits
+from dynaconv.tasks.classification.image_data import ImageData
 from dynaconv.tasks.classification.task import Classification, ClassificationOptions
 from dynaconv.tasks.classification.transforms import Augment, Preprocess
 

@@ -23,7 +23,7 @@ from dynaconv.tasks.task import Metric, TaskOptions
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from dynaconv.tasks.classification.datasets import ImageData
+    from dynaconv.tasks.classification.image_data import ImageData
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W); labels (B,) int64, or (B, classes) when mixed
 

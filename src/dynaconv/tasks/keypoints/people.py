@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from dynaconv.data.coco import Box, Category, Coco, Picture, is_number
+from dynaconv.data.coco import Box, Category, Coco, Picture
+from dynaconv.data.coco_file import is_number
 from dynaconv.errors import UserError, suggest
 from dynaconv.files import read_json
 
