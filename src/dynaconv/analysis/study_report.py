@@ -97,6 +97,12 @@ def notes(ablation: Ablation) -> list[str]:
     ]
     if any(row.step_ratio is not None for row in ablation.rows):
         lines.append(f"Time: a training step, measured in turns with {ablation.rows[0].label}, loading left out.")
+    entropies = [f"{row.label} {row.routing_entropy:.2f}" for row in ablation.rows if row.routing_entropy is not None]
+    if entropies:
+        lines.append(
+            "Entropy of the routing weights at the end, as a share of log K (at 1 the routers do not choose): "
+            f"{', '.join(entropies)}."
+        )
     for row in ablation.rows:
         if row.width:
             width, ratio = row.width["width_multiplier"], row.width["ratio"]

@@ -47,6 +47,8 @@ class ArmRow:
         seeds, scores: of the finished runs, in percent.
         mean, spread: of the scores.
         seconds_per_image: of training, mean over the runs; loading included, not paired.
+        routing_entropy: at the end of training, mean over the runs and the routers, as a share of log K: 1 where
+            routers do not choose at all; ``None`` without routers.
         pair: what it is compared with; ``None`` for the arm that others are compared with.
     """
 
@@ -63,6 +65,7 @@ class ArmRow:
     mean: float | None
     spread: float | None
     seconds_per_image: float | None
+    routing_entropy: float | None
     pair: Pair | None
 
 
@@ -119,6 +122,7 @@ def summarise_study(study: Study, content: Mapping[str, Any]) -> Ablation:
         note, times = content["arms"].get(arm.slug, {}), content["measured"].get(arm.slug)
         scores = tuple(result.value for result in results[arm.slug])
         seconds = [result.seconds_per_image for result in results[arm.slug]]
+        entropies = [found for result in results[arm.slug] if (found := result.routing_entropy) is not None]
         rows.append(
             ArmRow(
                 slug=arm.slug,
@@ -134,6 +138,7 @@ def summarise_study(study: Study, content: Mapping[str, Any]) -> Ablation:
                 mean=mean(scores) if scores else None,
                 spread=spread(scores),
                 seconds_per_image=mean(seconds) if seconds else None,
+                routing_entropy=mean(entropies) if entropies else None,
                 pair=pair(arm.slug, arm.against, arm.direction) if arm.against else None,
             )
         )
