@@ -16,8 +16,9 @@ import torch
 
 from dynaconv.analysis import ablation, measure, widths
 from dynaconv.analysis.ablation import ablate
+from dynaconv.analysis.arms import Arm
 from dynaconv.analysis.engine import Nobody
-from dynaconv.analysis.raw import Raw, StudyFolder
+from dynaconv.analysis.raw import Raw, StudyFolder, take_known
 from dynaconv.analysis.studies import STUDIES, find_study
 from dynaconv.analysis.study_report import markdown
 from dynaconv.analysis.study_result import Ablation, summarise_study
@@ -140,6 +141,23 @@ def test_a_run_that_another_study_has_is_taken(done: tuple[Path, Ablation, Notes
     kept = json.loads((tmp_path / "raw.json").read_text())["results"]
     assert kept["dynamic"]["2"]["about"]["study"] == "sigmoid"
     assert "study" not in kept["static"]["2"]["about"]
+    assert "Runs of the study sigmoid, and not new ones: dynamic K=4." in markdown(result)
+    assert all("study" not in about for about in result.about)
+
+
+def test_results_of_before_there_was_a_setting_are_taken(done: tuple[Path, Ablation, Notes], tmp_path: Path) -> None:
+    """A setting that the other file is too old to have had its default there."""
+    older = json.loads((done[0] / "raw.json").read_text())
+    main = StudySettings.of_study("evidence", {**GIVEN, "arms": ("dynamic",)}, RECIPE)
+    content = {**older, "facts": dict(older["facts"]), "results": {}, "arms": {"dynamic": older["arms"]["softmax"]}}
+    del older["facts"]["warmup_epochs"], older["checksums"]["facts"]
+    (tmp_path / "older.json").write_text(json.dumps(older))
+    take_known(content, tmp_path / "older.json", (2,), main.defaults())
+    assert list(content["results"]["dynamic"]) == ["2"]
+    older["facts"]["warmup_epochs"] = 7
+    (tmp_path / "older.json").write_text(json.dumps(older))
+    with pytest.raises(UserError, match="warmup_epochs is 7 there and 0 here"):
+        take_known(content, tmp_path / "older.json", (2,), main.defaults())
 
 
 def test_runs_of_another_recipe_are_not_taken(done: tuple[Path, Ablation, Notes], tmp_path: Path) -> None:
@@ -319,9 +337,25 @@ def test_arms_that_are_the_same_are_run_once(tmp_path: Path, monkeypatch: pytest
     )
     notes = Notes()
     result = ablate(settings, tmp_path, watcher=notes)
-    assert [label for label, _ in notes.runs] == ["static", "dynamic K=4", "static, same time"]
+    assert [label for label, _ in notes.runs] == ["static", "dynamic K=4", "static, dynamic's time"]
     rows = {row.slug: row for row in result.rows}
     assert rows["wide-parameters"].scores == rows["wide-time"].scores
+
+
+def test_a_result_taken_from_an_equal_arm_keeps_what_computed_it(
+    done: tuple[Path, Ablation, Notes], tmp_path: Path
+) -> None:
+    (tmp_path / "raw.json").write_text((done[0] / "raw.json").read_text())
+    folder = StudyFolder(tmp_path, Raw(tmp_path / "raw.json", "sigmoid"), {"device": "another"})
+    model = ModelSpec(name="small_resnet")
+    first, twin = (Arm(slug=slug, label=slug, model=model) for slug in ("softmax", "twin"))
+    result = folder.result(first, 2)
+    assert result is not None
+    folder.copy_result(twin, first, result)
+    kept = folder.raw.read()["results"]
+    assert kept["twin"]["2"] == kept["softmax"]["2"]
+    folder.keep_result(twin, result)
+    assert folder.raw.read()["results"]["twin"]["2"]["about"] == {"device": "another"}
 
 
 def test_an_arm_is_left_to_the_process_that_runs_an_equal_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,7 +377,7 @@ def test_an_arm_is_left_to_the_process_that_runs_an_equal_one(tmp_path: Path, mo
     )
     notes = Frees()
     ablate(settings, tmp_path, watcher=notes)
-    assert [label for label, _ in notes.runs] == ["static", "dynamic K=4", "static, same time"]
+    assert [label for label, _ in notes.runs] == ["static", "dynamic K=4", "static, dynamic's time"]
 
 
 def test_an_upgrade_goes_on_from_the_trained_static_network(tmp_path: Path) -> None:

@@ -55,7 +55,9 @@ def test_tables_by_hand(path: Path) -> None:
         if len(common) >= 2:
             ours, theirs = ([raw["results"][slug][seed]["top1"] for seed in common] for slug in (arm.slug, arm.against))
             interval = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
-            assert cells[9] == f"{np.mean(ours) - np.mean(theirs):+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]"
+            pairs = "" if len(common) == len(seeds) else f" {len(common)} pairs"
+            told = f"{np.mean(ours) - np.mean(theirs):+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]{pairs}"
+            assert cells[9] == told
 
 
 def content(**right: list[int]) -> dict[str, Any]:
@@ -89,7 +91,7 @@ def test_the_answer_without_results_is_that_nothing_is_known() -> None:
     helps, others, costs = answer(study())
     assert helps == "**When it helps:** No gain is shown."
     assert "whether dynamic K=4 is better than the static network of the same width is not known yet" in others
-    assert "widened to the same time is not known yet" in others
+    assert "wider static network that is as quick as dynamic K=4 is not known yet" in others
     assert "dynamic K=4 has 4.0 times the static network's parameters and 1.10 times its multiply-adds" in costs
     assert "the cost of CondConv K=8 is not known yet" in costs
 
@@ -106,7 +108,40 @@ def test_the_answer_says_better_worse_and_not_shown() -> None:
     )
     assert "dynamic K=4 is better than the static network of the same width (+2.00 points, 95 % interval" in helps
     assert "no difference between CondConv K=8 and the static network of the same width is shown" in others
-    assert "dynamic K=4 is worse than a static network widened to the same time (-2.03 points" in others
+    assert "dynamic K=4 is worse than a wider static network that is as quick as dynamic K=4 (-2.03 points" in others
+    assert "dynamic K=4 and CondConv K=8 is shown" in others
+
+
+def test_a_control_that_is_another_one_again_is_one_finding() -> None:
+    """The networks of the same time and of the same parameters may be one network, whose runs are not two findings."""
+    right = {"static": [700, 701], "dynamic": [720, 721], "wide_time": [740, 743]}
+    once, twice = study(**right), study(**right, wide_parameters=[740, 743])
+    _, others, _ = answer(twice)
+    assert others.count("dynamic K=4 is worse") == 1
+    assert "as quick as dynamic K=4 (here the one with as many parameters is the same)" in others
+    assert "is the same)" not in answer(once)[1]
+    assert "here this is the same network as static, dynamic's time" in part("evidence table", twice)
+    told = [re.search(r"(\d) of (\d) intervals", progress(found["evidence"])) for found in (once, twice)]
+    assert [match and match[2] for match in told] == ["8", "6"]
+
+
+def test_pairs_are_counted_where_an_arm_has_more_runs() -> None:
+    table = part("evidence table", study(static=[700, 701], dynamic=[720, 721, 725]))
+    line = next(line for line in table.splitlines() if line.startswith("| dynamic K=4 |"))
+    assert "2 pairs |" in line
+    assert "pairs |" not in part("evidence table", study(static=[700, 701, 700], dynamic=[720, 721]))
+
+
+def test_the_intervals_of_the_page_are_counted() -> None:
+    studies = study(static=[700, 701], dynamic=[720, 721], condconv=[700])
+    assert part("intervals", studies).startswith("Intervals on this page: 1.")
+
+
+def test_results_without_a_place_on_the_page_are_said() -> None:
+    with pytest.raises(
+        UserError, match="no place for the results of evidence: add the lines '<!-- begin evidence table"
+    ):
+        rewritten("# A page\n", study(static=[700]))
 
 
 def test_the_answer_names_each_place() -> None:
@@ -118,7 +153,7 @@ def test_the_answer_names_each_place() -> None:
     assert "On 5,000 images of CIFAR-10 at 32 pixels" not in helps
     told = others.partition("On 5,000 images of CIFAR-10")[2]
     assert "dynamic K=4 is worse than the static network of the same width (-4.95 points" in told
-    assert "same time" not in told  # a control that has not begun is left out
+    assert "as quick" not in told  # a control that has not begun is left out
 
 
 def test_results_on_other_data_lie_beside_the_first(tmp_path: Path) -> None:
@@ -135,7 +170,7 @@ def test_progress_counts_runs_and_wide_intervals() -> None:
     told = progress(study(static=[700, 701], dynamic=[720, 721])["evidence"])
     assert told.startswith("Runs done so far: static 2, CondConv K=8 0, dynamic K=4 2,")
     assert "7 of 8 intervals are not there yet, or wider than 0.5 points" in told
-    assert "Minutes of one run, as it was" in told
+    assert "Minutes of one run, the median" in told
     assert re.search(r"static 0\b", told)  # 50 images, 30 epochs, a millisecond each
 
 

@@ -73,7 +73,7 @@ def ablate(
         arms = _with_widths(study, wanted, plain, settings, data, content, watcher)
         _note_arms(content, arms, dict(zip([arm.slug for arm in plain], costs, strict=True)), settings, data)
         for path in known:
-            take_known(content, Path(path), settings.seeds)
+            take_known(content, Path(path), settings.seeds, settings.defaults())
         work = _measured(study, content, arms, settings, data, watcher)
         folder.raw.write(content)
     train_all(folder, arms, settings, work, watcher)

@@ -43,6 +43,10 @@ class Store(Protocol):
         """Write a run's result."""
         ...
 
+    def copy_result(self, arm: Arm, twin: Arm, result: RunResult) -> None:
+        """Write the result of an equal arm as this one's."""
+        ...
+
     def claim(self, arm: Arm, seed: int) -> AbstractContextManager[bool]:
         """Claim a run as long as the context lasts; it is False if another process has claimed it."""
         ...
@@ -170,7 +174,7 @@ def _claimed_run(
             return False
         for twin in equals:
             if (known := store.result(twin, seed)) is not None:
-                store.keep_result(arm, known)
+                store.copy_result(arm, twin, known)
                 watcher.finished(f"{arm.label} (the same as {twin.label})", known)
                 return True
         place = store.run_folder(arm, seed)

@@ -8,26 +8,17 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
+from dynaconv.analysis.answer import Studies, answer, distinct
 from dynaconv.analysis.raw import Raw
 from dynaconv.analysis.studies import STUDIES
 from dynaconv.analysis.study import Study
 from dynaconv.analysis.study_report import markdown
-from dynaconv.analysis.study_result import Ablation, ArmRow, Pair, summarise_study
-from dynaconv.analysis.verdicts import NOT_RUN, NOT_SHOWN, ONE_SEED
+from dynaconv.analysis.study_result import Ablation, Pair, summarise_study
 from dynaconv.errors import UserError
-from dynaconv.figures import short_number
 
-Studies = Mapping[str, Ablation]
-METHODS = ("condconv", "dynamic")
-COMPARISONS = {
-    "evidence": "on CIFAR-10",
-    "evidence-imagenette": "on Imagenette",
-    "wide": "on 5,000 images of CIFAR-10",
-}
-"""The comparisons of static, CondConv and Dynamic that the answer is made of, and where they were made."""
 HALF_WIDTH = 0.5  # points: the main comparison goes on until its intervals are no wider to either side
 
 
@@ -47,98 +38,10 @@ def study_of(stem: str) -> Study | None:
     return STUDIES[max(names, key=len)] if names else None
 
 
-def answer(studies: Studies) -> list[str]:
-    """When it helps, when not, and what it costs: three sentences, as far as the results go."""
-    main = studies.get("evidence")
-    if main is None:
-        return ["Nothing is known yet: no run is done."]
-    static = next(row for row in main.rows if row.slug == "static")
-    helps: list[str] = []
-    others: list[str] = []
-    for name in (name for name in COMPARISONS if name in studies):
-        study = studies[name]
-        pairs = _compared(study)
-        better = [pair for pair in pairs if _is_better(pair)]
-        for said, chosen in ((helps, better), (others, [pair for pair in pairs if pair not in better])):
-            if chosen:
-                said.append(f"{_where(name, study)}, {_and([_finding(study, pair) for pair in chosen])}")
-    return [
-        f"**When it helps:** {'. '.join(map(_capital, helps)) or 'No gain is shown'}.",
-        f"**When it does not, or nothing is shown:** {'. '.join(map(_capital, others)) or 'No such comparison'}.",
-        f"**What it costs:** {_and([_cost(row, static) for row in main.rows if row.slug in METHODS])}.",
-    ]
-
-
-def _compared(study: Ablation) -> list[Pair]:
-    """Each method against the static network, then against wider ones; where a control has not begun, nothing."""
-    own = [row.pair for row in study.rows if row.pair and row.slug in METHODS]
-    wider = [pair for pair in study.further if pair.against.startswith("wide-")]
-    return own + [pair for pair in wider if study.study == "evidence" or pair.difference is not None]
-
-
-def _is_better(pair: Pair) -> bool:
-    found = pair.difference
-    return found is not None and pair.verdict not in (NOT_RUN, ONE_SEED, NOT_SHOWN) and found.mean > 0
-
-
-def _where(name: str, study: Ablation) -> str:
-    static = next(row for row in study.rows if row.slug == "static")
-    return (
-        f"{COMPARISONS[name]} at {study.facts['image_size']} pixels with a ResNet of "
-        f"{short_number(static.madds or 0)} multiply-adds, {study.facts['epochs']} epochs and equal recipes"
-    )
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
-
-
-def _finding(study: Ablation, pair: Pair) -> str:
-    """A clause: who, against whom, and by how much; that it is not known where it is not."""
-    who, whom = study.label(pair.slug), _against(study, pair)
-    found = pair.difference
-    if found is None or pair.verdict in (NOT_RUN, ONE_SEED):
-        runs = "no pair of runs" if found is None else "one pair of runs"
-        return f"whether {who} is better than {whom} is not known yet ({runs} done)"
-    seeds = len(found.per_seed)
-    interval = f"{found.mean:+.2f} points, 95 % interval {found.low:+.2f} to {found.high:+.2f}, {seeds} seeds"
-    if pair.verdict == NOT_SHOWN:
-        return f"no difference between {who} and {whom} is shown ({interval})"
-    return f"{who} is {'better' if found.mean > 0 else 'worse'} than {whom} ({interval})"
-
-
-def _against(study: Ablation, pair: Pair) -> str:
-    names = {
-        "static": "the static network of the same width",
-        "wide-time": "a static network widened to the same time",
-        "wide-parameters": "a static network widened to as many parameters",
-    }
-    return names.get(pair.against, study.label(pair.against))
-
-
-def _cost(row: ArmRow, static: ArmRow) -> str:
-    if not row.parameters or not static.parameters or not row.madds or not static.madds:
-        return f"the cost of {row.label} is not known yet"
-    told = (
-        f"{row.label} has {row.parameters / static.parameters:.1f} times the static network's parameters and "
-        f"{row.madds / static.madds:.2f} times its multiply-adds"
-    )
-    if row.step_ratio is None or row.forward_ratio is None:
-        return told
-    return (
-        f"{told}, and takes {row.step_ratio:.1f} times as long for a training step and {row.forward_ratio:.1f} times "
-        "for one picture"
-    )
-
-
-def _and(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{'; '.join(parts[:-1])}; and {parts[-1]}"
-
-
 def progress(study: Ablation) -> str:
     """What is done, and what is missing until the intervals are narrow enough, in a paragraph."""
     runs = [f"{row.label} {len(row.seeds)}" for row in study.rows]
-    pairs = [row.pair for row in study.rows if row.pair] + list(study.further)
+    pairs = distinct(study, [row.pair for row in study.rows if row.pair] + list(study.further))
     lines = [f"Runs done so far: {', '.join(runs)}."]
     open_pairs = [pair for pair in pairs if not _narrow(pair)]
     if open_pairs:
@@ -153,7 +56,7 @@ def progress(study: Ablation) -> str:
     ]
     if seconds:
         lines.append(
-            f"Minutes of one run, as it was (the machine did other work at the same time): {', '.join(seconds)}."
+            f"Minutes of one run, the median (the machine did other work at the same time): {', '.join(seconds)}."
         )
     return " ".join(lines)
 
@@ -201,12 +104,14 @@ def part(name: str, studies: Studies) -> str:
     """The text between two markers.
 
     Args:
-        name: ``answer``; ``open`` (the studies that are not run yet); or ``STUDY table``, ``progress``, ``singles``,
-            ``machines``.
+        name: ``answer``; ``intervals`` (how many there are); ``open`` (the studies that are not run yet); or
+            ``STUDY table``, ``progress``, ``singles``, ``machines``.
 
     Raises:
         UserError: there is no such part, or no such study among the results.
     """
+    if name == "intervals":
+        return intervals(studies)
     if name == "answer":
         return "\n\n".join(answer(studies))
     if name == "open":
@@ -226,7 +131,17 @@ def part(name: str, studies: Studies) -> str:
 
 
 def rewritten(page: str, studies: Studies) -> str:
-    """The page with every part between markers made anew."""
+    """The page with every part between markers made anew.
+
+    Raises:
+        UserError: a study has results and the page has no place for its table.
+    """
+    for name in studies:
+        if f"<!-- begin {name} table -->" not in page:
+            raise UserError(
+                f"The page has no place for the results of {name}: add the lines '<!-- begin {name} table -->' and "
+                f"'<!-- end {name} table -->'."
+            )
     return replaced(page, lambda name: part(name, studies))
 
 
@@ -237,6 +152,20 @@ def replaced(page: str, make: Callable[[str], str]) -> str:
         return f"{match[1]}\n{make(match[2])}\n{match[3]}"
 
     return re.sub(r"(<!-- begin (.+?) -->)\n.*?(<!-- end \2 -->)", made, page, flags=re.DOTALL)
+
+
+def intervals(studies: Studies) -> str:
+    """How many intervals the page has, and how many of them only just leave zero out."""
+    pairs = [
+        pair
+        for study in studies.values()
+        for pair in distinct(study, [*(row.pair for row in study.rows if row.pair), *study.further])
+    ]
+    found = [pair.difference for pair in pairs if pair.difference is not None and pair.difference.low is not None]
+    return (
+        f"Intervals on this page: {len(found)}. None is corrected for their number: of intervals that should hold "
+        "zero, about one in twenty leaves it out by luck."
+    )
 
 
 if __name__ == "__main__":

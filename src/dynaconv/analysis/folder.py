@@ -67,6 +67,10 @@ class CompareFolder:
         """Write a run's result."""
         self._write_sealed(self.run_folder(arm, result.seed) / RESULT, result.plain())
 
+    def copy_result(self, arm: Arm, twin: Arm, result: RunResult) -> None:
+        """Write the result of an equal arm as this one's."""
+        self.keep_result(arm, result)
+
     @contextmanager
     def claim(self, arm: Arm, seed: int) -> Iterator[bool]:
         """Every run is this process's, which holds the folder."""

@@ -136,7 +136,7 @@ def _dictionary(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def take_known(content: dict[str, Any], path: Path, seeds: Sequence[int]) -> None:
+def take_known(content: dict[str, Any], path: Path, seeds: Sequence[int], defaults: Mapping[str, Any]) -> None:
     """Take results of another study, of arms that are the same network with the same training on the same data.
 
     Each keeps what computed it, and the name of the study that it is from. What ``content`` has is not replaced.
@@ -145,6 +145,7 @@ def take_known(content: dict[str, Any], path: Path, seeds: Sequence[int]) -> Non
         content: of a raw file, its facts and arms complete; changed in place.
         path: of the other study's raw file.
         seeds: take the results of these.
+        defaults: of settings that the other file may be too old to have.
 
     Raises:
         UserError: no such file; its results are of other data or another recipe.
@@ -152,7 +153,8 @@ def take_known(content: dict[str, Any], path: Path, seeds: Sequence[int]) -> Non
     if not path.is_file():
         raise UserError(f"There are no raw results at {path} (--known).")
     other = Raw(path, "").read()
-    wrong = differences(other["facts"], content["facts"])
+    plain = json.loads(json.dumps(defaults))
+    wrong = differences({**plain, **other["facts"]}, {**plain, **content["facts"]})
     if wrong:
         raise UserError(f"The results of {path} cannot be taken (--known), other settings: {shortened(wrong)}.")
     for slug, arm in content["arms"].items():
@@ -201,9 +203,17 @@ class StudyFolder:
 
     def keep_result(self, arm: Arm, result: RunResult) -> None:
         """Add a result to the raw file."""
+        self._add(arm, result, self._about)
+
+    def copy_result(self, arm: Arm, twin: Arm, result: RunResult) -> None:
+        """Add the result of an equal arm as this one's; what computed it stays with it."""
+        about = self.raw.read()["results"][twin.slug][str(result.seed)].get("about", self._about)
+        self._add(arm, result, about)
+
+    def _add(self, arm: Arm, result: RunResult, about: Mapping[str, Any]) -> None:
         with self.alone():
             content = self.raw.read()
-            content["results"].setdefault(arm.slug, {})[str(result.seed)] = {**result.plain(), "about": self._about}
+            content["results"].setdefault(arm.slug, {})[str(result.seed)] = {**result.plain(), "about": dict(about)}
             self.raw.write(content)
 
     @contextmanager

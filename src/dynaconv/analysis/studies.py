@@ -12,17 +12,20 @@ from dynaconv.errors import UserError, suggest
 EVIDENCE = Study(
     name="evidence",
     title="static, CondConv, Dynamic, and static networks widened to the same time and the same parameters",
-    claim="Both papers: dynamic networks are better than static ones of the same width. Is a wider one better still?",
+    claim=(
+        "Both papers: dynamic networks are better than static ones of the same width. Chen et al.: dynamic convolution "
+        "with 4 experts is better than CondConv with 8. Is a wider static network better still?"
+    ),
     network="small_resnet",
     args=THIN,
     arms=(
         STATIC,
         CONDCONV,
         DYNAMIC,
-        StudyArm(slug="wide-time", label="static, same time", as_costly="time", like="dynamic", against="static"),
+        StudyArm(slug="wide-time", label="static, dynamic's time", as_costly="time", like="dynamic", against="static"),
         StudyArm(
             slug="wide-parameters",
-            label="static, same parameters",
+            label="static, dynamic's parameters",
             as_costly="parameters",
             like="dynamic",
             against="static",
@@ -84,7 +87,7 @@ DEEP_TEMPERATURE = Study(
 
 SIGMOID = Study(
     name="sigmoid",
-    title="sigmoid routers against softmax routers, all else equal",
+    title="sigmoid routers against softmax routers, each as its paper has it",
     source=f"{CHEN}, section 4.1",
     claim="Routing weights that sum to one (softmax) make the experts easier to learn than sigmoids do.",
     network="small_resnet",

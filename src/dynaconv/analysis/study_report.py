@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dynaconv.analysis.study_result import Ablation, ArmRow, Pair
-from dynaconv.analysis.verdicts import NOT_RUN
+from dynaconv.analysis.verdicts import BETTER, NOT_RUN, OPPOSITE, SAME, WORSE
 from dynaconv.errors import RunError
 from dynaconv.figures import short_number
 from dynaconv.files import write_text
@@ -48,7 +48,7 @@ def cells(ablation: Ablation, row: ArmRow) -> list[str]:
         str(len(row.seeds)),
         ablation.label(pair.against) if pair else "",
         "" if pair is None or pair.published is None else f"{pair.published:+.1f}",
-        points(pair),
+        points(pair, row),
         pair.verdict if pair else "",
     ]
 
@@ -60,13 +60,14 @@ def score(row: ArmRow) -> str:
     return f"{row.mean:.2f}" + ("" if row.spread is None else f" ± {row.spread:.2f}")
 
 
-def points(pair: Pair | None) -> str:
-    """A difference with its interval."""
+def points(pair: Pair | None, row: ArmRow) -> str:
+    """A difference with its interval; with the number of pairs where the arm has more runs than pairs."""
     if pair is None or pair.difference is None:
         return ""
     found = pair.difference
     interval = "[no interval]" if found.low is None else f"[{found.low:+.2f}, {found.high:+.2f}]"
-    return f"{found.mean:+.2f}\n{interval}"
+    pairs = "" if len(found.per_seed) == len(row.seeds) else f"\n{len(found.per_seed)} pairs"
+    return f"{found.mean:+.2f}\n{interval}{pairs}"
 
 
 def sentence(ablation: Ablation, pair: Pair) -> str:
@@ -75,6 +76,8 @@ def sentence(ablation: Ablation, pair: Pair) -> str:
     found = pair.difference
     if found is None:
         return what + "."
+    if pair.verdict in (SAME, OPPOSITE):
+        what += f" {'as' if pair.verdict == SAME else 'to what'} is claimed, {BETTER if found.mean > 0 else WORSE}"
     seeds = len(found.per_seed)
     counted = f"{seeds} seed{'s' if seeds > 1 else ''}"
     interval = "" if found.low is None else f", 95 % interval {found.low:+.2f} to {found.high:+.2f}"
@@ -88,21 +91,38 @@ def notes(ablation: Ablation) -> list[str]:
         f"{facts['epochs']} epochs, batch {facts['batch_size']}, {facts['opt']}, lr {facts['lr']:g} "
         f"({facts['sched']}), weight decay {facts['weight_decay']:g}"
     )
+    if any(row.routing_entropy is not None for row in ablation.rows) and "temperature_start" in facts:
+        recipe += (
+            f", softmax temperature {facts['temperature_start']:g} to {facts['temperature_end']:g} in "
+            f"{facts['temperature_epochs']} epochs (half of all at most)"
+        )
     lines = [
         ablation.claim + (f" ({ablation.source})" if ablation.source else ""),
-        f"One recipe for all arms: {recipe}; pictures of {facts['image_size']} pixels"
+        f"One recipe for all arms, but for what their names say: {recipe}; pictures of {facts['image_size']} pixels"
         + (f", {facts['train_images']:,} of them to train on." if facts.get("train_images") else "."),
         "Ours: mean ± standard deviation over the seeds, of the last epoch. The interval is Student's t over the "
-        "differences of equal seeds; a verdict is given where it leaves zero out.",
+        "differences of equal seeds (pairs; counted where an arm has more runs); a verdict is given where it leaves "
+        "zero out.",
     ]
     if any(row.step_ratio is not None for row in ablation.rows):
         lines.append(f"Time: a training step, measured in turns with {ablation.rows[0].label}, loading left out.")
     entropies = [f"{row.label} {row.routing_entropy:.2f}" for row in ablation.rows if row.routing_entropy is not None]
     if entropies:
         lines.append(
-            "Entropy of the routing weights at the end, as a share of log K (at 1 the routers do not choose): "
+            "Entropy of the routing weights at the end, as a share of log K (1 is even; near 1 they can still matter): "
             f"{', '.join(entropies)}."
         )
+    taken: dict[str, list[str]] = {}
+    for row in ablation.rows:
+        for name in row.taken_from:
+            taken.setdefault(name, []).append(row.label)
+    lines += [f"Runs of the study {name}, and not new ones: {', '.join(labels)}." for name, labels in taken.items()]
+    for row in ablation.rows:
+        earlier = [
+            twin.label for twin in ablation.twins(row.slug) if ablation.rows.index(twin) < ablation.rows.index(row)
+        ]
+        if earlier:
+            lines.append(f"{row.label}: here this is the same network as {earlier[0]}, and the runs are the same.")
     for row in ablation.rows:
         if row.width:
             width, ratio = row.width["width_multiplier"], row.width["ratio"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -46,9 +47,10 @@ class ArmRow:
         width: of a widened arm: its width multiplier, and its cost by the other's.
         seeds, scores: of the finished runs, in percent.
         mean, spread: of the scores.
-        seconds_per_image: of training, mean over the runs; loading included, not paired.
+        seconds_per_image: of training, median over the runs; loading included, not paired.
         routing_entropy: at the end of training, mean over the runs and the routers, as a share of log K: 1 where
             routers do not choose at all; ``None`` without routers.
+        taken_from: the studies whose runs they are, where they are another's.
         pair: what it is compared with; ``None`` for the arm that others are compared with.
     """
 
@@ -66,6 +68,7 @@ class ArmRow:
     spread: float | None
     seconds_per_image: float | None
     routing_entropy: float | None
+    taken_from: tuple[str, ...]
     pair: Pair | None
 
 
@@ -94,9 +97,23 @@ class Ablation:
         """As a dictionary of plain types, which ``ablate.json`` holds."""
         return {"format": FORMAT, **asdict(self)}
 
+    def row(self, slug: str) -> ArmRow:
+        """One arm."""
+        return next(row for row in self.rows if row.slug == slug)
+
     def label(self, slug: str) -> str:
         """An arm's name for people."""
-        return next(row.label for row in self.rows if row.slug == slug)
+        return self.row(slug).label
+
+    def twins(self, slug: str) -> list[ArmRow]:
+        """The arms that are the same network with the same runs as this one, without it."""
+        own = self.row(slug)
+        what = (own.parameters, own.madds, own.seeds, own.scores)
+        return [
+            row
+            for row in self.rows
+            if own.seeds and row is not own and (row.parameters, row.madds, row.seeds, row.scores) == what
+        ]
 
 
 def summarise_study(study: Study, content: Mapping[str, Any]) -> Ablation:
@@ -137,13 +154,16 @@ def summarise_study(study: Study, content: Mapping[str, Any]) -> Ablation:
                 scores=scores,
                 mean=mean(scores) if scores else None,
                 spread=spread(scores),
-                seconds_per_image=mean(seconds) if seconds else None,
+                seconds_per_image=statistics.median(seconds) if seconds else None,
                 routing_entropy=mean(entropies) if entropies else None,
+                taken_from=tuple(sorted({str(one["study"]) for one in _abouts(content, arm.slug) if "study" in one})),
                 pair=pair(arm.slug, arm.against, arm.direction) if arm.against else None,
             )
         )
     machines = [
-        plain["about"] for by_seed in content["results"].values() for plain in by_seed.values() if "about" in plain
+        {name: value for name, value in about.items() if name != "study"}
+        for slug in content["results"]
+        for about in _abouts(content, slug)
     ]
     return Ablation(
         study=study.name,
@@ -155,3 +175,8 @@ def summarise_study(study: Study, content: Mapping[str, Any]) -> Ablation:
         further=tuple(pair(*one) for one in study.further),
         about=tuple({json.dumps(one, sort_keys=True): one for one in machines}.values()),
     )
+
+
+def _abouts(content: Mapping[str, Any], slug: str) -> list[dict[str, Any]]:
+    """What computed each result of an arm."""
+    return [plain["about"] for plain in content["results"].get(slug, {}).values() if "about" in plain]
