@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +84,19 @@ def test_a_source_that_blocks_without_workers(tmp_path: Path) -> None:
     source = Trouble(write_pictures(tmp_path, 4), "hung")
     with pytest.raises(RunError, match="gave no batch for 1 s"):
         list(plain_batches(source, PREPROCESS, batch_size=2, workers=0, timeout=1))
+
+
+@pytest.mark.timeout(func_only=True, method="thread")
+def test_a_process_that_was_suspended_has_not_waited(tmp_path: Path) -> None:
+    """After Ctrl-Z and fg, however long it lasted, the run goes on."""
+    source = Trouble(write_pictures(tmp_path, 8), "none")
+    source.image = lambda index: (time.sleep(0.1), decode(source.paths[index]))[1]  # type: ignore[method-assign]
+    batches = plain_batches(source, PREPROCESS, batch_size=2, workers=0, timeout=1)
+    began, own = time.monotonic(), os.getpid()
+    with subprocess.Popen(["sh", "-c", f"sleep 0.2; kill -STOP {own}; sleep 2; kill -CONT {own}"]):
+        seen = sum(len(images) for images, _ in batches)
+    assert seen == 8
+    assert time.monotonic() - began > 2  # it was suspended
 
 
 def test_a_signal_to_the_whole_group_leaves_the_workers_to_their_parent(tmp_path: Path) -> None:

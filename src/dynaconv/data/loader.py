@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import signal
 import threading
-import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -22,6 +22,7 @@ from dynaconv.errors import RunError
 from dynaconv.torch_private import loader_workers, shut_down_workers, unwatch_workers
 
 LOOK = 5.0  # seconds between looks at whether the workers live
+TICKS = 8  # of an alarm until a time limit is over
 GRACE = 30  # seconds that a worker goes on after SIGTERM, for its parent to finish the step
 
 _open: weakref.WeakSet[Batches] = weakref.WeakSet()
@@ -75,10 +76,13 @@ class Batches:
                 raise RunError("A training batch had no readable image, nor had 100 others drawn in their place.")
 
     def _loaded(self) -> Iterator[Any]:
-        """The batches of the workers; checks now and then that the workers are alive."""
+        """The batches of the workers; checks now and then that the workers are alive.
+
+        Waits are counted in looks, not by the clock: a process that was suspended (Ctrl-Z, a debugger) has not waited.
+        """
         iterator = iter(self._loader)
         unwatch_workers(iterator)
-        since = time.monotonic()
+        waited = 0.0
         while True:
             try:
                 with _time_limit(self._timeout) if not self._loader.num_workers else nullcontext():
@@ -89,7 +93,8 @@ class Batches:
                 raise RunError(f"The loader gave no batch for {self._timeout:.0f} s. Is the disk there?") from error
             except (RuntimeError, ConnectionError, EOFError) as error:
                 hung = str(error).startswith("DataLoader timed out")
-                if hung and time.monotonic() - since < self._timeout:
+                waited += self._loader.timeout
+                if hung and waited < self._timeout:
                     continue
                 if isinstance(error, RuntimeError) and not hung and not str(error).startswith("DataLoader worker (pid"):
                     raise
@@ -98,7 +103,7 @@ class Batches:
                     f"A loader worker {what}. Fewer --workers or more memory may help; --workers 0 shows the cause."
                 ) from error
             yield batch
-            since = time.monotonic()
+            waited = 0.0
 
     @property
     def rounds(self) -> int:
@@ -134,16 +139,22 @@ class Batches:
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in whatever blocks for longer, again and again."""
+    """Raise TimeoutError in whatever blocks for longer, again and again.
+
+    The alarm ticks, and ticks are counted: while a process is suspended, at most one of them waits for it.
+    """
     if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_REAL)[0]:
         yield  # the alarm is not ours
         return
 
+    ticks = itertools.count(1)
+
     def ring(*_: object) -> None:
-        raise TimeoutError(f"it could not be read within {seconds:.0f} s")
+        if next(ticks) % TICKS == 0:
+            raise TimeoutError(f"it could not be read within {seconds:.0f} s")
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds / TICKS, seconds / TICKS)
     try:
         yield
     finally:
