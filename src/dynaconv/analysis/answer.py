@@ -28,7 +28,7 @@ def answer(studies: Studies) -> list[str]:
     others: list[str] = []
     for name in (name for name in COMPARISONS if name in studies):
         study = studies[name]
-        pairs = _compared(study)
+        pairs = _compared(study, main=name == "evidence")
         better = [pair for pair in pairs if _is_better(pair)]
         for said, chosen in ((helps, better), (others, [pair for pair in pairs if pair not in better])):
             if chosen:
@@ -42,11 +42,11 @@ def answer(studies: Studies) -> list[str]:
     ]
 
 
-def _compared(study: Ablation) -> list[Pair]:
-    """Each method against the static network, wider ones and the other method; not what has not begun."""
+def _compared(study: Ablation, main: bool) -> list[Pair]:
+    """Each method against the static network, wider ones, the other method; of ``main`` what has not begun too."""
     own = [row.pair for row in study.rows if row.pair and row.slug in METHODS]
     further = distinct(study, study.further)
-    return own + [pair for pair in further if study.study == "evidence" or pair.difference is not None]
+    return own + [pair for pair in further if main or pair.difference is not None]
 
 
 def distinct(study: Ablation, pairs: Sequence[Pair]) -> list[Pair]:
