@@ -192,7 +192,7 @@ def _check_facts(content: dict[str, Any], facts: Mapping[str, Any], defaults: Ma
     if not there:
         content["facts"] = here
         return
-    there.update({name: value for name, value in json.loads(json.dumps(defaults)).items() if name not in there})
+    there.update({name: value for name, value in defaults.items() if name not in there})
     wrong = differences(there, here)
     if wrong:
         raise UserError(

@@ -23,7 +23,7 @@ def answer(studies: Studies) -> list[str]:
     main = studies.get("evidence")
     if main is None:
         return ["Nothing is known yet: no run is done."]
-    static = next(row for row in main.rows if row.slug == "static")
+    static = main.row("static")
     helps: list[str] = []
     others: list[str] = []
     for name in (name for name in COMPARISONS if name in studies):
@@ -61,15 +61,14 @@ def distinct(study: Ablation, pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def _is_better(pair: Pair) -> bool:
-    found = pair.difference
-    return found is not None and pair.verdict not in (NOT_RUN, ONE_SEED, NOT_SHOWN) and found.mean > 0
+    return pair.difference is not None and pair.difference.shown and pair.difference.mean > 0
 
 
 def _where(name: str, study: Ablation) -> str:
-    static = next(row for row in study.rows if row.slug == "static")
+    madds = study.row("static").madds or 0
     return (
         f"{COMPARISONS[name]} at {study.facts['image_size']} pixels with a ResNet of "
-        f"{short_number(static.madds or 0)} multiply-adds, {study.facts['epochs']} epochs and equal recipes"
+        f"{short_number(madds)} multiply-adds, {study.facts['epochs']} epochs and equal recipes"
     )
 
 

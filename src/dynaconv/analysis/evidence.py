@@ -41,7 +41,7 @@ def study_of(stem: str) -> Study | None:
 def progress(study: Ablation) -> str:
     """What is done, and what is missing until the intervals are narrow enough, in a paragraph."""
     runs = [f"{row.label} {len(row.seeds)}" for row in study.rows]
-    pairs = distinct(study, [row.pair for row in study.rows if row.pair] + list(study.further))
+    pairs = distinct(study, study.pairs)
     lines = [f"Runs done so far: {', '.join(runs)}."]
     open_pairs = [pair for pair in pairs if not _narrow(pair)]
     if open_pairs:
@@ -155,12 +155,8 @@ def replaced(page: str, make: Callable[[str], str]) -> str:
 
 
 def intervals(studies: Studies) -> str:
-    """How many intervals the page has, and how many of them only just leave zero out."""
-    pairs = [
-        pair
-        for study in studies.values()
-        for pair in distinct(study, [*(row.pair for row in study.rows if row.pair), *study.further])
-    ]
+    """How many intervals the page has, and that none is corrected for their number."""
+    pairs = [pair for study in studies.values() for pair in distinct(study, study.pairs)]
     found = [pair.difference for pair in pairs if pair.difference is not None and pair.difference.low is not None]
     return (
         f"Intervals on this page: {len(found)}. None is corrected for their number: of intervals that should hold "

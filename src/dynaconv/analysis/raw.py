@@ -153,8 +153,7 @@ def take_known(content: dict[str, Any], path: Path, seeds: Sequence[int], defaul
     if not path.is_file():
         raise UserError(f"There are no raw results at {path} (--known).")
     other = Raw(path, "").read()
-    plain = json.loads(json.dumps(defaults))
-    wrong = differences({**plain, **other["facts"]}, {**plain, **content["facts"]})
+    wrong = differences({**defaults, **other["facts"]}, content["facts"])
     if wrong:
         raise UserError(f"The results of {path} cannot be taken (--known), other settings: {shortened(wrong)}.")
     for slug, arm in content["arms"].items():

@@ -87,18 +87,10 @@ def sentence(ablation: Ablation, pair: Pair) -> str:
 def notes(ablation: Ablation) -> list[str]:
     """How the figures came about."""
     facts = ablation.facts
-    recipe = (
-        f"{facts['epochs']} epochs, batch {facts['batch_size']}, {facts['opt']}, lr {facts['lr']:g} "
-        f"({facts['sched']}), weight decay {facts['weight_decay']:g}"
-    )
-    if any(row.routing_entropy is not None for row in ablation.rows) and "temperature_start" in facts:
-        recipe += (
-            f", softmax temperature {facts['temperature_start']:g} to {facts['temperature_end']:g} in "
-            f"{facts['temperature_epochs']} epochs (half of all at most)"
-        )
     lines = [
         ablation.claim + (f" ({ablation.source})" if ablation.source else ""),
-        f"One recipe for all arms, but for what their names say: {recipe}; pictures of {facts['image_size']} pixels"
+        f"One recipe for all arms, but for what their names say: {_recipe(ablation)}; pictures of "
+        f"{facts['image_size']} pixels"
         + (f", {facts['train_images']:,} of them to train on." if facts.get("train_images") else "."),
         "Ours: mean ± standard deviation over the seeds, of the last epoch. The interval is Student's t over the "
         "differences of equal seeds (pairs; counted where an arm has more runs); a verdict is given where it leaves "
@@ -112,21 +104,39 @@ def notes(ablation: Ablation) -> list[str]:
             "Entropy of the routing weights at the end, as a share of log K (1 is even; near 1 they can still matter): "
             f"{', '.join(entropies)}."
         )
-    taken: dict[str, list[str]] = {}
-    for row in ablation.rows:
-        for name in row.taken_from:
-            taken.setdefault(name, []).append(row.label)
-    lines += [f"Runs of the study {name}, and not new ones: {', '.join(labels)}." for name, labels in taken.items()]
-    for row in ablation.rows:
-        earlier = [
-            twin.label for twin in ablation.twins(row.slug) if ablation.rows.index(twin) < ablation.rows.index(row)
-        ]
-        if earlier:
-            lines.append(f"{row.label}: here this is the same network as {earlier[0]}, and the runs are the same.")
+    lines += _shared_runs(ablation)
     for row in ablation.rows:
         if row.width:
             width, ratio = row.width["width_multiplier"], row.width["ratio"]
             lines.append(f"{row.label}: width multiplier {width:g}, {ratio:.2f} of the other's cost.")
+    return lines
+
+
+def _recipe(ablation: Ablation) -> str:
+    facts = ablation.facts
+    recipe = (
+        f"{facts['epochs']} epochs, batch {facts['batch_size']}, {facts['opt']}, lr {facts['lr']:g} "
+        f"({facts['sched']}), weight decay {facts['weight_decay']:g}"
+    )
+    if any(row.routing_entropy is not None for row in ablation.rows) and "temperature_start" in facts:
+        recipe += (
+            f", softmax temperature {facts['temperature_start']:g} to {facts['temperature_end']:g} in "
+            f"{facts['temperature_epochs']} epochs (half of all at most)"
+        )
+    return recipe
+
+
+def _shared_runs(ablation: Ablation) -> list[str]:
+    """Which arms have runs of another study, or of another arm that is the same network."""
+    taken: dict[str, list[str]] = {}
+    for row in ablation.rows:
+        for name in row.taken_from:
+            taken.setdefault(name, []).append(row.label)
+    lines = [f"Runs of the study {name}, and not new ones: {', '.join(labels)}." for name, labels in taken.items()]
+    for number, row in enumerate(ablation.rows):
+        earlier = [twin.label for twin in ablation.twins(row.slug) if twin in ablation.rows[:number]]
+        if earlier:
+            lines.append(f"{row.label}: here this is the same network as {earlier[0]}, and the runs are the same.")
     return lines
 
 

@@ -97,6 +97,11 @@ class Ablation:
         """As a dictionary of plain types, which ``ablate.json`` holds."""
         return {"format": FORMAT, **asdict(self)}
 
+    @property
+    def pairs(self) -> list[Pair]:
+        """Every arm with what it is compared with, then the further ones."""
+        return [*(row.pair for row in self.rows if row.pair), *self.further]
+
     def row(self, slug: str) -> ArmRow:
         """One arm."""
         return next(row for row in self.rows if row.slug == slug)

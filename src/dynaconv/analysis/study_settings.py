@@ -93,11 +93,13 @@ class StudySettings(ExperimentSettings):
         """Of every fact that is a setting what it is where nobody chooses: what older results had of later options."""
         fields = {**type(self).model_fields, **type(self.training).model_fields}
         known = self.facts()
-        return {
+        found = {
             name: field.get_default(call_default_factory=True)
             for name, field in fields.items()
             if name in known and not field.is_required()
         }
+        plain: dict[str, Any] = json.loads(json.dumps(found))  # as it is read from a file
+        return plain
 
     def default_folder(self) -> Path:
         """``runs/ablate-STUDY-DATA-XXXXXX``, where the last part follows from the facts."""

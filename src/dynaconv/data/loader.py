@@ -93,9 +93,10 @@ class Batches:
                 raise RunError(f"The loader gave no batch for {self._timeout:.0f} s. Is the disk there?") from error
             except (RuntimeError, ConnectionError, EOFError) as error:
                 hung = str(error).startswith("DataLoader timed out")
-                waited += self._loader.timeout
-                if hung and waited < self._timeout:
-                    continue
+                if hung:
+                    waited += self._loader.timeout
+                    if waited < self._timeout:
+                        continue
                 if isinstance(error, RuntimeError) and not hung and not str(error).startswith("DataLoader worker (pid"):
                     raise
                 what = f"gave no batch for {self._timeout:.0f} s" if hung else f"died ({str(error).strip()})"

@@ -35,16 +35,18 @@ def trace(
 
 def has_free_size(program: torch.export.ExportedProgram) -> bool:
     """Whether both sides of the image are free in a program."""
-    [images] = [node for node in program.graph.nodes if node.op == "placeholder" and node.name == "images"] or [None]
-    if images is None:
-        user = set(program.graph_signature.user_inputs)
-        images = next(node for node in program.graph.nodes if node.op == "placeholder" and node.name in user)
-    return all(not isinstance(side, int) for side in images.meta["val"].shape[2:])
+    return all(not isinstance(side, int) for side in _input_shape(program)[2:])
 
 
 def program_batch(program: torch.export.ExportedProgram) -> int:
     """The batch that a program is fixed to; 1 where it is free."""
+    batch = _input_shape(program)[0]
+    return batch if isinstance(batch, int) else 1
+
+
+def _input_shape(program: torch.export.ExportedProgram) -> torch.Size:
+    """Of the images that a program takes; a free side is no whole number."""
     user = set(program.graph_signature.user_inputs)
     images = next(node for node in program.graph.nodes if node.op == "placeholder" and node.name in user)
-    batch = images.meta["val"].shape[0]
-    return batch if isinstance(batch, int) else 1
+    shape: torch.Size = images.meta["val"].shape
+    return shape
