@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx2
 import pytest
+from starlette.requests import Request
 
+from dynaconv.serve.batching import Job
 from dynaconv.serve.model import Served
+from dynaconv.serve.reading import Refused
+from dynaconv.serve.service import Service
+from dynaconv.serve.settings import ServeSettings
 from serve.checkpoints import encoded, picture
 from serve.clients import Held, Running, running
 
@@ -83,6 +90,32 @@ def test_no_prediction_in_time_is_504_and_what_waited_is_dropped(served: Served)
         until(lambda: service.service.batcher.waiting == 0)
         time.sleep(0.05)
         assert held.batches == [1], "the second was cancelled while it waited"
+
+
+def test_who_reads_that_it_is_504_finds_its_jobs_cancelled(served: Served) -> None:
+    """In one event loop, so that no thread's turn decides: the network may be free right after the response."""
+    service = Service(Held(served), ServeSettings(port=0, timeout=0.5))
+    submitted: list[Job] = []
+    service.batcher.submit = submitted.extend  # type: ignore[method-assign,assignment]
+    service.batcher.ready = True
+    form = httpx2.Request("POST", "http://x/predict", files={"images": PICTURE})
+    headers = [(name.lower(), value) for name, value in form.headers.raw]  # as a server hands them on
+    scope = {"type": "http", "query_string": b"", "headers": headers}
+
+    async def refused() -> bool:
+        messages = iter([{"type": "http.request", "body": form.read()}])
+
+        async def receive() -> dict[str, object]:
+            for message in messages:
+                return message
+            await asyncio.Event().wait()
+            raise AssertionError("the client stays")
+
+        with pytest.raises(Refused, match="no prediction within"):
+            await service.predict(Request(scope, receive))
+        return [job.done.cancelled() for job in submitted] == [True]
+
+    assert asyncio.run(refused())
 
 
 def test_a_client_that_leaves_is_not_computed(served: Served) -> None:

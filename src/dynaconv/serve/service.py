@@ -99,6 +99,9 @@ class Service:
             finally:
                 work.cancel()
                 gone.cancel()
+                # Until the work has ended, its jobs still wait for the network. Who reads the response
+                # must find them gone.
+                await asyncio.wait({work})
 
     async def _body(self, request: Request) -> bytes:
         reading = read_body(request.stream(), request.headers.get("content-length"), self.settings.most_bytes)
