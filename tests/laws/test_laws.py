@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dynaconv.ops import Geometry, mix
-from laws.cases import Case
+from laws.cases import Case, values_and_gradients
 from laws.strategies import EVERY, HERE, examples
 from tolerances import assert_close
 
@@ -115,6 +115,19 @@ def test_examples_put_together_are_computed_as_if_alone(strategy: str, data: st.
     order = torch.randperm(case.batch)
     shuffled = case.run(strategy, {**leaves, "x": leaves["x"][order], "routing": leaves["routing"][order]})
     assert_close(shuffled, together[order])
+
+
+@EACH
+@examples(25)
+@given(data=st.data())
+def test_what_follows_may_work_in_place(strategy: str, data: st.DataObject) -> None:
+    """``nn.ReLU(inplace=True)`` right after the layer, as in VGG: torch refuses it for a view that an operator returns."""
+    case = data.draw(EVERY[strategy].cases())
+    leaves = case.tensors(EVERY[strategy].dtype)
+    expected = values_and_gradients(case, case.run(strategy, leaves).relu(), leaves)
+    actual = values_and_gradients(case, case.run(strategy, leaves).relu_(), leaves)
+    for name, value in expected.items():
+        assert torch.equal(actual[name], value), name
 
 
 def test_a_batch_of_one_of_the_strategy_single_is_that_example_of_a_larger_batch() -> None:

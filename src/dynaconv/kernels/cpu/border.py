@@ -152,8 +152,9 @@ def epilogue(bias: Tensor | None, activation: Activation, sums: Tensor | None, b
 
 
 def new_map(batch: int, channels: int, height: int, width: int) -> Tensor:
-    """An empty float32 map ``(B, C, H, W)`` in channels_last."""
-    return torch.empty(batch, height, width, channels, dtype=torch.float32, device="cpu").permute(0, 3, 1, 2)
+    """An empty float32 map ``(B, C, H, W)`` in channels_last; no view, or what follows could not work in place."""
+    shape = (batch, channels, height, width)
+    return torch.empty(shape, dtype=torch.float32, device="cpu", memory_format=torch.channels_last)
 
 
 def _refusal(

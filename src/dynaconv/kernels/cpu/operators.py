@@ -69,8 +69,7 @@ def _like(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _empty_map(like: Tensor, *shape: int) -> Tensor:
-    batch, channels, height, width = shape
-    return like.new_empty(batch, height, width, channels).permute(0, 3, 1, 2)
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 def _empty_like(x: Tensor, *shape: int) -> Tensor:

@@ -111,7 +111,9 @@ class _Remixed(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-        return _forward(x, bank, routing, bias, geometry)
+        y = _forward(x, bank, routing, bias, geometry)
+        # The same memory, but no view: torch lets nothing work in place on a view that a Function made.
+        return torch.ops.aten._unsafe_view.default(y, y.shape)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
