@@ -55,6 +55,7 @@ def test_a_comparison(words: list[str], write: Any, method: str, tmp_path: Path)
     static, dynamic = plain["rows"]
     assert (static["method"], dynamic["method"], dynamic["experts"]) == ("static", method, 2)
     assert dynamic["parameters"] > static["parameters"]
+    assert static["frozen"] and dynamic["frozen"], "the latency is that of networks that are served"  # noqa: PT018
     assert len(dynamic["ap"]) == 1
     assert dynamic["difference"]["per_seed"] == pytest.approx(
         [ours - theirs for ours, theirs in zip(dynamic["ap"], static["ap"], strict=True)]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import time
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dynaconv import DynamicConv2d
-from dynaconv.analysis.measure import FEWEST, ROUNDS, WARM_UP, measure, peak_step_bytes, time_in_turns
+from dynaconv.analysis.measure import FEWEST, ROUNDS, WARM_UP, as_served, measure, peak_step_bytes, time_in_turns
 from dynaconv.analysis.measure import _Step as Step
 from dynaconv.analysis.settings import RECIPE
+from dynaconv.inference import FrozenLayer
 from dynaconv.kernels import cpu
 from dynaconv.tasks.classification import Classification, open_data
 from dynaconv.train import TrainSettings
@@ -85,9 +87,36 @@ def test_a_dynamic_network_needs_no_more_than_its_parameters(side: int) -> None:
 def test_measure_returns_times_of_every_network() -> None:
     networks = [nn.Sequential(nn.Flatten(), nn.Linear(3 * 16, width), nn.Linear(width, 10)) for width in (4, 64)]
     small, large = measure(networks, open_data("digits", image_size=4, batch_size=8), CPU)
-    assert small.step.ratio == small.latency.ratio == 1.0
+    assert small.step.ratio == small.frozen_latency.ratio == 1.0
+    assert small.frozen
+    assert large.frozen
     assert large.step_bytes > small.step_bytes
-    assert min(small.step.seconds, large.latency.seconds) > 0
+    assert min(small.step.seconds, large.frozen_latency.seconds) > 0
+
+
+def test_latency_is_that_of_frozen_networks() -> None:
+    """What a user pays who serves them: dynamic layers are frozen, and the static network's norm is folded too."""
+    static = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    dynamic = nn.Sequential(DynamicConv2d(3, 8, 3), *copy.deepcopy(static[1:]))
+    networks = [static, dynamic]
+    for images in (torch.randn(1, 3, 8, 8), [torch.randn(3, 8, 8)]):
+        served, frozen = as_served(networks, images)
+        assert frozen
+        assert [type(one[0]) for one in served] == [nn.Conv2d, FrozenLayer]
+        assert [type(one[1]) for one in served] == [nn.Identity, nn.Identity]
+    assert isinstance(static[1], nn.BatchNorm2d), "the networks that are trained stay as they are"
+
+
+def test_where_one_network_cannot_be_frozen_none_is(caplog: pytest.LogCaptureFixture) -> None:
+    class Odd(nn.Module):
+        def forward(self, x: Tensor) -> str:
+            return "no tensor"
+
+    networks = [nn.Conv2d(3, 8, 3), Odd()]
+    served, frozen = as_served(networks, torch.randn(1, 3, 8, 8))
+    assert served is networks
+    assert not frozen
+    assert "without freezing" in caplog.text
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: reads the CUDA allocator")

@@ -37,8 +37,8 @@ def answer(studies: Studies) -> list[str]:
         f"**When it helps:** {'. '.join(map(_capital, helps)) or 'No gain is shown'}.",
         f"**When it does not, or nothing is shown:** {'. '.join(map(_capital, others)) or 'No such comparison'}.",
         f"**What it costs:** {_and([_cost(row, static) for row in main.rows if row.slug in METHODS])}. This is for the "
-        "network and the machine of the first comparison, and layers that are not frozen; in larger and in frozen "
-        "networks the price is lower ([performance](performance.md)).",
+        "network and the machine of the first comparison; in larger networks the price is lower "
+        "([performance](performance.md)).",
     ]
 
 
@@ -109,12 +109,12 @@ def _cost(row: ArmRow, static: ArmRow) -> str:
         f"{row.label} has {row.parameters / static.parameters:.1f} times the static network's parameters and "
         f"{row.madds / static.madds:.2f} times its multiply-adds"
     )
-    if row.step_ratio is None or row.forward_ratio is None:
+    if row.step_ratio is None:
         return told
-    return (
-        f"{told}, and takes {row.step_ratio:.1f} times as long for a training step and {row.forward_ratio:.1f} times "
-        "for one picture"
-    )
+    told += f", and takes {row.step_ratio:.1f} times as long for a training step"
+    if row.frozen_ratio is None:
+        return told
+    return f"{told} and {row.frozen_ratio:.1f} times for one picture when both are frozen"
 
 
 def _and(parts: Sequence[str]) -> str:

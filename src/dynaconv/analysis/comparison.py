@@ -28,7 +28,7 @@ class Row:
         mean, spread: their mean, and sample standard deviation (``None`` with one seed).
         difference: to static, paired over seeds; ``None`` for static.
         train_seconds_per_image, train_ratio: a training step, by the batch size; median of the ratios to static.
-        latency_seconds, latency_ratio: one image, forward; median of the ratios to static.
+        latency_seconds, latency_ratio: one image, forward, of the frozen network; median of the ratios to static.
         step_bytes, step_bytes_ratio: peak memory of a training step.
         curve: for every evaluated epoch, its number and each seed's value.
         routing_entropy: mean over seeds and routers at the end, as a share of log K; 1 is even, 0 one expert.
@@ -36,6 +36,8 @@ class Row:
         conclusion: one sentence.
         train_ratio_quartiles, latency_ratio_quartiles: of the ratios over the rounds; ``None`` where not known.
         mixing_share: of the multiply-adds, how much mixes the experts; ``None`` where not known.
+        frozen: False where the latency is of the networks as they are: one of them cannot be frozen, or the file is
+            older than 0.3.
     """
 
     method: str
@@ -59,6 +61,7 @@ class Row:
     train_ratio_quartiles: tuple[float, float] | None = None
     latency_ratio_quartiles: tuple[float, float] | None = None
     mixing_share: float | None = None
+    frozen: bool = False
 
     @property
     def label(self) -> str:
@@ -139,8 +142,8 @@ def summarise(
         difference=difference,
         train_seconds_per_image=measured.step.seconds / batch_size,
         train_ratio=measured.step.ratio,
-        latency_seconds=measured.latency.seconds,
-        latency_ratio=measured.latency.ratio,
+        latency_seconds=measured.frozen_latency.seconds,
+        latency_ratio=measured.frozen_latency.ratio,
         step_bytes=measured.step_bytes,
         step_bytes_ratio=measured.step_bytes / static_measured.step_bytes,
         curve=_curve(results),
@@ -148,8 +151,9 @@ def summarise(
         dropped_steps=sum(result.dropped_steps for result in results),
         conclusion=conclude(arm.label, difference, results[0].test_images, metric.higher_is_better),
         train_ratio_quartiles=measured.step.ratio_quartiles,
-        latency_ratio_quartiles=measured.latency.ratio_quartiles,
+        latency_ratio_quartiles=measured.frozen_latency.ratio_quartiles,
         mixing_share=price.mixing_share,
+        frozen=measured.frozen,
     )
 
 

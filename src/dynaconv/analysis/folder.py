@@ -82,9 +82,12 @@ class CompareFolder:
         if plain is None or list(plain) != [arm.slug for arm in arms]:
             return None
         with _of_this_version(self.path / MEASURED):
-            steps, latencies = ([_timing(one[what]) for one in plain.values()] for what in ("step", "latency"))
-            sizes = [one["step_bytes"] for one in plain.values()]
-            return [Measurement(*three) for three in zip(steps, latencies, sizes, strict=True)]
+            return [
+                Measurement(
+                    _timing(one["step"]), _timing(one["frozen_latency"]), int(one["step_bytes"]), bool(one["frozen"])
+                )
+                for one in plain.values()
+            ]
 
     def keep_measured(self, arms: Sequence[Arm], measured: Sequence[Measurement]) -> None:
         """Write the measurements."""

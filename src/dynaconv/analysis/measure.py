@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -9,16 +10,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dynaconv.counting.modules import LiveMemory, tensors_in
 from dynaconv.errors import UserError
+from dynaconv.inference import freeze
 from dynaconv.tasks.task import Batch, Task, TaskData, cloned
 from dynaconv.timing import clock_of, interleave, quartiles, ratios
 from dynaconv.torch_private import TorchDispatchMode
 from dynaconv.train.accelerator import make_accelerator
 from dynaconv.train.optimizer import build_optimizer
 from dynaconv.train.settings import LoopSettings
+
+log = logging.getLogger(__name__)
 
 WARM_UP = 2
 ROUNDS = 40
@@ -49,13 +53,16 @@ class Measurement:
 
     Attributes:
         step: a training step at the comparison's batch size, loading left out.
-        latency: a forward pass of one example in evaluation mode, without gradients.
+        frozen_latency: one example through the network as it is served: :func:`dynaconv.freeze`, which folds batch
+            norms of static networks too.
         step_bytes: peak memory of a training step (see :func:`peak_step_bytes`).
+        frozen: False where one of the networks cannot be frozen; then ``frozen_latency`` is of all as they are.
     """
 
     step: Timing
-    latency: Timing
+    frozen_latency: Timing
     step_bytes: int
+    frozen: bool = True
 
 
 def measure(
@@ -77,14 +84,29 @@ def measure(
     task = data.task(settings, min(data.batch_size, data.train_size))
     tell("memory of a training step")
     steps = [_Step(network, task, batch, settings, accelerator) for network in networks]
+    one = task.inputs(task.split(batch, task.size(batch))[0])
+    served, frozen = as_served(networks, one)  # before the steps: they go over one batch again, and may diverge
     memory = [peak_step_bytes(step, device) for step in steps]
     tell("time of a training step")
     training = time_in_turns(steps, device, clock_of(device))
     tell("latency")
-    one = task.inputs(task.split(batch, task.size(batch))[0])
-    passes = [_Pass(network, one, accelerator) for network in networks]
+    passes = [_Pass(network, one, accelerator) for network in served]
     latency = time_in_turns(passes, device, clock_of(device))
-    return [Measurement(*parts) for parts in zip(training, latency, memory, strict=True)]
+    return [Measurement(*parts, frozen) for parts in zip(training, latency, memory, strict=True)]
+
+
+def as_served(networks: Sequence[nn.Module], inputs: Tensor | Sequence[Tensor]) -> tuple[Sequence[nn.Module], bool]:
+    """Frozen copies of all networks, or, where one cannot be frozen, all as they are, and False.
+
+    Args:
+        inputs: what the networks take; images, as one tensor or one by one.
+    """
+    examples = inputs if isinstance(inputs, Tensor) else torch.stack(list(inputs))
+    try:
+        return [freeze(network, examples=examples) for network in networks], True
+    except (ValueError, RuntimeError) as error:
+        log.warning("latency is measured without freezing: %s", error)
+        return networks, False
 
 
 def time_in_turns(

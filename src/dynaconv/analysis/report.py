@@ -83,8 +83,9 @@ def notes(comparison: Comparison) -> list[str]:
     if seeds > 1:
         lines.append(_interval_note(comparison))
     lines.append(
-        f"Training (a step at that batch, loading left out), latency (one image) and memory (peak of a step): measured "
-        f"in turns with static on {comparison.about['device']}{_threads(comparison.about)}; below, times static's."
+        f"Training (a step at that batch, loading left out), latency (one image, {_form(comparison)}) and memory (peak "
+        f"of a step): measured in turns with static on {comparison.about['device']}{_threads(comparison.about)}; "
+        "below, times static's."
     )
     lines += _mixing_notes(comparison)
     shaky = [
@@ -95,6 +96,12 @@ def notes(comparison: Comparison) -> list[str]:
             f"{SHAKY} marks a timing that was not steady: the middle half of its rounds differs by over a tenth."
         )
     return lines
+
+
+def _form(comparison: Comparison) -> str:
+    if all(row.frozen for row in comparison.rows):
+        return "networks frozen as for serving, static too"
+    return "networks as they are, not frozen"
 
 
 def _mixing_notes(comparison: Comparison) -> list[str]:

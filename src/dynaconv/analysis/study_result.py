@@ -43,7 +43,8 @@ class ArmRow:
     Attributes:
         slug, label, published: as the study has them.
         parameters, madds: counted; ``None`` where the arm has not been built yet.
-        step_ratio, forward_ratio: time of a training step, and of one image forward, by the first arm's.
+        step_ratio, frozen_ratio: time of a training step, and of one image through the frozen network, by the first
+            arm's; ``None`` where not measured.
         width: of a widened arm: its width multiplier, and its cost by the other's.
         seeds, scores: of the finished runs, in percent.
         mean, spread: of the scores.
@@ -60,7 +61,7 @@ class ArmRow:
     parameters: int | None
     madds: float | None
     step_ratio: float | None
-    forward_ratio: float | None
+    frozen_ratio: float | None
     width: Mapping[str, float] | None
     seeds: tuple[int, ...]
     scores: tuple[float, ...]
@@ -153,7 +154,7 @@ def summarise_study(study: Study, content: Mapping[str, Any]) -> Ablation:
                 parameters=note.get("parameters"),
                 madds=note.get("madds"),
                 step_ratio=times and times["step"]["ratio"],
-                forward_ratio=times and times["latency"]["ratio"],
+                frozen_ratio=_frozen_ratio(times),
                 width=note.get("width"),
                 seeds=tuple(result.seed for result in results[arm.slug]),
                 scores=scores,
@@ -180,6 +181,11 @@ def summarise_study(study: Study, content: Mapping[str, Any]) -> Ablation:
         further=tuple(pair(*one) for one in study.further),
         about=tuple({json.dumps(one, sort_keys=True): one for one in machines}.values()),
     )
+
+
+def _frozen_ratio(times: Mapping[str, Any] | None) -> float | None:
+    """Unknown in older files, which hold the latency of networks that were not frozen."""
+    return times["frozen_latency"]["ratio"] if times and times.get("frozen") else None
 
 
 def _abouts(content: Mapping[str, Any], slug: str) -> list[dict[str, Any]]:
