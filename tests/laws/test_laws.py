@@ -121,7 +121,7 @@ def test_examples_put_together_are_computed_as_if_alone(strategy: str, data: st.
 @examples(25)
 @given(data=st.data())
 def test_what_follows_may_work_in_place(strategy: str, data: st.DataObject) -> None:
-    """``nn.ReLU(inplace=True)`` right after the layer, as in VGG: torch refuses it for a view that an operator returns."""
+    """``nn.ReLU(inplace=True)`` right after the layer, as in VGG. torch refuses it for a view that an operator made."""
     case = data.draw(EVERY[strategy].cases())
     leaves = case.tensors(EVERY[strategy].dtype)
     expected = values_and_gradients(case, case.run(strategy, leaves).relu(), leaves)
