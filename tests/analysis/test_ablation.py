@@ -122,6 +122,25 @@ def test_results_alone_suffice(done: tuple[Path, Ablation, Notes], tmp_path: Pat
     assert all(new[:2] == old for new, old in zip(scores(more).values(), scores(done[1]).values(), strict=True))
 
 
+def test_an_older_file_is_measured_again_and_keeps_its_results(
+    done: tuple[Path, Ablation, Notes], tmp_path: Path
+) -> None:
+    """0.2 measured the latency of networks that were not frozen."""
+    path = tmp_path / "sigmoid.json"
+    path.write_text((done[0] / "raw.json").read_text())
+    content = Raw(path, "sigmoid").read()
+    for one in content["measured"].values():
+        one["latency"] = one.pop("frozen_latency")
+        del one["frozen"]
+    Raw(path, "sigmoid").write(content)
+    assert [row.frozen_ratio for row in summarise_study(find_study("sigmoid"), content).rows] == [None, None]
+    notes = Notes()
+    again = ablate(sigmoid(), tmp_path / "out", path, notes)
+    assert (notes.runs, notes.measured > 0) == ([], True)
+    assert all(row.frozen_ratio is not None for row in again.rows)
+    assert scores(again) == scores(done[1])
+
+
 def test_a_missing_result_is_computed_anew_and_is_the_same(done: tuple[Path, Ablation, Notes], tmp_path: Path) -> None:
     content = json.loads((done[0] / "raw.json").read_text())
     del content["results"]["softmax"]["2"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import pytest
 from dynaconv.analysis import CompareSettings, Comparison, compare, measure
 from dynaconv.analysis.arms import dynamic_arm, static_arm
 from dynaconv.analysis.engine import Nobody
-from dynaconv.analysis.folder import RESULT, CompareFolder
+from dynaconv.analysis.folder import MEASURED, RESULT, CompareFolder
 from dynaconv.analysis.runs import RunResult, open_for, run_one
 from dynaconv.errors import UserError
+from dynaconv.files import sealed, unsealed
 from dynaconv.train import TrainSettings
 from dynaconv.train.run_folder.lock import FolderLock
 from tasks.pictures import write_folder
@@ -129,6 +131,21 @@ def test_again_it_trains_nothing_and_says_the_same(done: tuple[Path, Comparison,
     notes = Notes()
     assert compare(SETTINGS, out, notes).plain() == comparison.plain()
     assert (notes.runs, notes.measured) == ([], 0)
+
+
+def test_measurements_of_an_older_version_are_made_again(done: tuple[Path, Comparison, Notes], tmp_path: Path) -> None:
+    """0.2 measured the latency of networks that were not frozen."""
+    out = tmp_path / "out"
+    shutil.copytree(done[0], out)
+    plain = unsealed(json.loads((out / MEASURED).read_text()))
+    for one in plain.values():
+        one["latency"] = one.pop("frozen_latency")
+        del one["frozen"]
+    (out / MEASURED).write_text(json.dumps(sealed(plain)))
+    notes = Notes()
+    again = compare(SETTINGS, out, notes)
+    assert (notes.runs, notes.measured > 0) == ([], True)
+    assert [row.values for row in again.rows] == [row.values for row in done[1].rows]
 
 
 def test_a_missing_run_is_repeated_and_comes_out_the_same(done: tuple[Path, Comparison, Notes]) -> None:
