@@ -16,6 +16,7 @@ from dynaconv import torch_private
 from dynaconv.torch_private import (
     FakeTensorMode,
     TorchDispatchMode,
+    as_no_view,
     checkpointed_part,
     copy_each_,
     forward_ad_active,
@@ -134,6 +135,18 @@ def test_copies_go_where_they_belong(quick: bool, monkeypatch: pytest.MonkeyPatc
     targets, sources = [torch.zeros(2), torch.zeros(3)], [torch.ones(2), torch.full((3,), 2.0)]
     copy_each_(targets, sources)
     assert [target.tolist() for target in targets] == [[1, 1], [2, 2, 2]]
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_view_becomes_a_tensor_that_is_none(gone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if gone:
+        monkeypatch.setattr(torch_private, "_unsafe_view", lambda tensor, size: tensor.clone())
+    view = torch.randn(2, 4, 5, 3).permute(0, 3, 1, 2)
+    found = as_no_view(view)
+    assert torch.equal(found, view)
+    assert found.stride() == view.stride()
+    assert (found.data_ptr() == view.data_ptr()) is not gone
+    assert (view._is_view(), found._is_view()) == (True, False)
 
 
 def test_a_missing_name_makes_torch_run_its_own_operations(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "TorchDispatchMode",
     "EXPORT_LOGGERS",
     "MISSING",
+    "as_no_view",
     "carry_hooks",
     "compile_package",
     "compiler_pass",
@@ -86,6 +87,9 @@ _wrapped_by_func: Callable[[Tensor], bool] = _find(
 )
 _wrapped_by_grad: Callable[[Tensor], bool] = _find("torch._C._functorch.is_legacy_batchedtensor", lambda _: True)
 _foreach_copy_: Callable[[Sequence[Tensor], Sequence[Tensor]], Any] | None = _find("torch._foreach_copy_", None)
+_unsafe_view: Callable[[Tensor, Sequence[int]], Tensor] = _find(
+    "torch.ops.aten._unsafe_view.default", lambda tensor, size: tensor.clone()
+)
 _saved_tensors_hooks: Callable[[bool], Any] = _find(
     "torch._C._autograd._top_saved_tensors_default_hooks", lambda ignore_is_tracing: None
 )
@@ -232,6 +236,14 @@ def copy_each_(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
         return
     for target, source in zip(targets, sources, strict=True):
         target.copy_(source)
+
+
+def as_no_view(tensor: Tensor) -> Tensor:
+    """Return the same memory as a tensor that is no view, so that what follows may work in place.
+
+    For a result made inside ``autograd.Function``, of which nothing else holds the memory.
+    """
+    return _unsafe_view(tensor, tensor.shape)
 
 
 def loader_workers(loader: torch.utils.data.DataLoader[Any]) -> list[int]:

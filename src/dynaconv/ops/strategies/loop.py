@@ -21,7 +21,7 @@ from dynaconv.ops.convolution import convolve, mix_biases, mix_kernels
 from dynaconv.ops.geometry import Geometry
 from dynaconv.ops.strategies import matmul
 from dynaconv.ops.strategies.strategy import Strategy
-from dynaconv.torch_private import forward_ad_active, is_wrapped
+from dynaconv.torch_private import as_no_view, forward_ad_active, is_wrapped
 
 # Size of the mixed kernels of one piece. 4 MiB were faster than 1 MiB in every wide layer. A piece has a few examples
 # at least, however large their kernels are, because every piece reads the whole bank (docs/performance.md, steps 4, 9).
@@ -112,8 +112,7 @@ class _Remixed(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, bank: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
         y = _forward(x, bank, routing, bias, geometry)
-        # The same memory, but no view: torch lets nothing work in place on a view that a Function made.
-        return torch.ops.aten._unsafe_view.default(y, y.shape)
+        return as_no_view(y)  # torch lets nothing work in place on a view that a Function made
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
