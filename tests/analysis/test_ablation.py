@@ -130,7 +130,6 @@ def test_an_older_file_is_measured_again_and_keeps_its_results(
     path.write_text((done[0] / "raw.json").read_text())
     content = Raw(path, "sigmoid").read()
     for one in content["measured"].values():
-        one["latency"] = one.pop("frozen_latency")
         del one["frozen"]
     Raw(path, "sigmoid").write(content)
     assert [row.frozen_ratio for row in summarise_study(find_study("sigmoid"), content).rows] == [None, None]

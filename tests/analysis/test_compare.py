@@ -139,7 +139,6 @@ def test_measurements_of_an_older_version_are_made_again(done: tuple[Path, Compa
     shutil.copytree(done[0], out)
     plain = unsealed(json.loads((out / MEASURED).read_text()))
     for one in plain.values():
-        one["latency"] = one.pop("frozen_latency")
         del one["frozen"]
     (out / MEASURED).write_text(json.dumps(sealed(plain)))
     notes = Notes()

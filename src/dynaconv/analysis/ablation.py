@@ -175,7 +175,7 @@ def _measured(
 ) -> dict[str, float]:
     """The work of a run of every arm, relative to the study's first; time and memory are measured once, and kept."""
     known = content["measured"]
-    if any("frozen_latency" not in known.get(arm.slug, {}) for arm in arms):  # older files lack it
+    if any("frozen" not in known.get(arm.slug, {}) for arm in arms):  # 0.2 froze none
         first = arm_of(study, study.arms[0], settings)
         beside = [first, *(arm for arm in arms if arm.slug != first.slug)]
         networks = [arm.build(settings, data, settings.seeds[0]) for arm in beside]

@@ -37,7 +37,7 @@ class Row:
         train_ratio_quartiles, latency_ratio_quartiles: of the ratios over the rounds; ``None`` where not known.
         mixing_share: of the multiply-adds, how much mixes the experts; ``None`` where not known.
         frozen: False where the latency is of the networks as they are: one of them cannot be frozen, or the file is
-            older than 0.3.
+            of 0.2 or older.
     """
 
     method: str
@@ -142,8 +142,8 @@ def summarise(
         difference=difference,
         train_seconds_per_image=measured.step.seconds / batch_size,
         train_ratio=measured.step.ratio,
-        latency_seconds=measured.frozen_latency.seconds,
-        latency_ratio=measured.frozen_latency.ratio,
+        latency_seconds=measured.latency.seconds,
+        latency_ratio=measured.latency.ratio,
         step_bytes=measured.step_bytes,
         step_bytes_ratio=measured.step_bytes / static_measured.step_bytes,
         curve=_curve(results),
@@ -151,7 +151,7 @@ def summarise(
         dropped_steps=sum(result.dropped_steps for result in results),
         conclusion=conclude(arm.label, difference, results[0].test_images, metric.higher_is_better),
         train_ratio_quartiles=measured.step.ratio_quartiles,
-        latency_ratio_quartiles=measured.frozen_latency.ratio_quartiles,
+        latency_ratio_quartiles=measured.latency.ratio_quartiles,
         mixing_share=price.mixing_share,
         frozen=measured.frozen,
     )

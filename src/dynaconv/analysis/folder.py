@@ -77,17 +77,15 @@ class CompareFolder:
         yield True
 
     def measured(self, arms: Sequence[Arm]) -> list[Measurement] | None:
-        """The measurements, if exactly these networks were measured together; frozen ones too, which 0.2 did not."""
+        """The measurements, if exactly these networks were measured together; 0.2 did not freeze them."""
         plain = self._read(self.path / MEASURED)
         if plain is None or list(plain) != [arm.slug for arm in arms]:
             return None
         with _of_this_version(self.path / MEASURED):
-            if any("frozen_latency" not in one for one in plain.values()):
+            if any("frozen" not in one for one in plain.values()):
                 return None
             return [
-                Measurement(
-                    _timing(one["step"]), _timing(one["frozen_latency"]), int(one["step_bytes"]), bool(one["frozen"])
-                )
+                Measurement(_timing(one["step"]), _timing(one["latency"]), int(one["step_bytes"]), bool(one["frozen"]))
                 for one in plain.values()
             ]
 

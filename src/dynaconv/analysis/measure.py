@@ -53,14 +53,14 @@ class Measurement:
 
     Attributes:
         step: a training step at the comparison's batch size, loading left out.
-        frozen_latency: one example through the network as it is served: :func:`dynaconv.freeze`, which folds batch
+        latency: one example through the network as it is served: :func:`dynaconv.freeze`, which folds batch
             norms of static networks too.
         step_bytes: peak memory of a training step (see :func:`peak_step_bytes`).
-        frozen: False where one of the networks cannot be frozen; then ``frozen_latency`` is of all as they are.
+        frozen: False where one of the networks cannot be frozen; then ``latency`` is of all as they are.
     """
 
     step: Timing
-    frozen_latency: Timing
+    latency: Timing
     step_bytes: int
     frozen: bool = True
 

@@ -185,7 +185,7 @@ def summarise_study(study: Study, content: Mapping[str, Any]) -> Ablation:
 
 def _frozen_ratio(times: Mapping[str, Any] | None) -> float | None:
     """Unknown in older files, which hold the latency of networks that were not frozen."""
-    return times["frozen_latency"]["ratio"] if times and times.get("frozen") else None
+    return times["latency"]["ratio"] if times and times.get("frozen") else None
 
 
 def _abouts(content: Mapping[str, Any], slug: str) -> list[dict[str, Any]]:
