@@ -9,6 +9,7 @@ import torch
 
 from dynaconv.analysis.studies import STUDIES, find_study
 from dynaconv.analysis.study_settings import StudySettings, arm_of
+from dynaconv.analysis.widths import at_width
 from dynaconv.errors import UserError
 from dynaconv.papers.catalogue import read_catalogue
 from dynaconv.papers.networks import count, network
@@ -149,6 +150,29 @@ def test_width_scales_all_arms_alike() -> None:
     plain = StudySettings.of_study("routing", {"width": 0.125, "network_args": {"experts": 2}}, {})
     args = arm_of(find_study("routing"), find_study("routing").arms[1], plain).model.args
     assert args == {"experts": 2, "routing": "single", "width_multiplier": 0.125}
+
+
+@pytest.mark.parametrize("name", [name for name, study in STUDIES.items() if study.task == "classification"])
+def test_another_network_stands_in_for_the_studys(name: str) -> None:
+    """It gets what the arms ask for, and not what belongs to the study's own network: its blocks, its width."""
+    study = find_study(name)
+    asked = {key for arm in (study, *study.arms) for key in arm.args}
+    plain = "dy_mobilenetv2_035" if asked else "mobilenetv2_035"
+    other = StudySettings.of_study(name, {"network": plain, "network_args": {"experts": 2} if asked else {}}, {})
+    model = arm_of(study, study.arms[0], other).model
+    assert set(model.args) <= asked | {"experts"}
+    assert list(build_model(model, 10).parameters())
+
+
+def test_a_dynamic_network_made_static_is_widened_and_made_dynamic_again() -> None:
+    study = find_study("evidence")
+    settings = StudySettings.of_study(
+        "evidence", {"network": "dy_mobilenetv2_035", "network_args": {"static": True}}, {}
+    )
+    made, own = arm_of(study, study.arm("dynamic"), settings).model, {"name": "mobilenetv2_035", "args": {}}
+    sizes = {sum(p.numel() for p in build_model(spec, 10).parameters()) for spec in (made, made.model_copy(update=own))}
+    assert len(sizes) == 1, "other than timm's network made dynamic"
+    assert at_width(made, 0.5).args == {"static": True, "width_multiplier": 0.5}
 
 
 def test_small_data_are_taken_whole() -> None:

@@ -50,7 +50,11 @@ def test_list_has_a_line_for_every_study(capsys: pytest.CaptureFixture[str]) -> 
         (["sigmoid", "--data", "digits", "--arg", "width=3"], ["no argument 'width'"]),
         (["sigmoid", "--data", "digits", "--seeds", "0"], ["--seeds is '0'"]),
         (["sigmoid", "--data", "digits", "--set", "epoch=3"], ["no setting 'epoch'"]),
-        (["sigmoid", "--data", "digits", "--model", "dy_resnet10"], ["dy_resnet10 is dynamic as it is", "static one"]),
+        (["sigmoid", "--data", "digits", "--model", "dy_resnet10"], ["dy_resnet10 is dynamic as it is", "static=True"]),
+        (
+            ["evidence", "--data", "digits", "--model", "mobilenetv2_035", "--epochs", "1"],
+            ["widens mobilenetv2_035", "no width_multiplier", "--arms static,condconv,dynamic"],
+        ),
         (["routing", "--data", "digits", "--model", "test_resnet"], ["cannot be had"]),
         (["keypoints", "--data", "digits"], ["digits"]),
         (["sigmoid", "--data", "digits", "--train-images", "3"], ["train_images is 3"]),

@@ -184,6 +184,51 @@ def test_raises_instead_of_answering_a_network_that_computes_something_else() ->
         freeze(trained(_ReadsItsLayer()), input_size=(3, 8, 8))
 
 
+class _Amplifies(nn.Module):
+    """Turns rounding into differences of a few percent: nothing in it is wrong for freezing."""
+
+    def __init__(self, inside: nn.Module) -> None:
+        super().__init__()
+        self.inside = inside
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(3e5 * self.inside(x))
+
+
+def test_a_network_that_amplifies_rounding_is_frozen_and_the_report_says_so() -> None:
+    """As a fresh CondConv MobileNetV2 does: its activations have no statistics yet, and its routers are steep."""
+    layers = nn.Sequential(dynaconv.DynamicConv2d(3, 4, 3), nn.BatchNorm2d(4))
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        network = trained(_Amplifies(layers))
+        exact = copy.deepcopy(network).double()(x.double())
+        frozen = freeze(network, examples=x)
+        error = (frozen(x) - exact).abs().max()
+        own = (network(x) - exact).abs().max()
+    assert frozen.freeze_report.layers == ("inside.0",)
+    assert frozen.freeze_report.error > 1e-3
+    assert frozen.freeze_report.own_error == pytest.approx((own / exact.abs().max()).item(), rel=1e-3)
+    assert error <= 4 * own
+    assert "the network's own rounding" in str(frozen.freeze_report)
+    assert freeze(trained(layers), examples=x).freeze_report.own_error is None
+
+
+def test_a_wrong_fold_is_seen_in_a_network_that_amplifies_rounding() -> None:
+    with pytest.raises(RuntimeError, match="freezing would change the outputs"):
+        freeze(trained(_Amplifies(_ReadsItsLayer())), input_size=(3, 8, 8))
+
+
+class _OnlySingle(_Amplifies):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) @ torch.ones(x.shape[-1], 1)
+
+
+def test_a_network_for_one_precision_only_is_refused_where_it_amplifies_rounding() -> None:
+    layers = nn.Sequential(dynaconv.DynamicConv2d(3, 4, 1), nn.BatchNorm2d(4))
+    with pytest.raises(RuntimeError, match="freezing would change the outputs"):
+        freeze(trained(_OnlySingle(layers)), input_size=(3, 8, 8))
+
+
 def test_errors_say_what_to_do(mobile: nn.Module) -> None:
     with pytest.raises(ValueError, match=r"bank_dtype is 'int'.*Did you mean 'int8'"):
         freeze(mobile, bank_dtype="int")

@@ -66,6 +66,8 @@ def ablate(
     wanted = _wanted(study, settings)
     plain = [arm_of(study, arm, settings) for arm in wanted if not arm.as_costly]
     costs = check(plain, settings, data)
+    if len(plain) < len(wanted):
+        _check_width(plain, data)
     folder.create()
     with folder.alone():
         content = folder.raw.read()
@@ -92,6 +94,19 @@ def _wanted(study: Study, settings: StudySettings) -> list[StudyArm]:
         arm = study.arm(slug)
         slugs |= {slug, arm.against, arm.like} - {""}
     return [arm for arm in study.arms if arm.slug in slugs]
+
+
+def _check_width(plain: list[Arm], data: TaskData) -> None:
+    """Check that the network has a width at all: timm's have it in their names alone."""
+    static = plain[0].model
+    try:
+        data.network(at_width(static, width_of(static)))
+    except UserError as error:
+        raise UserError(
+            f"This study widens {static.name}, which takes no width_multiplier; leave the wider networks out "
+            f"(--arms {','.join(arm.slug for arm in plain)}), or choose a network that takes it: small_resnet, or one "
+            "of `dynaconv list` with --arg static=True."
+        ) from error
 
 
 def _with_widths(

@@ -17,7 +17,7 @@ EVIDENCE = Study(
         "with 4 experts is better than CondConv with 8. Is a wider static network better still?"
     ),
     network="small_resnet",
-    args=THIN,
+    own_args=THIN,
     arms=(
         STATIC,
         CONDCONV,
@@ -46,7 +46,7 @@ WIDE = replace(
     name="wide",
     title="as evidence, on a wide network and 5,000 images (the counter-case: public threads report losses)",
     claim="Public threads: on small data wide networks lose by dynamic convolution. Do they?",
-    args={"width_multiplier": 2.0, "blocks": [2, 2, 2, 2], "stem_stride": 2},
+    own_args={"width_multiplier": 2.0, "blocks": [2, 2, 2, 2], "stem_stride": 2},
     arms=tuple(replace(arm, direction=-1 if arm.method else arm.direction) for arm in EVIDENCE.arms[:4]),
     further=(("dynamic", "wide-time", None), ("condconv", "wide-time", None)),
     settings={**SMALL, "most_images": 5_000},
@@ -58,7 +58,7 @@ DEEP_TEMPERATURE = Study(
     source=f"{CHEN}, section 4.2",
     claim="A low temperature from the beginning trains badly in a deep dynamic network; annealing is best.",
     network="small_resnet",
-    args={"width_multiplier": 0.5, "blocks": [5, 5, 5], "stem_stride": 2},
+    own_args={"width_multiplier": 0.5, "blocks": [5, 5, 5], "stem_stride": 2},
     arms=(
         StudyArm(slug="temperature-1", label="temperature 1", method="dynamic", experts=4, training=fixed(1)),
         StudyArm(
@@ -91,7 +91,7 @@ SIGMOID = Study(
     source=f"{CHEN}, section 4.1",
     claim="Routing weights that sum to one (softmax) make the experts easier to learn than sigmoids do.",
     network="small_resnet",
-    args=THIN,
+    own_args=THIN,
     arms=(
         StudyArm(slug="sigmoid", label="sigmoid, K=4", method="dynamic", experts=4, router="sigmoid"),
         replace(DYNAMIC, slug="softmax", label="softmax, K=4", against="sigmoid"),  # softmax is the method's own
@@ -108,7 +108,7 @@ HIDDEN = Study(
         "or none?"
     ),
     network="small_resnet",
-    args=THIN,
+    own_args=THIN,
     arms=(
         replace(DYNAMIC, label="dynamic K=4, C/4 units", against=""),
         replace(DYNAMIC, slug="hidden-8", label="8 units", hidden=8, against="dynamic", direction=None),
@@ -123,7 +123,7 @@ UPGRADE = Study(
     title="a trained static network upgraded to a dynamic one, against training from scratch at equal epochs",
     claim="No paper's: does it pay to train a static network first and to make it dynamic after half of the epochs?",
     network="small_resnet",
-    args=THIN,
+    own_args=THIN,
     arms=(
         replace(DYNAMIC, against=""),
         replace(STATIC, against="dynamic", direction=-1),
@@ -162,7 +162,7 @@ REGULARISATION = Study(
     title="expert dropout, load balance, diversity of the experts, other temperature schedules",
     claim="No paper's: does one of the options that keep experts alive and different help a thin network?",
     network="small_resnet",
-    args=THIN,
+    own_args=THIN,
     arms=(
         replace(DYNAMIC, against=""),
         replace(STATIC, against="dynamic", direction=-1),

@@ -63,7 +63,8 @@ class Study:
         source: paper and table; "" for our own.
         claim: what the paper says, or what is asked, in one sentence.
         network: timm's name of the network that the arms vary.
-        args: its arguments.
+        args: its arguments, also where another network stands in for it.
+        own_args: arguments of this network alone: another one that stands in for it does not get them.
         arms: the first one is what others are compared with where they do not say.
         further: more pairs to compare: slug, slug, and what the paper says of the sign (None: nothing).
         task, settings, training: defaults of the experiment and of its recipe.
@@ -75,6 +76,7 @@ class Study:
     claim: str
     network: str
     args: Mapping[str, Any] = field(default_factory=dict)
+    own_args: Mapping[str, Any] = field(default_factory=dict)
     arms: tuple[StudyArm, ...]
     further: tuple[tuple[str, str, int | None], ...] = ()
     task: str = "classification"

@@ -139,16 +139,17 @@ def fitting(training: dict[str, Any], settings: StudySettings) -> dict[str, Any]
 
 
 def _model_of(study: Study, arm: StudyArm, settings: StudySettings) -> ModelSpec:
-    args = {**study.args, **arm.args, **settings.network_args}
+    own = {} if settings.network not in (None, study.network) else study.own_args
+    args = {**own, **study.args, **arm.args, **settings.network_args}
     if settings.width is not None:
         varied = [other.args["width_multiplier"] for other in study.arms if "width_multiplier" in other.args]
-        own = arm.args.get("width_multiplier")
-        args["width_multiplier"] = settings.width * (own / min(varied) if own else 1)
+        width = arm.args.get("width_multiplier")
+        args["width_multiplier"] = settings.width * (width / min(varied) if width else 1)
     name = settings.network or study.network
-    if arm.method is not None and name in ZOO:
+    if arm.method is not None and name in ZOO and not args.get("static"):
         raise UserError(
             f"The study {study.name} makes a static network dynamic, and {name} is dynamic as it is; choose a static "
-            "one with --model, such as mobilenetv2_050."
+            "one with --model, such as mobilenetv2_050, or make it one with --arg static=True."
         )
     return ModelSpec(
         name=name,

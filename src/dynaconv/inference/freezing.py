@@ -15,7 +15,7 @@ from dynaconv.conversion.references import held_beside_tree
 from dynaconv.counting.dry_run import independent_copy
 from dynaconv.errors import suggest
 from dynaconv.inference.bank import check_bank_dtype
-from dynaconv.inference.comparison import Difference, compare
+from dynaconv.inference.comparison import compare
 from dynaconv.inference.compiled import compile_options
 from dynaconv.inference.layer import CHOICES, FrozenLayer
 from dynaconv.inference.norm_folding import (
@@ -27,6 +27,7 @@ from dynaconv.inference.norm_folding import (
     fold_static,
     why_not_frozen,
 )
+from dynaconv.inference.rounding import check_rounding
 from dynaconv.inference.router import freeze_router
 from dynaconv.kernels.cpu.arguments import Activation
 from dynaconv.layers import DynamicLayer
@@ -45,6 +46,8 @@ class FreezeReport:
         top1_agreement: share of those inputs for which the largest output is the same one; None where outputs are not
             ``(B, classes)``. Random inputs are no images: for a reduced bank measure accuracy on data too.
         left: dynamic layers that were not frozen, and why.
+        own_error: where ``error`` is more than rounding, and the network amplifies rounding: how far its own outputs
+            are from those in float64. None elsewhere.
     """
 
     layers: tuple[str, ...]
@@ -52,13 +55,15 @@ class FreezeReport:
     error: float
     top1_agreement: float | None
     left: dict[str, str] = field(default_factory=dict)
+    own_error: float | None = None
 
     def __str__(self) -> str:
         left = f", {len(self.left)} left as they were" if self.left else ""
         agreement = "" if self.top1_agreement is None else f", top-1 agreement {100 * self.top1_agreement:.1f} %"
+        own = "" if self.own_error is None else f" (the network's own rounding: {self.own_error:.1e})"
         return (
             f"{len(self.layers)} dynamic layers frozen{left}, {len(self.norms)} batch norms folded; "
-            f"largest error {self.error:.1e} of the largest output{agreement}"
+            f"largest error {self.error:.1e} of the largest output{own}{agreement}"
         )
 
     def _repr_html_(self) -> str:
@@ -110,7 +115,8 @@ def freeze(
     Raises:
         ValueError: an unknown word; an input size that is not known or does not run; outputs without a tensor that
             could be compared.
-        RuntimeError: the copy's outputs differ from the network's by more than rounding. Nothing is returned then.
+        RuntimeError: the copy's outputs differ from the network's by more than rounding (as float64 shows it, where the
+            network amplifies rounding). Nothing is returned then.
 
     Deviation: transposed dynamic layers, subclasses with a forward of their own, layers whose weight is computed, and
     routers of classes of your own stay as they are; ``freeze_report.left`` names such layers.
@@ -128,15 +134,23 @@ def freeze(
     expected = run(original)
     left, norms = _left(original, norms)
     frozen, layers = _replace(copy.deepcopy(original), norms, left, None, chosen)
-    found = compare(expected, run(frozen))
-    _check(found, next((p.dtype for p in original.parameters() if p.is_floating_point()), torch.float32))
+    actual = run(frozen)
+    found = compare(expected, actual)
+    own_error = check_rounding(
+        found, expected, actual, original, inputs, lambda network: _replace(network, norms, left, None, "auto")[0]
+    )
     if bank_dtype is not None:
         frozen, layers = _replace(original, norms, left, bank_dtype, chosen)
         found = compare(expected, run(frozen))
         if not found.error < float("inf"):
             raise RuntimeError(f"bank_dtype={bank_dtype!r} makes outputs infinite or NaN ({found.where}); keep None")
     frozen.__dict__["freeze_report"] = FreezeReport(
-        layers=layers, norms=norms, error=found.error, top1_agreement=found.top1_agreement, left=left
+        layers=layers,
+        norms=norms,
+        error=found.error,
+        top1_agreement=found.top1_agreement,
+        left=left,
+        own_error=own_error,
     )
     if compile:
         frozen.compile(**compile_options())
@@ -240,18 +254,3 @@ def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
         for name, child in list(parent.named_children()):
             if child is old and new is not old:
                 setattr(parent, name, new)
-
-
-# Folding changes the rounding of every layer. The error of a wrong fold is about as large as the outputs.
-_ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 0.2}
-
-
-def _check(found: Difference, dtype: torch.dtype) -> None:
-    """Check that folding alone, with the bank in full precision, changes nothing but roundings."""
-    bound = _ROUNDING.get(dtype, 1e-3)
-    if not found.error <= bound:
-        raise RuntimeError(
-            f"freezing would change the outputs: by {found.error:.1e} of the largest one in {found.where}, more than "
-            f"rounding in {dtype} ({bound:.0e}; infinite where one of the two is no finite number). A network that "
-            "decides by its values, or reads its layers' parameters itself, cannot be frozen"
-        )
