@@ -6,6 +6,7 @@ import copy
 import io
 import threading
 import warnings
+from collections.abc import Callable
 
 import pytest
 import timm
@@ -16,6 +17,8 @@ import dynaconv
 import dynaconv.models
 from dynaconv.inference import FrozenLayer, freeze
 from dynaconv.inference.bank import lay_out, reduce_bank
+from dynaconv.inference.comparison import compare
+from dynaconv.inference.rounding import check_rounding
 from dynaconv.inference.router import FrozenRouter
 from tolerances import assert_close
 
@@ -213,6 +216,54 @@ def test_a_network_that_amplifies_rounding_is_frozen_and_the_report_says_so() ->
     assert freeze(trained(layers), examples=x).freeze_report.own_error is None
 
 
+@pytest.mark.parametrize("seed", [7, 18])
+def test_fresh_condconv_networks_are_frozen(seed: int) -> None:
+    """Their rounding is amplified a million times, in float64 too, and one rounding may be far smaller than another."""
+    torch.manual_seed(seed)
+    network = timm.create_model("condconv_mobilenetv2_050", num_classes=10)
+    report = freeze(network, examples=torch.randn(1, 3, 32, 32)).freeze_report
+    assert len(report.layers) == 50
+    assert report.own_error is None or report.own_error < 2
+
+
+def _judge(fold: Callable[[nn.Module], nn.Module], off: float) -> float | None:
+    """What is said of a frozen network whose outputs are ``off`` from those of a network that amplifies rounding."""
+    network = trained(_Amplifies(nn.Conv2d(3, 4, 1)))
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        expected = network(x)
+        actual = expected + off
+        return check_rounding(compare(expected, actual), expected, actual, network, x, fold)
+
+
+def test_an_infinite_output_excuses_nothing() -> None:
+    network = trained(_Amplifies(nn.Conv2d(3, 4, 1)))
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        expected = network(x)
+    expected[0, 0, 0, 0] = torch.inf
+    actual = torch.full_like(expected, torch.nan)
+    with pytest.raises(RuntimeError, match=r"the network's own inf"):
+        check_rounding(compare(expected, actual), expected, actual, network, x, lambda network: network)
+
+
+def _scaled(network: nn.Module) -> nn.Module:
+    for parameter in network.parameters():
+        parameter.data.mul_(1 + 1e-7)
+    return network
+
+
+def test_each_of_the_two_conditions_is_needed() -> None:
+    """Nothing changed in float64, and about as near to it as the network itself."""
+    own = _judge(lambda network: network, 5e-3)
+    assert own is not None
+    assert 1e-4 < own < 1
+    with pytest.raises(RuntimeError, match=r"In float64 it changes nothing, but in torch.float32 .* network's own"):
+        _judge(lambda network: network, 1.9)
+    with pytest.raises(RuntimeError, match=r"In float64 it would change them by \d"):
+        _judge(_scaled, 5e-3)
+
+
 def test_a_wrong_fold_is_seen_in_a_network_that_amplifies_rounding() -> None:
     with pytest.raises(RuntimeError, match="freezing would change the outputs"):
         freeze(trained(_Amplifies(_ReadsItsLayer())), input_size=(3, 8, 8))
@@ -225,7 +276,7 @@ class _OnlySingle(_Amplifies):
 
 def test_a_network_for_one_precision_only_is_refused_where_it_amplifies_rounding() -> None:
     layers = nn.Sequential(dynaconv.DynamicConv2d(3, 4, 1), nn.BatchNorm2d(4))
-    with pytest.raises(RuntimeError, match="freezing would change the outputs"):
+    with pytest.raises(RuntimeError, match=r"freezing would change the outputs.*It did not run in float64"):
         freeze(trained(_OnlySingle(layers)), input_size=(3, 8, 8))
 
 
