@@ -241,9 +241,10 @@ def copy_each_(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
 def as_no_view(tensor: Tensor) -> Tensor:
     """Return the same memory as a tensor that is no view, so that what follows may work in place.
 
-    For a result made inside ``autograd.Function``, of which nothing else holds the memory.
+    For a result of which nothing else holds the memory: torch lets nothing work in place on a view that was made
+    without gradients, inside an ``autograd.Function`` or in a checkpointed part.
     """
-    return _unsafe_view(tensor, tensor.shape)
+    return _unsafe_view(tensor, tensor.shape) if tensor._is_view() else tensor
 
 
 def loader_workers(loader: torch.utils.data.DataLoader[Any]) -> list[int]:

@@ -107,6 +107,17 @@ def test_latency_is_that_of_frozen_networks() -> None:
     assert isinstance(static[1], nn.BatchNorm2d), "the networks that are trained stay as they are"
 
 
+def test_frozen_networks_run_without_the_trainings_autocast() -> None:
+    """As ``dynaconv serve`` runs them; under autocast a frozen layer leaves its kernel and is three times as dear."""
+    seen: set[tuple[bool, bool]] = set()
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16, 10))
+    network[1].register_forward_hook(lambda layer, *_: seen.add((layer.training, torch.is_autocast_enabled("cpu"))))
+    settings = CPU.model_copy(update={"amp": "bf16"})
+    (found,) = measure([network], open_data("digits", image_size=4, batch_size=8), settings)
+    assert found.frozen
+    assert seen == {(True, True), (False, False)}
+
+
 def test_where_one_network_cannot_be_frozen_none_is(caplog: pytest.LogCaptureFixture) -> None:
     class Odd(nn.Module):
         def forward(self, x: Tensor) -> str:

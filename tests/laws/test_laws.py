@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from dynaconv.ops import Geometry, mix
 from laws.cases import Case, values_and_gradients
@@ -128,6 +129,27 @@ def test_what_follows_may_work_in_place(strategy: str, data: st.DataObject) -> N
     actual = values_and_gradients(case, case.run(strategy, leaves).relu_(), leaves)
     for name, value in expected.items():
         assert torch.equal(actual[name], value), name
+
+
+@EACH
+@examples(25)
+@given(data=st.data())
+def test_in_place_beside_what_has_no_gradient(strategy: str, data: st.DataObject) -> None:
+    """A trained adapter added to the output of a layer that is not trained; and a reentrant checkpoint.
+
+    torch refuses both for a view that was made where gradients are not recorded.
+    """
+    case = data.draw(EVERY[strategy].cases())
+    leaves = case.tensors(EVERY[strategy].dtype)
+    with torch.no_grad():
+        y = case.run(strategy, leaves)
+    adapter = torch.ones_like(y, requires_grad=True)
+    expected = y + adapter
+    y += adapter
+    assert torch.equal(y, expected)
+    x = leaves.pop("x")
+    again = checkpoint(lambda x: case.run(strategy, {**leaves, "x": x}), x, use_reentrant=True)
+    assert torch.equal(again.relu_(), case.run(strategy, {**leaves, "x": x}).relu())
 
 
 def test_a_batch_of_one_of_the_strategy_single_is_that_example_of_a_larger_batch() -> None:

@@ -257,6 +257,18 @@ def test_vmap_over_routing_weights(strategy: str, trained: bool) -> None:
 
 
 @EACH
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_vmap_over_inputs(strategy: str, layout: str) -> None:
+    dtype = EVERY[strategy].dtype
+    (x, bank, routing, bias), geometry = call(strategy, dtype)
+    several = lay_out(torch.randn(2 * x.shape[0], *x.shape[1:], dtype=dtype), layout).unflatten(0, (2, -1))
+    run = lambda x: mix(x, bank, routing, bias, geometry=geometry, strategy=strategy)  # noqa: E731
+    with refused_unless(EVERY[strategy].transformed):
+        actual = torch.vmap(run)(several)
+        assert_close(actual, torch.stack([run(one) for one in several]), dtype=dtype, scale=10)
+
+
+@EACH
 def test_different_dtypes_are_an_error_that_names_them(strategy: str) -> None:
     (x, bank, routing, bias), geometry = call(strategy, torch.float32)
     run = lambda *args: mix(*args, geometry=geometry, strategy=strategy)  # noqa: E731

@@ -6,6 +6,7 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +91,7 @@ def measure(
     tell("time of a training step")
     training = time_in_turns(steps, device, clock_of(device))
     tell("latency")
-    passes = [_Pass(network, one, accelerator) for network in served]
+    passes = [_Pass(network, one, nullcontext if frozen else accelerator.autocast) for network in served]
     latency = time_in_turns(passes, device, clock_of(device))
     return [Measurement(*parts, frozen) for parts in zip(training, latency, memory, strict=True)]
 
@@ -105,7 +106,7 @@ def as_served(networks: Sequence[nn.Module], inputs: Tensor | Sequence[Tensor]) 
     try:
         return [freeze(network, examples=examples) for network in networks], True
     except (ValueError, RuntimeError) as error:
-        log.warning("latency is measured without freezing: %s", error)
+        log.warning("prices are measured without freezing: %s", error)
         return networks, False
 
 
@@ -189,13 +190,18 @@ class _Step:
 
 
 class _Pass:
-    """A forward pass in evaluation mode."""
+    """A forward pass in evaluation mode, in the context in which such a network runs.
 
-    def __init__(self, network: nn.Module, inputs: Any, accelerator: Any) -> None:
-        self._network, self._inputs, self._accelerator = network.eval(), inputs, accelerator
+    Args:
+        context: makes it: ``dynaconv serve`` runs frozen networks in their own precision, evaluation others in that of
+            the training. Under autocast a frozen layer could not run in one call.
+    """
+
+    def __init__(self, network: nn.Module, inputs: Any, context: Callable[[], AbstractContextManager[Any]]) -> None:
+        self._network, self._inputs, self._context = network.eval(), inputs, context
 
     def __call__(self) -> None:
-        with torch.inference_mode(), self._accelerator.autocast():
+        with torch.no_grad(), self._context():
             self._network(self._inputs)
 
 

@@ -89,12 +89,17 @@ class Call:
             exporting=is_exporting(),
             as_operator=wants_operators.get(),
             compiling=compiling,
-            channels_last=x.dim() == 4
-            and (compiling or not is_wrapped(x))  # under vmap a tensor cannot be asked
-            and x.is_contiguous(memory_format=torch.channels_last),
+            channels_last=is_channels_last(x),
             plain=compiling or is_plain(*tensors),
             keeps_memory=x.device.type == "cpu" and keeps_memory(),
         )
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether a tensor is a 2d map in channels_last layout; False under ``vmap``, where a tensor cannot be asked."""
+    if x.dim() != 4 or (not torch.compiler.is_compiling() and is_wrapped(x)):
+        return False
+    return x.is_contiguous(memory_format=torch.channels_last)
 
 
 def autocast_dtype(device: str) -> torch.dtype | None:

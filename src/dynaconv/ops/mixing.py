@@ -10,6 +10,7 @@ from dynaconv.ops.geometry import Geometry, resolve_padding
 from dynaconv.ops.plan import Plan, check_choice, choose, plan
 from dynaconv.ops.reference import reference, reference_each
 from dynaconv.ops.strategies import STRATEGIES
+from dynaconv.torch_private import as_no_view
 
 EMPTY = "the batch is empty"
 
@@ -44,8 +45,8 @@ def mix(
         check_choice(strategy)
         return reference(x, bank, routing, bias, geometry)
     x, plain = resolve_padding(x, _kernel(bank, geometry), geometry)
-    name = choose(Call.of(x, bank, routing, plain), strategy)
-    return STRATEGIES[name].run_mix(x, bank, routing, bias, plain)
+    call = Call.of(x, bank, routing, plain)
+    return _own_memory(STRATEGIES[choose(call, strategy)].run_mix(x, bank, routing, bias, plain), call)
 
 
 def convolve_each(
@@ -69,10 +70,15 @@ def convolve_each(
     if strategy == "reference":
         return reference_each(x, kernels, bias, geometry)
     x, plain = resolve_padding(x, _kernel(kernels, geometry), geometry)
-    name = choose(Call.of(x, kernels, None, plain), strategy)
-    run = STRATEGIES[name].convolve_each
+    call = Call.of(x, kernels, None, plain)
+    run = STRATEGIES[choose(call, strategy)].convolve_each
     assert run is not None, "such a strategy refuses the call"
-    return run(x, kernels, bias, plain)
+    return _own_memory(run(x, kernels, bias, plain), call)
+
+
+def _own_memory(y: Tensor, call: Call) -> Tensor:
+    """The output as a tensor that is no view, as ``nn.Conv2d`` returns one; graphs need no such thing."""
+    return as_no_view(y) if call.plain and not call.compiling and not call.exporting else y
 
 
 def plan_of(x: Tensor, bank: Tensor, routing: Tensor, *, geometry: Geometry, strategy: str = "auto") -> Plan:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dynaconv.ops.call import Call
+from dynaconv.ops.call import Call, is_channels_last
 from dynaconv.ops.convolution import add_bias
 from dynaconv.ops.geometry import Geometry, pad
 from dynaconv.ops.strategies.strategy import Strategy
@@ -39,7 +39,7 @@ def convolve_each(x: Tensor, kernels: Tensor, biases: Tensor | None, geometry: G
     x = _visited(x, geometry)
     batch, groups = x.shape[0], geometry.groups
     weights = _per_group(kernels.flatten(2), groups, geometry.transposed)
-    if groups == 1 and _channels_last(x):
+    if groups == 1 and is_channels_last(x):
         y = _product(_tokens(x), weights[:, 0].transpose(1, 2), biases)
         return y.reshape(batch, *x.shape[2:], -1).permute(0, 3, 1, 2)
     y = (weights @ x.reshape(batch, groups, x.shape[1] // groups, -1)).reshape(batch, -1, *x.shape[2:])
@@ -61,7 +61,7 @@ def gradients(
     """Gradients of the input and of the kernels of :func:`convolve_each`, where :func:`keeps_positions` holds."""
     batch, groups = x.shape[0], geometry.groups
     weights = _per_group(kernels.flatten(2), groups, geometry.transposed)
-    if groups == 1 and _channels_last(x):
+    if groups == 1 and is_channels_last(x):
         inputs, upstream = _tokens(x), _tokens(gradient)
         of_x = (upstream @ weights[:, 0]).reshape(batch, *x.shape[2:], -1).permute(0, 3, 1, 2) if need_x else None
         of_weights = (upstream.transpose(1, 2) @ inputs).unsqueeze(1) if need_kernels else None
@@ -73,10 +73,6 @@ def gradients(
     if of_weights is not None and geometry.transposed:
         of_weights = of_weights.transpose(2, 3)
     return of_x, None if of_weights is None else of_weights.reshape(kernels.shape)
-
-
-def _channels_last(x: Tensor) -> bool:
-    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def _tokens(x: Tensor) -> Tensor:
