@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,11 @@ def test_the_table_has_the_papers_side_and_ours(done: tuple[Path, Ablation, Note
     assert "| softmax, K=4 |" in table
     assert softmax.pair.verdict in table
     assert (out / "ablate.csv").read_text().startswith("arm,parameters,madds")
+    assert "Network: width multiplier 0.125.  " in table
+    facts = {**result.facts, "network": "resnet10t", "width": None, "network_args": {"stem_width": 8}}
+    other = replace(result, facts=facts)
+    assert "Network: resnet10t in place of the study's, stem_width=8." in markdown(other)
+    assert "Network:" not in markdown(replace(result, facts={**facts, "network": None, "network_args": {}}))
 
 
 def test_results_alone_suffice(done: tuple[Path, Ablation, Notes], tmp_path: Path) -> None:
@@ -289,12 +295,17 @@ def test_controls_are_widened_and_keep_their_width(tmp_path: Path) -> None:
     """The static networks as costly as the dynamic one: found once, kept in the raw file, built so ever after."""
     settings = StudySettings.of_study(
         "evidence",
-        {**GIVEN, "width": 0.25, "seeds": (0,), "arms": ("wide-time", "wide-parameters")},
+        {**GIVEN, "width": 0.25, "seeds": (0,), "arms": ("wide-throughput", "wide-parameters")},
         {**RECIPE, "epochs": 1},
     )
     result = ablate(settings, tmp_path)
     rows = {row.slug: row for row in result.rows}
-    assert [slug for slug, row in rows.items() if row.seeds] == ["static", "dynamic", "wide-time", "wide-parameters"]
+    assert [slug for slug, row in rows.items() if row.seeds] == [
+        "static",
+        "dynamic",
+        "wide-throughput",
+        "wide-parameters",
+    ]
     dynamic, wide = rows["dynamic"], rows["wide-parameters"]
     assert wide.width is not None
     assert wide.parameters is not None
@@ -302,18 +313,38 @@ def test_controls_are_widened_and_keep_their_width(tmp_path: Path) -> None:
     assert abs(wide.parameters / dynamic.parameters - 1) < 0.2
     assert wide.width["ratio"] == pytest.approx(wide.parameters / dynamic.parameters)
     content = json.loads((tmp_path / "raw.json").read_text())
-    kept = content["arms"]["wide-time"]["width"]
-    assert content["arms"]["wide-time"]["model"]["args"]["width_multiplier"] == kept["width_multiplier"]
+    kept = content["arms"]["wide-throughput"]["width"]
+    assert content["arms"]["wide-throughput"]["model"]["args"]["width_multiplier"] == kept["width_multiplier"]
     content["results"], content["measured"] = {}, {}
     del content["checksums"]
-    content["arms"]["wide-time"]["width"] = {"width_multiplier": 1.0, "ratio": 1.0}
-    content["arms"]["wide-time"]["model"]["args"]["width_multiplier"] = 1.0
+    content["arms"]["wide-throughput"]["width"] = {"width_multiplier": 1.0, "ratio": 1.0}
+    content["arms"]["wide-throughput"]["model"]["args"]["width_multiplier"] = 1.0
     (tmp_path / "raw.json").write_text(json.dumps(content))
     rows = {row.slug: row for row in ablate(settings, tmp_path / "again", tmp_path / "raw.json").rows}
-    assert rows["wide-time"].width == {"width_multiplier": 1.0, "ratio": 1.0}
-    assert rows["wide-time"].parameters == sum(p.numel() for p in _thin(1.0).parameters())
+    assert rows["wide-throughput"].width == {"width_multiplier": 1.0, "ratio": 1.0}
+    assert rows["wide-throughput"].parameters == sum(p.numel() for p in _thin(1.0).parameters())
     assert rows["condconv"].pair is not None
     assert rows["condconv"].pair.verdict == NOT_RUN
+
+
+def test_the_same_throughput_is_that_of_frozen_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user classifies with frozen networks; layers as they train would allow a wider rival."""
+    timed: list[torch.nn.Module] = []
+
+    def first(build: Any, base: float, target: torch.nn.Module, images: torch.Tensor) -> widths.Width:
+        timed.extend([build(2 * base), target])
+        assert len(images) == GIVEN["batch_size"]
+        return widths.Width(2 * base, 1.0)
+
+    monkeypatch.setattr(ablation, "width_for_time", first)
+    settings = StudySettings.of_study(
+        "evidence", {**GIVEN, "width": 0.25, "seeds": (0,), "arms": ("wide-throughput",)}, {**RECIPE, "epochs": 1}
+    )
+    rows = {row.slug: row for row in ablate(settings, tmp_path).rows}
+    assert rows["wide-throughput"].width == {"width_multiplier": 0.5, "ratio": 1.0}
+    wide, dynamic = (network.freeze_report for network in timed)
+    assert (len(wide.norms) > 0, wide.layers) == (True, ())
+    assert (len(dynamic.norms) > 0, len(dynamic.layers) > 0) == (True, True)
 
 
 def _thin(width: float) -> torch.nn.Module:
@@ -351,13 +382,13 @@ def test_arms_that_are_the_same_are_run_once(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(ablation, "width_for_time", lambda *_: same)
     monkeypatch.setattr(ablation, "width_for_parameters", lambda *_: same)
     settings = StudySettings.of_study(
-        "evidence", {**GIVEN, "seeds": (0,), "arms": ("wide-time", "wide-parameters")}, {**RECIPE, "epochs": 1}
+        "evidence", {**GIVEN, "seeds": (0,), "arms": ("wide-throughput", "wide-parameters")}, {**RECIPE, "epochs": 1}
     )
     notes = Notes()
     result = ablate(settings, tmp_path, watcher=notes)
-    assert [label for label, _ in notes.runs] == ["static", "dynamic K=4", "static, dynamic's time"]
+    assert [label for label, _ in notes.runs] == ["static", "dynamic K=4", "static, dynamic's throughput"]
     rows = {row.slug: row for row in result.rows}
-    assert rows["wide-parameters"].scores == rows["wide-time"].scores
+    assert rows["wide-parameters"].scores == rows["wide-throughput"].scores
 
 
 def test_a_result_taken_from_an_equal_arm_keeps_what_computed_it(
@@ -380,7 +411,7 @@ def test_an_arm_is_left_to_the_process_that_runs_an_equal_one(tmp_path: Path, mo
     same = widths.Width(0.5, 1.0)
     monkeypatch.setattr(ablation, "width_for_time", lambda *_: same)
     monkeypatch.setattr(ablation, "width_for_parameters", lambda *_: same)
-    held = tmp_path / "claims" / "wide-time-seed0"
+    held = tmp_path / "claims" / "wide-throughput-seed0"
     held.mkdir(parents=True)
     lock = FolderLock(held)
     lock.__enter__()
@@ -391,11 +422,11 @@ def test_an_arm_is_left_to_the_process_that_runs_an_equal_one(tmp_path: Path, mo
             lock.__exit__()
 
     settings = StudySettings.of_study(
-        "evidence", {**GIVEN, "seeds": (0,), "arms": ("wide-time", "wide-parameters")}, {**RECIPE, "epochs": 1}
+        "evidence", {**GIVEN, "seeds": (0,), "arms": ("wide-throughput", "wide-parameters")}, {**RECIPE, "epochs": 1}
     )
     notes = Frees()
     ablate(settings, tmp_path, watcher=notes)
-    assert [label for label, _ in notes.runs] == ["static", "dynamic K=4", "static, dynamic's time"]
+    assert [label for label, _ in notes.runs] == ["static", "dynamic K=4", "static, dynamic's throughput"]
 
 
 def test_an_upgrade_goes_on_from_the_trained_static_network(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_the_answer_without_results_is_that_nothing_is_known() -> None:
     helps, others, costs = answer(study())
     assert helps == "**When it helps:** No gain is shown."
     assert "whether dynamic K=4 is better than the static network of the same width is not known yet" in others
-    assert "wider static network that is as quick as dynamic K=4 is not known yet" in others
+    assert "wider static network that classifies a batch as quickly as dynamic K=4 is not known yet" in others
     assert "dynamic K=4 has 4.0 times the static network's parameters and 1.10 times its multiply-adds" in costs
     assert "the cost of CondConv K=8 is not known yet" in costs
 
@@ -104,23 +105,26 @@ def test_one_pair_of_runs_is_not_known_either() -> None:
 
 def test_the_answer_says_better_worse_and_not_shown() -> None:
     helps, others, _ = answer(
-        study(static=[700, 701, 702], dynamic=[720, 722, 721], condconv=[690, 712, 702], wide_time=[740, 741, 743])
+        study(
+            static=[700, 701, 702], dynamic=[720, 722, 721], condconv=[690, 712, 702], wide_throughput=[740, 741, 743]
+        )
     )
     assert "dynamic K=4 is better than the static network of the same width (+2.00 points, 95 % interval" in helps
     assert "no difference between CondConv K=8 and the static network of the same width is shown" in others
-    assert "dynamic K=4 is worse than a wider static network that is as quick as dynamic K=4 (-2.03 points" in others
+    wider = "a wider static network that classifies a batch as quickly as dynamic K=4"
+    assert f"dynamic K=4 is worse than {wider} (-2.03 points" in others
     assert "dynamic K=4 and CondConv K=8 is shown" in others
 
 
 def test_a_control_that_is_another_one_again_is_one_finding() -> None:
-    """The networks of the same time and of the same parameters may be one network, whose runs are not two findings."""
-    right = {"static": [700, 701], "dynamic": [720, 721], "wide_time": [740, 743]}
+    """The networks of one throughput and of as many parameters may be one network, whose runs are not two findings."""
+    right = {"static": [700, 701], "dynamic": [720, 721], "wide_throughput": [740, 743]}
     once, twice = study(**right), study(**right, wide_parameters=[740, 743])
     _, others, _ = answer(twice)
     assert others.count("dynamic K=4 is worse") == 1
-    assert "as quick as dynamic K=4 (here the one with as many parameters is the same)" in others
+    assert "as quickly as dynamic K=4 (here the one with as many parameters is the same)" in others
     assert "is the same)" not in answer(once)[1]
-    assert "here this is the same network as static, dynamic's time" in part("evidence table", twice)
+    assert "here this is the same network as static, dynamic's throughput" in part("evidence table", twice)
     told = [re.search(r"(\d) of (\d) intervals", progress(found["evidence"])) for found in (once, twice)]
     assert [match and match[2] for match in told] == ["8", "6"]
 
@@ -147,13 +151,17 @@ def test_results_without_a_place_on_the_page_are_said() -> None:
 def test_the_answer_names_each_place() -> None:
     here = study(static=[700, 701], dynamic=[720, 721])["evidence"]
     wide = summarise_study(STUDIES["wide"], {**content(static=[700, 701], dynamic=[650, 652]), "study": "wide"})
-    helps, others, _ = answer({"evidence": here, "evidence-imagenette": here, "wide": wide})
+    thin = replace(here, facts={**here.facts, "network": "mobilenetv2_035", "image_size": 64})
+    helps, others, _ = answer(
+        {"evidence": here, "evidence-imagenette": here, "evidence-mobilenetv2": thin, "wide": wide}
+    )
     assert "On CIFAR-10 at 32 pixels with a ResNet of 1.00 M multiply-adds, 30 epochs and equal recipes" in helps
-    assert "On Imagenette at 32 pixels" in helps
+    assert "On Imagenette at 32 pixels with a ResNet of" in helps
+    assert "On Imagenette at 64 pixels with mobilenetv2_035 of 1.00 M multiply-adds" in helps
     assert "On 5,000 images of CIFAR-10 at 32 pixels" not in helps
     told = others.partition("On 5,000 images of CIFAR-10")[2]
     assert "dynamic K=4 is worse than the static network of the same width (-4.95 points" in told
-    assert "as quick" not in told  # a control that has not begun is left out
+    assert "as quickly" not in told  # a control that has not begun is left out
 
 
 def test_results_on_other_data_lie_beside_the_first(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -158,10 +159,11 @@ def test_another_network_stands_in_for_the_studys(name: str) -> None:
     study = find_study(name)
     asked = {key for arm in (study, *study.arms) for key in arm.args}
     plain = "dy_mobilenetv2_035" if asked else "mobilenetv2_035"
-    other = StudySettings.of_study(name, {"network": plain, "network_args": {"experts": 2} if asked else {}}, {})
-    model = arm_of(study, study.arms[0], other).model
-    assert set(model.args) <= asked | {"experts"}
-    assert list(build_model(model, 10).parameters())
+    other = StudySettings.of_study(name, {"network": plain}, {})
+    arms = [arm_of(study, arm, other) for arm in study.arms if not arm.as_costly]
+    assert all(set(arm.model.args) <= asked for arm in arms)
+    assert not any(one.same_as(two) for one, two in itertools.combinations(arms, 2))
+    assert list(build_model(arms[0].model, 10).parameters())
 
 
 def test_a_dynamic_network_made_static_is_widened_and_made_dynamic_again() -> None:

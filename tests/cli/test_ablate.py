@@ -33,7 +33,7 @@ def test_list_has_a_line_for_every_study(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["ablate", "--list", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [arm["slug"] for arm in told[0]["arms"]] == [
-        *("static", "condconv", "dynamic", "wide-time", "wide-parameters")
+        *("static", "condconv", "dynamic", "wide-throughput", "wide-parameters")
     ]
 
 
@@ -56,6 +56,14 @@ def test_list_has_a_line_for_every_study(capsys: pytest.CaptureFixture[str]) -> 
             ["widens mobilenetv2_035", "no width_multiplier", "--arms static,condconv,dynamic"],
         ),
         (["routing", "--data", "digits", "--model", "test_resnet"], ["cannot be had"]),
+        (
+            ["temperature", "--data", "digits", "--arg", "static=True", "--epochs", "1"],
+            ["varies what is dynamic", "with --arg static=True nothing is", "Leave that argument out"],
+        ),
+        (
+            ["routing", "--data", "digits", "--arg", "routing=single", "--epochs", "1"],
+            ["study routing are one network", "by --arg routing=single", "choose one of the two with --arms"],
+        ),
         (["keypoints", "--data", "digits"], ["digits"]),
         (["sigmoid", "--data", "digits", "--train-images", "3"], ["train_images is 3"]),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from dynaconv.analysis.arms import Arm
 from dynaconv.analysis.comparison import Price
 from dynaconv.analysis.engine import Nobody, Watcher, check, train_all
 from dynaconv.analysis.experiment import about, listing_of
-from dynaconv.analysis.measure import measure
+from dynaconv.analysis.measure import as_served, measure
 from dynaconv.analysis.raw import Raw, StudyFolder, take_known
 from dynaconv.analysis.runs import open_for
 from dynaconv.analysis.studies import find_study
@@ -25,6 +26,7 @@ from dynaconv.analysis.study_result import Ablation, summarise_study
 from dynaconv.analysis.study_settings import StudySettings, arm_of, fitting
 from dynaconv.analysis.widths import Width, at_width, width_for_parameters, width_for_time, width_of
 from dynaconv.errors import UserError, differences, shortened
+from dynaconv.inference import freeze
 from dynaconv.tasks.network import ModelSpec, height_and_width
 from dynaconv.tasks.task import TaskData
 from dynaconv.train.accelerator import make_accelerator
@@ -65,6 +67,7 @@ def ablate(
     folder = StudyFolder(Path(out), Raw(Path(raw) if raw else Path(out) / "raw.json", study.name), about(settings))
     wanted = _wanted(study, settings)
     plain = [arm_of(study, arm, settings) for arm in wanted if not arm.as_costly]
+    _check_different(study, plain, settings)
     costs = check(plain, settings, data)
     if len(plain) < len(wanted):
         _check_width(plain, data)
@@ -94,6 +97,23 @@ def _wanted(study: Study, settings: StudySettings) -> list[StudyArm]:
         arm = study.arm(slug)
         slugs |= {slug, arm.against, arm.like} - {""}
     return [arm for arm in study.arms if arm.slug in slugs]
+
+
+def _check_different(study: Study, plain: list[Arm], settings: StudySettings) -> None:
+    """Check that no argument overrides what tells two arms apart: they would be one network with two names."""
+    if settings.network_args.get("static") and not any(arm.method for arm in study.arms):
+        raise UserError(
+            f"The study {study.name} varies what is dynamic in its network, and with --arg static=True nothing is. "
+            "Leave that argument out."
+        )
+    for one, other in itertools.combinations(plain, 2):
+        if one.same_as(other):
+            given = " ".join(f"--arg {name}={value}" for name, value in settings.network_args.items())
+            raise UserError(
+                f"The arms {one.slug} and {other.slug} of the study {study.name} are one network with one training "
+                f"here{f', by {given}' if given else ''}: there is nothing to compare. Leave out what makes them "
+                "equal, or choose one of the two with --arms."
+            )
 
 
 def _check_width(plain: list[Arm], data: TaskData) -> None:
@@ -136,18 +156,24 @@ def _with_widths(
 
 def _width(arm: StudyArm, static: ModelSpec, target: nn.Module, settings: StudySettings, data: TaskData) -> Width:
     memory = torch.channels_last if settings.training.channels_last else torch.contiguous_format
+    device = make_accelerator(settings.training).device
 
     def build(width: float) -> nn.Module:
-        return data.network(at_width(static, width)).to(memory_format=memory)
+        return data.network(at_width(static, width)).to(device).to(memory_format=memory)
 
     if arm.as_costly == "parameters":
         return width_for_parameters(
             build, width_of(static), sum(parameter.numel() for parameter in target.parameters())
         )
-    device = make_accelerator(settings.training).device
     images = torch.randn(min(data.batch_size, data.train_size), 3, *height_and_width(data.image_size), device=device)
-    target = target.to(memory_format=memory)
-    return width_for_time(build, width_of(static), target, images.contiguous(memory_format=memory))
+    images = images.contiguous(memory_format=memory)
+    target, base = target.to(device).to(memory_format=memory), width_of(static)
+    _, frozen = as_served([target, build(base)], images)
+    if not frozen:
+        return width_for_time(build, base, target, images)
+    return width_for_time(
+        lambda width: freeze(build(width), examples=images), base, freeze(target, examples=images), images
+    )
 
 
 def _note_arms(

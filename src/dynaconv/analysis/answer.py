@@ -13,6 +13,7 @@ METHODS = ("condconv", "dynamic")
 COMPARISONS = {
     "evidence": "on CIFAR-10",
     "evidence-imagenette": "on Imagenette",
+    "evidence-mobilenetv2": "on Imagenette",
     "wide": "on 5,000 images of CIFAR-10",
 }
 """The comparisons of static, CondConv and Dynamic that the answer is made of, and where they were made."""
@@ -66,8 +67,9 @@ def _is_better(pair: Pair) -> bool:
 
 def _where(name: str, study: Ablation) -> str:
     madds = study.row("static").madds or 0
+    network = study.facts.get("network") or "a ResNet"
     return (
-        f"{COMPARISONS[name]} at {study.facts['image_size']} pixels with a ResNet of "
+        f"{COMPARISONS[name]} at {study.facts['image_size']} pixels with {network} of "
         f"{short_number(madds)} multiply-adds, {study.facts['epochs']} epochs and equal recipes"
     )
 
@@ -93,11 +95,13 @@ def _finding(study: Ablation, pair: Pair) -> str:
 def _against(study: Ablation, pair: Pair) -> str:
     names = {
         "static": "the static network of the same width",
-        "wide-time": "a wider static network that is as quick as dynamic K=4",
+        "wide-throughput": "a wider static network that classifies a batch as quickly as dynamic K=4",
         "wide-parameters": "a wider static network with as many parameters as dynamic K=4",
     }
     whom = names.get(pair.against, study.label(pair.against))
-    if pair.against == "wide-time" and any(twin.slug == "wide-parameters" for twin in study.twins("wide-time")):
+    if pair.against == "wide-throughput" and any(
+        twin.slug == "wide-parameters" for twin in study.twins("wide-throughput")
+    ):
         whom += " (here the one with as many parameters is the same)"
     return whom
 

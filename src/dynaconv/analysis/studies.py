@@ -11,7 +11,7 @@ from dynaconv.errors import UserError, suggest
 
 EVIDENCE = Study(
     name="evidence",
-    title="static, CondConv, Dynamic, and static networks widened to the same time and the same parameters",
+    title="static, CondConv, Dynamic, and static networks widened to the same throughput and the same parameters",
     claim=(
         "Both papers: dynamic networks are better than static ones of the same width. Chen et al.: dynamic convolution "
         "with 4 experts is better than CondConv with 8. Is a wider static network better still?"
@@ -22,7 +22,13 @@ EVIDENCE = Study(
         STATIC,
         CONDCONV,
         DYNAMIC,
-        StudyArm(slug="wide-time", label="static, dynamic's time", as_costly="time", like="dynamic", against="static"),
+        StudyArm(
+            slug="wide-throughput",
+            label="static, dynamic's throughput",
+            as_costly="time",
+            like="dynamic",
+            against="static",
+        ),
         StudyArm(
             slug="wide-parameters",
             label="static, dynamic's parameters",
@@ -32,9 +38,9 @@ EVIDENCE = Study(
         ),
     ),
     further=(
-        ("dynamic", "wide-time", None),
+        ("dynamic", "wide-throughput", None),
         ("dynamic", "wide-parameters", None),
-        ("condconv", "wide-time", None),
+        ("condconv", "wide-throughput", None),
         ("dynamic", "condconv", 1),
     ),
     settings=SMALL,
@@ -48,7 +54,7 @@ WIDE = replace(
     claim="Public threads: on small data wide networks lose by dynamic convolution. Do they?",
     own_args={"width_multiplier": 2.0, "blocks": [2, 2, 2, 2], "stem_stride": 2},
     arms=tuple(replace(arm, direction=-1 if arm.method else arm.direction) for arm in EVIDENCE.arms[:4]),
-    further=(("dynamic", "wide-time", None), ("condconv", "wide-time", None)),
+    further=(("dynamic", "wide-throughput", None), ("condconv", "wide-throughput", None)),
     settings={**SMALL, "most_images": 5_000},
 )
 

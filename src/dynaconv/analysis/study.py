@@ -29,8 +29,8 @@ class StudyArm:
         against: slug of the arm that it is compared with; "" for none.
         direction: of the difference to that arm where the paper prints no figures: 1 above, -1 below, 0 equal; None
             where it says nothing.
-        as_costly: the static network widened to the same ``time`` (a forward pass of a batch) or the same number of
-            ``parameters`` as the arm ``like``.
+        as_costly: the static network widened to the same ``time`` (a batch through the frozen network) or the same
+            number of ``parameters`` as the arm ``like``.
         begins_from: slug of the arm whose trained network it goes on with.
         share_of_epochs: which that trained network has of the study's epochs; this arm has the rest.
     """

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dynaconv.analysis.study_result import Ablation, ArmRow, Pair
 from dynaconv.analysis.verdicts import BETTER, NOT_RUN, OPPOSITE, SAME, WORSE
@@ -92,6 +93,7 @@ def notes(ablation: Ablation) -> list[str]:
         f"One recipe for all arms, but for what their names say: {_recipe(ablation)}; pictures of "
         f"{facts['image_size']} pixels"
         + (f", {facts['train_images']:,} of them to train on." if facts.get("train_images") else "."),
+        *_other_network(facts),
         "Ours: mean ± standard deviation over the seeds, of the last epoch. The interval is Student's t over the "
         "differences of equal seeds (pairs; counted where an arm has more runs); a verdict is given where it leaves "
         "zero out.",
@@ -110,6 +112,15 @@ def notes(ablation: Ablation) -> list[str]:
             width, ratio = row.width["width_multiplier"], row.width["ratio"]
             lines.append(f"{row.label}: width multiplier {width:g}, {ratio:.2f} of the other's cost.")
     return lines
+
+
+def _other_network(facts: Mapping[str, Any]) -> list[str]:
+    """That the network is not the study's own, or not at its own width."""
+    chosen = [f"width multiplier {facts['width']:g}"] if facts.get("width") is not None else []
+    chosen += [f"{name}={value}" for name, value in (facts.get("network_args") or {}).items()]
+    if facts.get("network"):
+        chosen = [f"{facts['network']} in place of the study's", *chosen]
+    return [f"Network: {', '.join(chosen)}."] if chosen else []
 
 
 def _recipe(ablation: Ablation) -> str:

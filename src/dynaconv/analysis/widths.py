@@ -78,7 +78,7 @@ def width_for_parameters(build: Callable[[float], nn.Module], base: float, targe
 
 
 def width_for_time(build: Callable[[float], nn.Module], base: float, target: nn.Module, images: Tensor) -> Width:
-    """The widest network whose forward pass of a batch takes no longer than the target's.
+    """The widest network through which a batch takes no longer than through the target.
 
     The target and networks of rising width run in turns. Nothing is interpolated: the time is no smooth function of
     the width, and 15 channels may take longer than 16.
