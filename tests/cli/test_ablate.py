@@ -62,7 +62,7 @@ def test_list_has_a_line_for_every_study(capsys: pytest.CaptureFixture[str]) -> 
         ),
         (
             ["routing", "--data", "digits", "--arg", "routing=single", "--epochs", "1"],
-            ["study routing are one network", "by --arg routing=single", "choose one of the two with --arms"],
+            ["study routing are one network", "by --arg routing=single", "Leave out what makes them equal"],
         ),
         (["keypoints", "--data", "digits"], ["digits"]),
         (["sigmoid", "--data", "digits", "--train-images", "3"], ["train_images is 3"]),

@@ -112,7 +112,7 @@ def _check_different(study: Study, plain: list[Arm], settings: StudySettings) ->
             raise UserError(
                 f"The arms {one.slug} and {other.slug} of the study {study.name} are one network with one training "
                 f"here{f', by {given}' if given else ''}: there is nothing to compare. Leave out what makes them "
-                "equal, or choose one of the two with --arms."
+                "equal."
             )
 
 
