@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from dynaconv.ops.call import Call, autocast_dtype
@@ -77,8 +78,12 @@ def convolve_each(
 
 
 def _own_memory(y: Tensor, call: Call) -> Tensor:
-    """The output as a tensor that is no view, as ``nn.Conv2d`` returns one; graphs need no such thing."""
-    return as_no_view(y) if call.plain and not call.compiling and not call.exporting else y
+    """The output as a tensor that is no view where gradients are not recorded, as ``nn.Conv2d`` returns one.
+
+    A view that was made with gradients may be changed in place, and graphs need no such thing.
+    """
+    traced = call.compiling or call.exporting or not call.plain
+    return y if torch.is_grad_enabled() or traced else as_no_view(y)
 
 
 def plan_of(x: Tensor, bank: Tensor, routing: Tensor, *, geometry: Geometry, strategy: str = "auto") -> Plan:
