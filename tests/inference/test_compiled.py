@@ -73,9 +73,8 @@ def test_a_compiled_network_computes_the_same_with_fewer_reads(monkeypatch: pyte
         seen.extend(node.args[1] is not None for node in graph.find_nodes(op="call_function", target=LAYER))
 
     monkeypatch.setattr(dynaconv.inference.compiled, "hand_on_sums", note)
-    monkeypatch.setattr(
-        torch.compiler.config, "force_disable_caches", True
-    )  # what an earlier run compiled is not noted
+    # A graph that an earlier run compiled would be taken from the cache, and not noted.
+    monkeypatch.setattr(torch.compiler.config, "force_disable_caches", True)
     frozen, x = frozen_network(), torch.randn(2, 4, 8, 8).to(memory_format=torch.channels_last)
     options: dict[str, Any] = compile_options()
     with torch.no_grad(), warnings.catch_warnings():

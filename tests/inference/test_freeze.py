@@ -187,6 +187,26 @@ def test_raises_instead_of_answering_a_network_that_computes_something_else() ->
         freeze(trained(_ReadsItsLayer()), input_size=(3, 8, 8))
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (dynaconv.DynamicConv2d(8, 12, 3), (4, 8, 6, 6)),
+        (dynaconv.DynamicConv2d(8, 12, 1), (4, 8, 6, 6)),
+        (dynaconv.DynamicConv2d(8, 12, 3, groups=2), (4, 8, 6, 6)),
+        (dynaconv.DynamicLinear(8, 12), (4, 5, 8)),
+    ],
+    ids=["3x3", "1x1", "groups", "linear"],
+)
+def test_a_trained_adapter_is_added_in_place_to_a_frozen_layer(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape)
+    with torch.no_grad():
+        y = freeze(layer, examples=x)(x)
+    adapter = torch.ones_like(y, requires_grad=True)
+    expected = y + adapter
+    y += adapter
+    assert torch.equal(y, expected)
+
+
 class _Amplifies(nn.Module):
     """Turns rounding into differences of a few percent: nothing in it is wrong for freezing."""
 

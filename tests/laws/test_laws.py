@@ -141,12 +141,13 @@ def test_in_place_beside_what_has_no_gradient(strategy: str, data: st.DataObject
     """
     case = data.draw(EVERY[strategy].cases())
     leaves = case.tensors(EVERY[strategy].dtype)
-    with torch.no_grad():
-        y = case.run(strategy, leaves)
-    adapter = torch.ones_like(y, requires_grad=True)
-    expected = y + adapter
-    y += adapter
-    assert torch.equal(y, expected)
+    for run in (case.run, case.run_each) if EVERY[strategy].each else (case.run,):
+        with torch.no_grad():
+            y = run(strategy, leaves)
+        adapter = torch.ones_like(y, requires_grad=True)
+        expected = y + adapter
+        y += adapter
+        assert torch.equal(y, expected)
     x = leaves.pop("x")
     again = checkpoint(lambda x: case.run(strategy, {**leaves, "x": x}), x, use_reentrant=True)
     assert torch.equal(again.relu_(), case.run(strategy, {**leaves, "x": x}).relu())

@@ -168,12 +168,10 @@ def _width(arm: StudyArm, static: ModelSpec, target: nn.Module, settings: StudyS
     images = torch.randn(min(data.batch_size, data.train_size), 3, *height_and_width(data.image_size), device=device)
     images = images.contiguous(memory_format=memory)
     target, base = target.to(device).to(memory_format=memory), width_of(static)
-    _, frozen = as_served([target, build(base)], images)
+    (served, _), frozen = as_served([target, build(base)], images)
     if not frozen:
         return width_for_time(build, base, target, images)
-    return width_for_time(
-        lambda width: freeze(build(width), examples=images), base, freeze(target, examples=images), images
-    )
+    return width_for_time(lambda width: freeze(build(width), examples=images), base, served, images)
 
 
 def _note_arms(

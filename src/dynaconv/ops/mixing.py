@@ -82,8 +82,9 @@ def _own_memory(y: Tensor, call: Call) -> Tensor:
 
     A view that was made with gradients may be changed in place, and graphs need no such thing.
     """
-    traced = call.compiling or call.exporting or not call.plain
-    return y if torch.is_grad_enabled() or traced else as_no_view(y)
+    if torch.is_grad_enabled() or call.compiling or call.exporting or not call.plain:
+        return y
+    return as_no_view(y)
 
 
 def plan_of(x: Tensor, bank: Tensor, routing: Tensor, *, geometry: Geometry, strategy: str = "auto") -> Plan:
